@@ -1,0 +1,3 @@
+module github.com/gostkit/kit/getty
+
+go 1.25.0

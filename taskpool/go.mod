@@ -1,0 +1,3 @@
+module github.com/gostkit/kit/taskpool
+
+go 1.25.0

@@ -1,0 +1,3 @@
+module github.com/gostkit/kit/timerwheel
+
+go 1.25.0

@@ -1,0 +1,3 @@
+module github.com/gostkit/kit/xorlist
+
+go 1.25.0
