@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bytespool
+
+import "math/bits"
+
+const (
+	minShift = 6 // the smallest class is 64 B: below it a class would save less than it costs to keep
+	maxShift = 30
+
+	// MinSize is the capacity in bytes of the smallest class.
+	MinSize = 1 << minShift
+
+	// MaxSize is the largest value in bytes that Config.MaxSize may have.
+	MaxSize = 1 << maxShift
+
+	// DefaultMaxSize is the largest capacity in bytes that a Pool keeps unless told otherwise.
+	DefaultMaxSize = 1 << 20
+
+	numClasses = (maxShift-minShift)*4 + 1
+)
+
+// classSizes holds the capacity of each class in ascending order. See [ClassSize].
+var classSizes = makeClassSizes()
+
+// makeClassSizes divides each power of two into four steps. Four of the steps are no size of
+// Go's allocator, which would round them up and lose the difference (2560 to 2688, 3584 to 4096,
+// 5120 to 5376, 7168 to 8192). They move down to the next allocator size, never up: classOf
+// relies on it.
+func makeClassSizes() (sizes [numClasses]int) {
+	for c := range sizes {
+		power := MinSize << (c / 4)
+		sizes[c] = power + power/4*(c%4)
+		switch sizes[c] {
+		case 2560:
+			sizes[c] = 2304
+		case 3584:
+			sizes[c] = 3456
+		case 5120:
+			sizes[c] = 4864
+		case 7168:
+			sizes[c] = 6912
+		}
+	}
+	return sizes
+}
+
+// slotOf returns the quarter step that n falls into, for 1 <= n <= MaxSize: the class of a
+// capacity that is a class size, else the class or, near the four steps that moved, the one
+// below it.
+//
+// The three highest bits of n-1, top bit included, are 4 to 7: the quarter. The position of the
+// top bit is the power of two. So one count and one shift yield the class, without a loop or a branch.
+func slotOf(n int) int {
+	x := uint(max(n-1, MinSize-1))
+	l := bits.Len(x)
+	return (l-minShift-2)*4 + int(x>>((l-3)&(bits.UintSize-1))) + 1
+}
+
+// classOf returns the smallest class that holds n bytes, for 1 <= n <= MaxSize.
+func classOf(n int) int {
+	c := slotOf(n)
+	if n > classSizes[c] {
+		c++
+	}
+	return c
+}
+
+// ClassSize returns the capacity in bytes of the class that serves a request of n bytes: the
+// next of 64, 80, 96, 112, 128, 160, 192, 224, 256 and so on up to [MaxSize], four steps between
+// two powers of two, all of them sizes that Go's allocator hands out whole. Of a request of 64 B
+// or more at most a quarter of the capacity is unused. For n above MaxSize it returns n. It
+// panics if n is negative.
+func ClassSize(n int) int {
+	switch {
+	case n < 0:
+		panic("bytespool: ClassSize of a negative size")
+	case n == 0:
+		return MinSize
+	case n > MaxSize:
+		return n
+	}
+	return classSizes[classOf(n)]
+}

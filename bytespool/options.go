@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bytespool
+
+// getSlow is Get with everything that the short path leaves out: zero and bad sizes, sizes above
+// the maximum, options, and the checks of debug builds.
+func (p *Pool) getSlow(n int) []byte {
+	if n < 0 {
+		panic("bytespool: Get of a negative size")
+	}
+	if p.histogram != nil {
+		p.histogram.observe(n)
+	}
+	if n > p.MaxSize() {
+		if p.counters != nil {
+			p.overflow.misses.Add(1)
+		}
+		return make([]byte, n)
+	}
+	c := classOf(n)
+	size := classSizes[c]
+	b := p.take(c)
+	hit := b != nil
+	if !hit {
+		b = make([]byte, size)
+	}
+	if p.counters != nil {
+		p.counters[c].got(hit)
+	}
+	if debug {
+		debugGot(b, hit)
+		if p.zeroOnPut {
+			clear(b) // the poison would break the promise of ZeroOnPut
+		}
+	}
+	return b[:n]
+}
+
+// putSlow is Put with everything that the short path leaves out.
+func (p *Pool) putSlow(b []byte) {
+	size := cap(b)
+	switch {
+	case size == 0:
+		return
+	case size > p.MaxSize():
+		if p.counters != nil {
+			p.overflow.refused.Add(1)
+		}
+		return
+	}
+	c := slotOf(size)
+	if classSizes[c] != size {
+		if p.counters != nil {
+			p.counters[c].refused.Add(1)
+		}
+		return
+	}
+	b = b[:size]
+	if p.zeroOnPut {
+		clear(b)
+	}
+	kept := true
+	if debug {
+		kept = debugPut(b)
+	}
+	if kept {
+		kept = p.keep(c, b)
+	}
+	if p.counters != nil {
+		p.counters[c].put(kept)
+	}
+}
+
+// take returns an idle buffer of class c at its full length, or nil.
+func (p *Pool) take(c int) []byte {
+	if p.shelves != nil {
+		return p.shelves[c].take()
+	}
+	return unbox(p.idle[c].Get(), classSizes[c], classSizes[c])
+}
+
+// keep makes b idle in class c. It reports false if the class is full.
+func (p *Pool) keep(c int, b []byte) bool {
+	if p.shelves != nil {
+		return p.shelves[c].keep(b)
+	}
+	p.idle[c].Put(box(b))
+	return true
+}
