@@ -8,5 +8,10 @@ const debug = false
 
 func debugGot([]byte, bool) {}
 func debugPut([]byte) bool  { return true }
-func leaks() []Leak         { return nil }
 func debugIdle() []*Misuse  { return nil }
+func leaks() []Leak         { return nil }
+
+type objectGuard[T any] struct{}
+
+func (objectGuard[T]) got(*T) {}
+func (objectGuard[T]) put(*T) {}
