@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Sourced by every check: strict mode, the root of the tree, and what the
+# workspace consists of. Nothing here names a module, so that the selftest can
+# run the same checks over a workspace of its own.
+set -euo pipefail
+unset CDPATH
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cd "$root"
+
+# modules prints the directories of go.work, one a line.
+# Read from the file itself: the go command refuses to list a workspace whose go
+# lines disagree, and one of the checks is about just that.
+modules() { sed -n 's|^[[:space:]]*\(use \)\?\./\([^ ]*\)$|\2|p' go.work; }
+
+# libraries prints the modules meant for importers: those that .ci/layers declares.
+libraries() { sed -n 's/^\([a-z0-9]*\):.*/\1/p' .ci/layers; }
+
+# extras prints the modules outside go.work, which need GOWORK=off.
+extras() { local m; for m in bench tools; do [ ! -f "$m/go.mod" ] || echo "$m"; done; }
+
+# prefix prints the common prefix of the module paths.
+prefix() { local path; path=$(sed -n 's/^module //p' "$(modules | sed -n 1p)/go.mod"); echo "${path%/*}"; }
+
+# declared prints what .ci/layers allows module $1 to import, one a line.
+declared() { sed -n "s/^$1:\([^#]*\).*/\1/p" .ci/layers | tr -s ' \t' '\n\n' | sed '/^$/d' | sort -u; }
+
+# complain reports one violation; the check goes on and ends with `verdict`.
+complaints=0
+complain() { echo "$*" >&2; complaints=$((complaints + 1)); }
+verdict() { [ "$complaints" = 0 ]; }
+
+# command_of prints the one line of README.md's shell blocks that begins with $1.
+command_of() {
+  local lines
+  lines=$(awk '/^```/ { open = !open; next } open' README.md | grep -E "^$1( |\$)" | sort -u || true)
+  if [ -z "$lines" ] || [ "$(wc -l <<<"$lines")" != 1 ]; then
+    echo "README.md: want exactly one command that begins with '$1', have:" >&2
+    printf '%s\n' "${lines:-none}" >&2
+    return 1
+  fi
+  echo "$lines"
+}
+
+# need installs a Debian package if its command is missing and the machine can.
+need() {
+  command -v "$1" >/dev/null && return
+  echo "installing $2 for $1"
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+}
+
+# scratch makes a directory that goes away with the check.
+scratch() {
+  tmp=$(mktemp -d)
+  trap 'chmod -R u+w "$tmp" 2>/dev/null; rm -rf "$tmp"' EXIT
+}
