@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ringbuffer
+
+import (
+	"context"
+	"iter"
+	"math/bits"
+	"sync/atomic"
+
+	"golang.org/x/sys/cpu"
+)
+
+// # Layout of SPSC
+//
+// Positions count items since the ring was made, are 64 bits wide and never wrap; a slot is a
+// position modulo the capacity. head <= tail <= head+Cap always.
+//
+//	word      written by       read by
+//	tail      producer, Close  both       next position to fill; bit 63: closed
+//	headSeen  producer         producer   a past value of head
+//	head      consumer         both       next position to take
+//	tailSeen  consumer         consumer   a past value of tail
+//	slots     the producer in [tail, head+Cap), the consumer in [head, tail)
+//
+// The producer writes a slot, then tail; the consumer reads tail, then the slot: the store of
+// tail publishes the slot. The consumer clears the slot, then writes head; the producer reads
+// head, then reuses the slot. head and tail only grow, so the remembered values err on the safe
+// side, and a side fetches the other's cache line only when its own knowledge is used up.
+
+// SPSC is a bounded queue for one producer goroutine and one consumer goroutine. Both sides are
+// wait-free in their Try and bulk forms.
+//
+// The zero value has no room: every push finds it full. [NewSPSC] makes one that is useful.
+// TryPush, PushN and Push belong to the producer; TryPop, PopN, Pop, All and AllContext to the
+// consumer. A side may move to another goroutine only with synchronisation between the two. Two goroutines on
+// one side at the same time lose items; the race detector sees it, and a build with the tag
+// ringbufferdebug panics. Close, Len and Cap are for everybody. An SPSC must not be copied.
+type SPSC[T any] struct {
+	_        cpu.CacheLinePad
+	tail     atomic.Uint64
+	headSeen uint64
+	producer guard
+	_        cpu.CacheLinePad
+	head     atomic.Uint64
+	tailSeen uint64
+	consumer guard
+	_        cpu.CacheLinePad
+	slots    []T
+	notEmpty gate // the consumer sleeps here
+	notFull  gate // the producer sleeps here
+	_        cpu.CacheLinePad
+}
+
+// NewSPSC returns a queue with room for capacity items, rounded up to a power of two. It panics
+// if capacity is not positive or is larger than a quarter of the int range.
+func NewSPSC[T any](capacity int) *SPSC[T] {
+	return &SPSC[T]{slots: make([]T, roundUp(capacity)), notEmpty: newGate(), notFull: newGate()}
+}
+
+// roundUp returns the smallest power of two that is not below capacity, and checks it.
+func roundUp(capacity int) int {
+	if capacity <= 0 || capacity > maxCapacity {
+		panic("ringbuffer: the capacity must be positive and at most a quarter of the int range")
+	}
+	return 1 << bits.Len(uint(capacity-1))
+}
+
+// Cap returns the number of items that fit.
+func (q *SPSC[T]) Cap() int { return len(q.slots) }
+
+// Len returns the number of items at some moment during the call. Only what the calling side
+// itself can change stays true: for the consumer it is a lower bound, for the producer an upper one.
+func (q *SPSC[T]) Len() int { return length(&q.head, &q.tail, len(q.slots)) }
+
+// length reads head before tail: the difference is then never negative, and it is cut to the
+// capacity because items may have passed between the two loads.
+func length(head, tail *atomic.Uint64, capacity int) int {
+	h := head.Load()
+	return int(min(tail.Load()&^closedBit-h, uint64(capacity)))
+}
+
+// TryPush adds v if there is room. It never blocks. It returns [ErrFull], or [ErrClosed] after
+// Close.
+func (q *SPSC[T]) TryPush(v T) error {
+	if debugging {
+		q.producer.enter("producer")
+		defer q.producer.leave()
+	}
+	t := q.tail.Load()
+	if t-q.headSeen >= uint64(len(q.slots)) { // also when bit 63 is set
+		if err := q.lookForRoom(t); err != nil {
+			return err
+		}
+	}
+	slot := &q.slots[t&uint64(len(q.slots)-1)]
+	*slot = v
+	// Close is the only other writer of tail: a lost swap means closed.
+	if !q.tail.CompareAndSwap(t, t+1) {
+		clearSlot(slot)
+		return ErrClosed
+	}
+	q.notEmpty.wake()
+	return nil
+}
+
+// lookForRoom fetches the consumer's position.
+func (q *SPSC[T]) lookForRoom(t uint64) error {
+	if t&closedBit != 0 {
+		return ErrClosed
+	}
+	q.headSeen = q.head.Load()
+	if t-q.headSeen >= uint64(len(q.slots)) {
+		return ErrFull
+	}
+	return nil
+}
+
+func clearSlot[T any](slot *T) {
+	var zero T
+	*slot = zero
+}
+
+// PushN adds items of vs, in order, as long as there is room, and publishes them with one atomic
+// write. It never blocks. It returns how many it added; when that is less than len(vs), the
+// error is [ErrFull] or [ErrClosed].
+func (q *SPSC[T]) PushN(vs []T) (int, error) {
+	if debugging {
+		q.producer.enter("producer")
+		defer q.producer.leave()
+	}
+	if len(vs) == 0 {
+		return 0, nil
+	}
+	t := q.tail.Load()
+	room := uint64(len(q.slots)) - (t - q.headSeen)
+	if t&closedBit != 0 || room < uint64(len(vs)) {
+		if err := q.lookForRoom(t); err != nil {
+			return 0, err
+		}
+		room = uint64(len(q.slots)) - (t - q.headSeen)
+	}
+	n := int(min(room, uint64(len(vs))))
+	put(q.slots, t, vs[:n])
+	if !q.tail.CompareAndSwap(t, t+uint64(n)) {
+		wipe(q.slots, t, n)
+		return 0, ErrClosed
+	}
+	q.notEmpty.wake()
+	if n < len(vs) {
+		return n, ErrFull
+	}
+	return n, nil
+}
+
+// put copies vs into the slots from position p on, around the end.
+func put[T any](slots []T, p uint64, vs []T) {
+	n := copy(slots[p&uint64(len(slots)-1):], vs)
+	copy(slots, vs[n:])
+}
+
+// take copies the slots from position p on into dst and clears them, so that the ring keeps
+// nothing reachable.
+func take[T any](slots []T, p uint64, dst []T) {
+	from := slots[p&uint64(len(slots)-1):]
+	n := copy(dst, from)
+	clear(from[:n])
+	from = slots[:copy(dst[n:], slots)]
+	clear(from)
+}
+
+// wipe clears n slots from position p on.
+func wipe[T any](slots []T, p uint64, n int) {
+	from := slots[p&uint64(len(slots)-1):]
+	if n <= len(from) {
+		clear(from[:n])
+		return
+	}
+	clear(from)
+	clear(slots[:n-len(from)])
+}
+
+// Push adds v, waiting for room as long as needed. It returns [ErrClosed] if the queue is or
+// gets closed, or the error of ctx if that ends first; v was not added then. A push that needs
+// no waiting does not look at ctx.
+func (q *SPSC[T]) Push(ctx context.Context, v T) error {
+	err := q.TryPush(v)
+	if err == ErrFull {
+		if werr := q.notFull.wait(ctx, func() bool {
+			err = q.TryPush(v)
+			return err != ErrFull
+		}); werr != nil {
+			return werr
+		}
+	}
+	return err
+}
+
+// TryPop takes the oldest item. It never blocks. It returns [ErrEmpty], or [ErrClosed] when the
+// queue is closed and all its items have been taken.
+func (q *SPSC[T]) TryPop() (v T, err error) {
+	if debugging {
+		q.consumer.enter("consumer")
+		defer q.consumer.leave()
+	}
+	h := q.head.Load()
+	if h == q.tailSeen {
+		if err = q.lookForItems(h); err != nil {
+			return v, err
+		}
+	}
+	slot := &q.slots[h&uint64(len(q.slots)-1)]
+	v = *slot
+	clearSlot(slot)
+	q.head.Store(h + 1)
+	q.notFull.wake()
+	return v, nil
+}
+
+// lookForItems fetches the producer's position.
+func (q *SPSC[T]) lookForItems(h uint64) error {
+	t := q.tail.Load()
+	q.tailSeen = t &^ closedBit
+	if h != q.tailSeen {
+		return nil
+	}
+	if t&closedBit != 0 {
+		return ErrClosed
+	}
+	return ErrEmpty
+}
+
+// PopN moves up to len(dst) of the oldest items into dst, with one atomic write for all of them,
+// and returns how many. It never blocks. The error is nil if at least one was taken or dst is
+// empty, else [ErrEmpty] or [ErrClosed].
+func (q *SPSC[T]) PopN(dst []T) (int, error) {
+	if debugging {
+		q.consumer.enter("consumer")
+		defer q.consumer.leave()
+	}
+	if len(dst) == 0 {
+		return 0, nil
+	}
+	h := q.head.Load()
+	if q.tailSeen-h < uint64(len(dst)) {
+		if err := q.lookForItems(h); err != nil {
+			return 0, err
+		}
+	}
+	n := int(min(q.tailSeen-h, uint64(len(dst))))
+	take(q.slots, h, dst[:n])
+	q.head.Store(h + uint64(n))
+	q.notFull.wake()
+	return n, nil
+}
+
+// Pop takes the oldest item, waiting for one as long as needed. It returns [ErrClosed] when the
+// queue is closed and drained, or the error of ctx if that ends first. A pop that needs no
+// waiting does not look at ctx.
+func (q *SPSC[T]) Pop(ctx context.Context) (T, error) {
+	v, err := q.TryPop()
+	if err == ErrEmpty {
+		if werr := q.notEmpty.wait(ctx, func() bool {
+			v, err = q.TryPop()
+			return err != ErrEmpty
+		}); werr != nil {
+			return v, werr
+		}
+	}
+	return v, err
+}
+
+// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes everybody
+// who waits. It may be called from any goroutine, also more than once, and always returns nil.
+func (q *SPSC[T]) Close() error {
+	q.tail.Or(closedBit)
+	q.notEmpty.wakeAll()
+	q.notFull.wakeAll()
+	return nil
+}
+
+// All iterates over the items that are there and those that come while it runs, taking each out.
+// It ends when it finds the queue empty; it does not wait. An item that was yielded is gone,
+// also when the loop is left early.
+func (q *SPSC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
+
+// AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
+// when ctx ends, and so takes the place of ranging over a channel.
+func (q *SPSC[T]) AllContext(ctx context.Context) iter.Seq[T] {
+	return drain(func() (T, error) { return q.Pop(ctx) })
+}
+
+func drain[T any](pop func() (T, error)) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for {
+			v, err := pop()
+			if err != nil || !yield(v) {
+				return
+			}
+		}
+	}
+}

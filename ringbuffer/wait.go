@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ringbuffer
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// # The waiting strategy
+//
+// A waiting form first tries, then backs off, then parks.
+//
+// Backing off spins on registers only. A goroutine that polls the other side's word pulls the
+// cache line to its core each time and makes the other side fetch it back for every single item;
+// one that looks away for a moment finds a batch. That is the whole speed of a ring on two cores.
+//
+// Parking must not lose a wakeup. The obligation, for a condition "there is an item" (and in the
+// mirror image "there is room"):
+//
+//	waiter:                              the other side:
+//	 1 announce: count up in sleepers     A publish: write the word that makes try succeed
+//	 2 re-check: try once more            B look:    if sleepers != 0, wake one
+//	 3 sleep until woken or ctx ends
+//
+// All four accesses to the two words are sequentially consistent atomics (Go has no weaker
+// ones), so they have one total order. If 2 does not see A, then 2 is before A in that order; 1 is
+// before 2 and A before B, hence 1 is before B, and B sees the waiter. Either the re-check
+// succeeds or the other side takes the lock and wakes. The wake token is a value in a
+// channel of capacity 1, so a token given between 2 and 3 is kept.
+//
+// Several sleepers add one duty. One publication wakes one sleeper, so a token must never be
+// burnt while there is work for another sleeper:
+//
+//   - a waiter that was given a token but leaves otherwise (its re-check succeeded, its context
+//     ended) hands the token on: see retract;
+//   - where slots are published out of order (MPMC), a waiter may wake, find the head slot claimed
+//     but not yet published, and sleep again, while the slot behind it is ready. When the head
+//     slot is published there is one token for two items. So whoever took an item in the slow path
+//     looks whether the next one is ready too, and wakes the next sleeper: the callers of wait do
+//     that.
+//
+// From both follows the invariant: while the head item is ready and somebody sleeps, a token is
+// under way or a slow-path goroutine is about to look. A fast-path pop does not take a token, so
+// it cannot break it. Close wakes everybody; a sleeper that announced too late for it sees
+// the closed bit in its re-check.
+
+// gate is the place where the goroutines of one side sleep. The zero value is ready. The word
+// sleepers is written only when somebody parks or wakes, so looking at it after every
+// publication costs a load from a line that stays shared.
+//
+// Waiters are kept for reuse per gate, not in a global sync.Pool: a channel made inside a
+// testing/synctest bubble must never be used outside.
+type gate struct {
+	sleepers atomic.Uint32 // length of the queue; written under mu
+
+	spare uint16 // length of free; guarded by mu
+	spin  bool   // worth spinning before parking; fixed when the ring is made
+	mu    sync.Mutex
+	first *waiter // queue, oldest first: a circular doubly linked list
+	free  *waiter // waiters to reuse, linked by next
+}
+
+// maxSpare bounds how many waiters a gate keeps after a crowd has left.
+const maxSpare = 8
+
+// waiter is one parked goroutine, or one that is about to park.
+type waiter struct {
+	token      chan struct{} // capacity 1
+	next, prev *waiter
+	queued     bool // still in the queue: no token was given
+}
+
+// wake gives a token to the oldest sleeper, if there is one. The caller has just published.
+func (g *gate) wake() {
+	if g.sleepers.Load() != 0 {
+		g.wakeOne()
+	}
+}
+
+// wakeOne is the slow half of wake, kept apart so that wake is inlined.
+//
+//go:noinline
+func (g *gate) wakeOne() {
+	g.mu.Lock()
+	w := g.first
+	if w != nil {
+		g.unlinkLocked(w)
+	}
+	g.mu.Unlock()
+	if w != nil {
+		w.token <- struct{}{}
+	}
+}
+
+// wakeAll empties the queue; Close calls it after it has set the closed bit.
+func (g *gate) wakeAll() {
+	for g.sleepers.Load() != 0 {
+		g.wakeOne()
+	}
+}
+
+// announce puts a waiter into the queue: step 1.
+func (g *gate) announce() *waiter {
+	g.mu.Lock()
+	w := g.free
+	if w != nil {
+		g.free, w.next = w.next, nil
+		g.spare--
+	} else {
+		w = &waiter{token: make(chan struct{}, 1)}
+	}
+	if g.first == nil {
+		w.next, w.prev = w, w
+		g.first = w
+	} else {
+		last := g.first.prev
+		w.prev, w.next = last, g.first
+		last.next, g.first.prev = w, w
+	}
+	w.queued = true
+	g.sleepers.Add(1)
+	g.mu.Unlock()
+	return w
+}
+
+// retract takes back an announcement by a goroutine that did not use a token. If one was given
+// meanwhile, it goes to the next sleeper.
+func (g *gate) retract(w *waiter) {
+	g.mu.Lock()
+	given := !w.queued
+	if !given {
+		g.unlinkLocked(w)
+	}
+	g.mu.Unlock()
+	if given {
+		<-w.token // sent right after the lock was released, if not before
+		g.wake()
+	}
+	g.recycle(w)
+}
+
+func (g *gate) unlinkLocked(w *waiter) {
+	if w.next == w {
+		g.first = nil
+	} else {
+		w.prev.next, w.next.prev = w.next, w.prev
+		if g.first == w {
+			g.first = w.next
+		}
+	}
+	w.next, w.prev, w.queued = nil, nil, false
+	g.sleepers.Add(^uint32(0))
+}
+
+// recycle keeps a waiter whose token has been taken.
+func (g *gate) recycle(w *waiter) {
+	g.mu.Lock()
+	if g.spare < maxSpare {
+		w.next, g.free = g.free, w
+		g.spare++
+	}
+	g.mu.Unlock()
+}
+
+// wait calls try until it reports true, and parks in between. It returns nil then, or the error
+// of ctx. try must not block; it runs on the caller's goroutine.
+func (g *gate) wait(ctx context.Context, try func() bool) error {
+	b := backoff{spin: g.spin}
+	for b.pause() {
+		if try() {
+			return nil
+		}
+	}
+	done := ctx.Done()
+	for {
+		w := g.announce() // 1
+		if try() {        // 2
+			g.retract(w)
+			return nil
+		}
+		select { // 3
+		case <-w.token:
+			g.recycle(w)
+		case <-done:
+			g.retract(w)
+			return ctx.Err()
+		}
+		for b = (backoff{spin: g.spin}); ; {
+			if try() {
+				return nil
+			}
+			if !b.pause() {
+				break
+			}
+		}
+	}
+}
+
+// The spinning phase: spinRounds rounds, the first of spinFirst turns of an empty loop, each twice as long as
+// the one before. See the measurements in docs/ringbuffer.md.
+const (
+	spinFirst  = 256
+	spinRounds = 4
+	yields     = 2
+)
+
+// backoff is the phase before parking: a few rounds of growing length, then a few turns given to other
+// goroutines. With one processor there is nobody to spin for.
+type backoff struct {
+	spin  bool
+	round uint8
+}
+
+// pause passes some time without touching shared memory. It reports false when it is time to
+// park.
+func (b *backoff) pause() bool {
+	n := b.round
+	b.round++
+	if b.spin {
+		if n < spinRounds {
+			idle(spinFirst << n)
+			return true
+		}
+		n -= spinRounds
+	}
+	if n < yields {
+		runtime.Gosched()
+		return true
+	}
+	return false
+}
+
+// idle burns n turns of an empty loop, which the compiler keeps.
+func idle(n int) {
+	for range n {
+	}
+}
+
+// newGate returns a gate that spins where a goroutine that spins can be waiting for one that
+// runs. That is asked when a ring is made, since GOMAXPROCS takes a lock.
+func newGate() gate { return gate{spin: runtime.GOMAXPROCS(0) > 1} }
