@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netx
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// An IPPattern matches IP addresses. The zero value matches none; use [ParseIPPattern]. It is
+// immutable and may be shared.
+type IPPattern struct {
+	text string
+	// from and to are the ends of a single range, if from is valid; otherwise units has a range for
+	// each octet (IPv4, 4) or group (IPv6, 8).
+	from, to netip.Addr
+	units    []unitRange
+}
+
+// unitRange is a range of values of one octet or group, both ends included.
+type unitRange struct{ from, to uint16 }
+
+// ParseIPPattern parses one of these forms:
+//
+//	10.1.2.3  2001:db8::1            one address
+//	10.0.0.0/8  2001:db8::/32        a prefix, without bits behind its length
+//	10.0.0.1-10.0.0.99               a range of addresses, both ends included
+//	10.*.1-9.7  2001:db8:*:1f-2e::   octets or groups that are free (*) or in a range
+//	*                                every address
+//
+// Octets are decimal and groups hexadecimal, as in an address; leading zeros in octets are an
+// error, since some read them as octal. IPv4-mapped addresses count as IPv4, in patterns and in
+// what is matched; zones are not allowed in patterns and ignored in what is matched. The error is
+// a *net.ParseError.
+func ParseIPPattern(s string) (IPPattern, error) {
+	bad := func() (IPPattern, error) {
+		return IPPattern{}, &net.ParseError{Type: "IP pattern", Text: s}
+	}
+	p := IPPattern{text: s}
+	switch {
+	case s == "*":
+		return p, nil
+	case strings.ContainsAny(s, "% "):
+		return bad()
+	case strings.Contains(s, "/"):
+		prefix, err := netip.ParsePrefix(s)
+		if err != nil || prefix != prefix.Masked() {
+			return bad()
+		}
+		p.from = prefix.Addr()
+		p.to = lastOf(prefix)
+		if p.from.Is4In6() != p.to.Is4In6() {
+			return bad() // half of it would be IPv4
+		}
+		p.from, p.to = p.from.Unmap(), p.to.Unmap()
+		return p, nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		p.from, p.to = a.Unmap(), a.Unmap()
+		return p, nil
+	}
+	if from, to, ok := strings.Cut(s, "-"); ok {
+		a, aerr := netip.ParseAddr(from)
+		b, berr := netip.ParseAddr(to)
+		if aerr == nil && berr == nil {
+			a, b = a.Unmap(), b.Unmap()
+			if a.Is4() != b.Is4() || b.Less(a) {
+				return bad()
+			}
+			p.from, p.to = a, b
+			return p, nil
+		}
+	}
+	var ok bool
+	if strings.Contains(s, ":") {
+		p.units, ok = parseGroups(s)
+	} else {
+		p.units, ok = parseUnits(strings.Split(s, "."), 10)
+		ok = ok && len(p.units) == 4
+	}
+	if !ok {
+		return bad()
+	}
+	return p, nil
+}
+
+// String returns the pattern as it was parsed.
+func (p IPPattern) String() string { return p.text }
+
+// Contains reports whether p matches ip. An invalid address matches nothing, not even "*".
+func (p IPPattern) Contains(ip netip.Addr) bool {
+	ip = ip.Unmap().WithZone("")
+	switch {
+	case !ip.IsValid():
+		return false
+	case p.text == "*":
+		return true
+	case p.from.IsValid():
+		return ip.Is4() == p.from.Is4() && !ip.Less(p.from) && !p.to.Less(ip)
+	case len(p.units) == 4 && ip.Is4():
+		for i, b := range ip.As4() {
+			if uint16(b) < p.units[i].from || uint16(b) > p.units[i].to {
+				return false
+			}
+		}
+		return true
+	case len(p.units) == 8 && ip.Is6():
+		b := ip.As16()
+		for i, u := range p.units {
+			if g := uint16(b[2*i])<<8 | uint16(b[2*i+1]); g < u.from || g > u.to {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// MatchIP reports whether the pattern matches host, an IP address. Both must parse: anything else is
+// a *net.ParseError and no match.
+func MatchIP(pattern, host string) (bool, error) {
+	p, err := ParseIPPattern(pattern)
+	if err != nil {
+		return false, err
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return false, &net.ParseError{Type: "IP address", Text: host}
+	}
+	return p.Contains(ip), nil
+}
+
+// An ACL decides about addresses. Deny goes before Allow; an empty Allow means every valid address
+// that is not denied, so the zero value allows all of them. It is only read, so it may be shared.
+type ACL struct {
+	Allow, Deny []IPPattern
+}
+
+// ParseACL parses two lists of patterns. The error names the pattern that does not parse.
+func ParseACL(allow, deny []string) (*ACL, error) {
+	var acl ACL
+	for _, l := range []struct {
+		name string
+		from []string
+		to   *[]IPPattern
+	}{{"allow", allow, &acl.Allow}, {"deny", deny, &acl.Deny}} {
+		for _, s := range l.from {
+			p, err := ParseIPPattern(s)
+			if err != nil {
+				return nil, fmt.Errorf("netx: %s list: %w", l.name, err)
+			}
+			*l.to = append(*l.to, p)
+		}
+	}
+	return &acl, nil
+}
+
+// Allows reports whether ip may pass. An invalid address may not.
+func (a *ACL) Allows(ip netip.Addr) bool {
+	if !ip.IsValid() || matches(a.Deny, ip) {
+		return false
+	}
+	return len(a.Allow) == 0 || matches(a.Allow, ip)
+}
+
+// AllowsAddr is Allows for the IP address in a network address. An address without an IP, that of a
+// Unix socket say, may not pass.
+func (a *ACL) AllowsAddr(addr net.Addr) bool {
+	ap, ok := ipAddrPort(addr)
+	return ok && a.Allows(ap.Addr())
+}
+
+func matches(ps []IPPattern, ip netip.Addr) bool {
+	for _, p := range ps {
+		if p.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// lastOf returns the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return last
+}
+
+// parseGroups parses the groups of an IPv6 pattern, in which :: may stand for zeros once.
+func parseGroups(s string) ([]unitRange, bool) {
+	split := func(s string) []string {
+		if s == "" {
+			return nil
+		}
+		return strings.Split(s, ":")
+	}
+	head, tail, short := strings.Cut(s, "::")
+	left, lok := parseUnits(split(head), 16)
+	right, rok := parseUnits(split(tail), 16)
+	n := len(left) + len(right)
+	if !lok || !rok || short && n > 7 || !short && n != 8 {
+		return nil, false
+	}
+	units := append(left, make([]unitRange, 8-n)...)
+	return append(units, right...), true
+}
+
+// parseUnits parses octets (base 10) or groups (base 16).
+func parseUnits(fields []string, base int) ([]unitRange, bool) {
+	limit := uint16(0xff)
+	if base == 16 {
+		limit = 0xffff
+	}
+	var units []unitRange
+	for _, f := range fields {
+		if f == "*" {
+			units = append(units, unitRange{0, limit})
+			continue
+		}
+		lo, hi, isRange := strings.Cut(f, "-")
+		if !isRange {
+			hi = lo
+		}
+		from, ok1 := parseUnit(lo, base, limit)
+		to, ok2 := parseUnit(hi, base, limit)
+		if !ok1 || !ok2 || from > to {
+			return nil, false
+		}
+		units = append(units, unitRange{from, to})
+	}
+	return units, true
+}
+
+func parseUnit(s string, base int, limit uint16) (uint16, bool) {
+	if base == 10 && len(s) > 1 && s[0] == '0' || len(s) > 4 || strings.HasPrefix(s, "+") {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s, base, 16)
+	return uint16(n), err == nil && uint16(n) <= limit
+}

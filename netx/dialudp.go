@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netx
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// DefaultProbeWait is how long silence is waited for when Probe.Wait is zero. A closed port answers
+// within a round trip (the ICMP error), as does a peer that knows the probe; only a filter in
+// between, or a peer that does not answer, costs this time.
+const DefaultProbeWait = 200 * time.Millisecond
+
+// A Probe is a datagram that a UDP dial sends to find out whether anybody is there. The zero value
+// sends nothing.
+type Probe struct {
+	// Payload is the datagram to send. nil: no probe; empty but not nil: an empty datagram, which
+	// is enough to be refused.
+	Payload []byte
+	// Match reports whether a datagram of the peer is the answer to the probe and of no further
+	// use. reply is valid during the call only. nil: none is, everything is kept as Reply.
+	Match func(reply []byte) bool
+	// Wait is how long silence is waited for. 0: DefaultProbeWait; negative: not at all.
+	Wait time.Duration
+}
+
+// ProbeState is what became of a probe. The zero value is Skipped.
+type ProbeState int
+
+const (
+	// Skipped: no probe was sent, or an error other than a refusal ended it.
+	Skipped ProbeState = iota
+	// Answered: a datagram of the peer arrived, whatever was in it.
+	Answered
+	// Refused: the peer's host says that nobody has the port (ICMP), or it is our own port.
+	Refused
+	// Silent: nothing arrived in time. The peer may be there and not answer, or a filter may
+	// swallow either direction: silence is no sign of death.
+	Silent
+)
+
+// String returns the name of s.
+func (s ProbeState) String() string {
+	switch s {
+	case Skipped:
+		return "skipped"
+	case Answered:
+		return "answered"
+	case Refused:
+		return "refused"
+	case Silent:
+		return "silent"
+	}
+	return "invalid probe state"
+}
+
+// A ProbeResult is the outcome of a probe. Its slices belong to the caller.
+type ProbeResult struct {
+	State ProbeState
+	// Answer is the datagram that Match accepted, nil if none did.
+	Answer []byte
+	// Reply is a datagram of the peer that Match did not accept: the first data of the peer, to be
+	// treated as if it had been read from the connection. nil if there is none; an empty datagram
+	// is empty and not nil. It ends the wait, since it proves the peer alive, so a late answer to
+	// the probe may still come.
+	Reply []byte
+	// Elapsed is the time from sending the probe to the result.
+	Elapsed time.Duration
+}
+
+// DialUDP connects a UDP socket ("udp", "udp4", "udp6") to addr and probes it. A refusal is an
+// error that matches [syscall.ECONNREFUSED], with the state Refused; on Windows, ICMP errors stay
+// hidden and a closed port is Silent. If addr is a name with several addresses, the next one is
+// tried after a refusal or a failed connect. It takes at most Probe.Wait for each address, and ends
+// early with ctx. The connection has no deadline armed.
+func DialUDP(ctx context.Context, network, addr string, p Probe) (*net.UDPConn, ProbeResult, error) {
+	var d Dialer
+	return d.DialUDP(ctx, network, addr, p)
+}
+
+// DialUDP is the function of the same name, with the options and the local address of d. With a
+// given local port, datagrams that others sent to it before it was connected are dropped.
+func (d *Dialer) DialUDP(ctx context.Context, network, addr string, p Probe) (*net.UDPConn, ProbeResult, error) {
+	fail := func(err error) (*net.UDPConn, ProbeResult, error) {
+		return nil, ProbeResult{}, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	switch network {
+	case "udp", "udp4", "udp6":
+	default:
+		return fail(net.UnknownNetworkError(network))
+	}
+	if ctx.Err() != nil {
+		return fail(ctx.Err())
+	}
+	targets, err := d.targets(ctx, network, addr)
+	if err != nil {
+		return fail(err)
+	}
+	var firstResult ProbeResult
+	var firstErr error
+	for _, t := range targets {
+		c, res, err := d.dialUDP(ctx, network, t, p)
+		if err == nil {
+			return c, res, nil
+		}
+		if firstErr == nil {
+			firstResult, firstErr = res, err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, firstResult, firstErr
+}
+
+// targets resolves addr. Package net would take the first address to which connect succeeds, and
+// for UDP that is any.
+func (d *Dialer) targets(ctx context.Context, network, addr string) ([]string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := netip.ParseAddr(host); err == nil || host == "" {
+		return []string{addr}, nil
+	}
+	ips, err := d.resolver().LookupNetIP(ctx, "ip"+strings.TrimPrefix(network, "udp"), host)
+	if err != nil {
+		return nil, err
+	}
+	var ts []string
+	for _, ip := range ips {
+		ts = append(ts, net.JoinHostPort(ip.Unmap().String(), port))
+	}
+	return ts, nil
+}
+
+func (d *Dialer) resolver() *net.Resolver {
+	if d.Net.Resolver != nil {
+		return d.Net.Resolver
+	}
+	return net.DefaultResolver
+}
+
+// dialUDP dials and probes one address.
+func (d *Dialer) dialUDP(ctx context.Context, network, addr string, p Probe) (_ *net.UDPConn, res ProbeResult, err error) {
+	nc, err := d.dial(ctx, network, addr)
+	if err != nil {
+		return nil, res, err
+	}
+	c := nc.(*net.UDPConn)
+	done := false
+	defer func() {
+		if !done { // also when Match panics
+			_ = c.Close()
+		}
+	}()
+	if IsSelfConnect(c) {
+		err, res.State = ErrSelfConnect, Refused
+	} else {
+		res, err = ProbeUDP(ctx, c, p)
+	}
+	if err != nil {
+		err = innermost(err)
+		if res.State == Refused && !errors.Is(err, syscall.ECONNREFUSED) {
+			err = fmt.Errorf("%w: %w", syscall.ECONNREFUSED, err) // the system has its own number for it
+		}
+		return nil, res, &net.OpError{Op: "dial", Net: network, Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+	}
+	done = true
+	return c, res, nil
+}
+
+// maxDatagram is the largest payload of UDP over IPv4 or IPv6 (without jumbograms).
+const maxDatagram = 1<<16 - 1
+
+// Dials come in bursts after an outage; one buffer of this size for each would be memory taken
+// for nothing most of the time.
+var probeBuffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+// ProbeUDP probes the peer of the connected socket c, which may have been in use: what the past
+// left behind (an ICMP error for an earlier datagram, datagrams of others) is drained first and is not
+// taken for the outcome. No other goroutine may read from c meanwhile. All deadlines of c are
+// cleared when it returns. A refusal is an error that matches [syscall.ECONNREFUSED]; c stays open.
+func ProbeUDP(ctx context.Context, c *net.UDPConn, p Probe) (res ProbeResult, err error) {
+	peer, err := peerOf(c)
+	if err != nil || p.Payload == nil {
+		return res, err
+	}
+	if ctx.Err() != nil {
+		return res, ctx.Err()
+	}
+	wait := p.Wait
+	if wait == 0 {
+		wait = DefaultProbeWait
+	}
+	start := time.Now()
+	deadline := time.Time{} // without a wait, only ctx ends a write that blocks
+	if wait > 0 {
+		deadline = start.Add(wait)
+	}
+	if err := c.SetDeadline(deadline); err != nil {
+		return res, err
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = c.SetDeadline(time.Unix(1, 0))
+		close(interrupted)
+	})
+	defer func() {
+		if !stop() {
+			<-interrupted // or it would arm the deadline after it was cleared
+		}
+		if cerr := c.SetDeadline(time.Time{}); err == nil {
+			err = cerr
+		}
+		if err != nil && ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			err = ctx.Err()
+		}
+		res.Elapsed = time.Since(start)
+	}()
+	if err := sendProbe(c, p.Payload); err != nil {
+		return res, err
+	}
+	if wait < 0 {
+		res.State = Silent
+		return res, nil
+	}
+	err = awaitAnswer(ctx, c, peer, p.Match, &res)
+	return res, err
+}
+
+// sendProbe sends the probe behind all pending errors. The kernel reports an error of an earlier
+// datagram instead of sending, and clears it by that: so an error that looks like a refusal is
+// stale here, and the probe is still to be sent.
+func sendProbe(c *net.UDPConn, payload []byte) error {
+	const stale = 3 // a new ICMP may arrive meanwhile, but not for ever
+	var err error
+	for range stale {
+		if _, err = c.Write(payload); err == nil || !isRefused(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// awaitAnswer reads until something is known about the peer.
+func awaitAnswer(ctx context.Context, c *net.UDPConn, peer netip.AddrPort, match func([]byte) bool, res *ProbeResult) error {
+	buf := probeBuffers.Get().(*[maxDatagram]byte)
+	defer probeBuffers.Put(buf)
+	for {
+		n, from, _, err := ReadUDP(c, buf[:])
+		switch {
+		case err == nil && from.IsValid() && !sameEndpoint(from, peer):
+			// Queued before the socket was connected, behind one of the peer's.
+		case err == nil && match != nil && match(buf[:n]):
+			res.State, res.Answer = Answered, bytes.Clone(buf[:n])
+			return nil
+		case err == nil:
+			res.State, res.Reply = Answered, bytes.Clone(buf[:n])
+			return nil
+		case isRefused(err):
+			res.State = Refused
+			return err
+		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil:
+			res.State = Silent
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// peerOf returns whom c is connected to after dropping what others sent before it was.
+func peerOf(c *net.UDPConn) (netip.AddrPort, error) {
+	peer, ok := ipAddrPort(c.RemoteAddr())
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return peer, err
+	}
+	err = control(rc, func(fd uintptr) error {
+		// The kernel knows better than c once Reconnect was used.
+		if p, perr := sys.peer(fd); perr == nil {
+			peer, ok = p, true
+		}
+		if !ok {
+			return syscall.ENOTCONN
+		}
+		sys.dropForeign(fd, peer)
+		return nil
+	})
+	if err != nil {
+		return peer, &net.OpError{Op: "probe", Net: "udp", Source: c.LocalAddr(), Err: err}
+	}
+	return peer, nil
+}

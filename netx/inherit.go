@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netx
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// An Inherited is a socket that another process opened and handed over. Exactly one of Listener and
+// PacketConn is set. It belongs to the caller.
+type Inherited struct {
+	// Name is what the service manager calls it (FileDescriptorName=), "" if it gave no names.
+	Name string
+	// Listener is set for stream sockets: a *net.TCPListener or *net.UnixListener.
+	Listener net.Listener
+	// PacketConn is set for datagram sockets: a *net.UDPConn or *net.UnixConn.
+	PacketConn net.PacketConn
+}
+
+// Close closes the socket.
+func (i Inherited) Close() error {
+	if i.Listener != nil {
+		return i.Listener.Close()
+	}
+	if i.PacketConn != nil {
+		return i.PacketConn.Close()
+	}
+	return nil
+}
+
+// firstInheritedFD is where handed-over descriptors start: SD_LISTEN_FDS_START of sd_listen_fds(3).
+const firstInheritedFD = 3
+
+// FromSystemd returns the sockets that systemd, or another manager that speaks its protocol
+// (sd_listen_fds(3): LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES), opened for this process. It returns
+// none and no error if there are none for this process. The variables are removed from the environment, so
+// that child processes do not take them for theirs and a second call returns none. If any descriptor is not a
+// socket that can be served, all are closed and the error says which.
+func FromSystemd() ([]Inherited, error) {
+	pid, count, names := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_FDNAMES")
+	if pid == "" || count == "" {
+		return nil, nil
+	}
+	p, err := strconv.Atoi(pid)
+	if err != nil {
+		return nil, fmt.Errorf("netx: LISTEN_PID %q is no number", pid)
+	}
+	if p != os.Getpid() {
+		return nil, nil // meant for another process
+	}
+	n, err := strconv.Atoi(count)
+	// More than any limit of descriptors is a broken variable, not a service with many sockets.
+	if err != nil || n < 0 || n > 1<<16 {
+		return nil, fmt.Errorf("netx: LISTEN_FDS %q is no number of sockets", count)
+	}
+	if !sys.inherited {
+		return nil, fmt.Errorf("netx: inherited sockets: %w", errors.ErrUnsupported)
+	}
+	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		_ = os.Unsetenv(v)
+	}
+	var name []string
+	if names != "" {
+		name = strings.Split(names, ":")
+	}
+	all := make([]Inherited, 0, n)
+	var firstErr error
+	for i := range n {
+		f := os.NewFile(uintptr(firstInheritedFD+i), "LISTEN_FD_"+strconv.Itoa(firstInheritedFD+i))
+		in, err := FromFile(f)
+		_ = f.Close() // FromFile made its own copy
+		if err != nil {
+			if firstErr == nil {
+				firstErr = fmt.Errorf("netx: inherited descriptor %d: %w", firstInheritedFD+i, err)
+			}
+			continue
+		}
+		if i < len(name) {
+			in.Name = name[i]
+		}
+		all = append(all, in)
+	}
+	if firstErr != nil {
+		for _, in := range all {
+			_ = in.Close()
+		}
+		return nil, firstErr
+	}
+	return all, nil
+}
+
+// FromFile makes a listener or packet connection of a copy of f, a descriptor got from anywhere: a parent
+// process (exec.Cmd.ExtraFiles), a Unix socket. The caller still owns f. Closing a Unix listener made here
+// does not remove its file: it belongs to whoever bound it.
+func FromFile(f *os.File) (Inherited, error) {
+	l, lerr := net.FileListener(f)
+	if lerr == nil {
+		if u, ok := l.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+		}
+		return Inherited{Listener: l}, nil
+	}
+	pc, perr := net.FilePacketConn(f)
+	if perr == nil {
+		return Inherited{PacketConn: pc}, nil
+	}
+	return Inherited{}, errors.Join(lerr, perr)
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netx
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// inheritChild makes the test binary play the activated service.
+const inheritChild = "NETX_TEST_INHERIT_CHILD"
+
+// runInheritChild prints what FromSystemd found and serves one connection on a listener.
+func runInheritChild() int {
+	ins, err := FromSystemd()
+	if err != nil {
+		fmt.Println("error:", err)
+		return 0
+	}
+	again, err := FromSystemd()
+	fmt.Println("found:", len(ins), "again:", len(again), err, "env:", os.Getenv("LISTEN_FDS"))
+	for _, in := range ins {
+		if in.Listener != nil {
+			fmt.Printf("%s listener %T\n", in.Name, in.Listener)
+			c, err := in.Listener.Accept()
+			if err == nil {
+				fmt.Fprint(c, "hello from the child")
+				c.Close()
+			}
+		}
+		if in.PacketConn != nil {
+			fmt.Printf("%s packet %T\n", in.Name, in.PacketConn)
+		}
+		in.Close()
+	}
+	return 0
+}
+
+// activate runs the test binary as a service with the given descriptors.
+func activate(t *testing.T, env string, files ...*os.File) *exec.Cmd {
+	if _, err := exec.LookPath("sh"); err != nil {
+		t.Skip("no shell:", err)
+	}
+	self, err := os.Executable()
+	require.NoError(t, err)
+	// The pid is known only after the fork, so a shell sets it and becomes the service.
+	cmd := exec.Command("sh", "-c", env+` exec "$0"`, self)
+	cmd.Env = append(os.Environ(), inheritChild+"=1")
+	cmd.ExtraFiles = files
+	return cmd
+}
+
+func TestFromSystemd(t *testing.T) {
+	if !sys.inherited {
+		t.Skip("descriptors cannot be inherited by number here")
+	}
+	dir := shortDir(t)
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer tcp.Close()
+	unix, err := net.Listen("unix", dir+"/s")
+	require.NoError(t, err)
+	defer unix.Close()
+	udp, _ := listenUDP(t, "127.0.0.1")
+	file := func(c interface{ File() (*os.File, error) }) *os.File {
+		f, err := c.File()
+		require.NoError(t, err)
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	fds := []*os.File{file(tcp.(*net.TCPListener)), file(unix.(*net.UnixListener)), file(udp)}
+
+	cmd := activate(t, "LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES=web:admin:dns", fds...)
+	var out strings.Builder
+	cmd.Stdout = &out
+	require.NoError(t, cmd.Start())
+	for _, l := range []net.Listener{tcp, unix} {
+		c, err := net.Dial(l.Addr().Network(), l.Addr().String())
+		require.NoError(t, err)
+		b := make([]byte, 64)
+		n, err := c.Read(b)
+		require.NoError(t, err)
+		require.Equal(t, "hello from the child", string(b[:n]))
+		c.Close()
+	}
+	require.NoError(t, cmd.Wait())
+	require.Equal(t, "found: 3 again: 0 <nil> env: \nweb listener *net.TCPListener\n"+
+		"admin listener *net.UnixListener\ndns packet *net.UDPConn\n", out.String())
+	require.FileExists(t, dir+"/s", "the child does not own the socket file")
+}
+
+func TestFromSystemdRefuses(t *testing.T) {
+	if !sys.inherited {
+		t.Skip("descriptors cannot be inherited by number here")
+	}
+	f, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer f.Close()
+	for _, c := range []struct{ env, want string }{
+		{"", "found: 0 again: 0 <nil> env: \n"},
+		{"LISTEN_PID=1 LISTEN_FDS=1", "found: 0 again: 0 <nil> env: 1\n"},
+		{"LISTEN_PID=x LISTEN_FDS=1", "error: netx: LISTEN_PID \"x\" is no number\n"},
+		{"LISTEN_PID=$$ LISTEN_FDS=-1", "error: netx: LISTEN_FDS \"-1\" is no number of sockets\n"},
+		{"LISTEN_PID=$$ LISTEN_FDS=1", "error: netx: inherited descriptor 3: "},
+	} {
+		out, err := activate(t, c.env, f).Output()
+		require.NoError(t, err)
+		require.Contains(t, string(out), c.want, "environment %q", c.env)
+	}
+}

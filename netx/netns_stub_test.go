@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package netx
+
+import "errors"
+
+func unshareNet() error { return errors.ErrUnsupported }

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+)
+
+// system is what netx asks of the operating system beyond package net. Each system fills in what
+// it can over stubSystem; what it leaves says "unsupported" and has done nothing, and the portable
+// code above goes on without it or reports the error. Every function gets a file descriptor that is
+// kept open by [syscall.RawConn.Control] while it runs, and must not block.
+type system struct {
+	alive       func(fd uintptr) (State, error)
+	reusePort   func(fd uintptr) error
+	buffers     func(fd uintptr, read, write int) error // 0: leave
+	linger      func(fd uintptr, seconds int) error     // negative: off
+	userTimeout func(fd uintptr, milliseconds int) error
+	tos         func(fd uintptr, tos int) error
+	takeError   func(fd uintptr) error // SO_ERROR: returns the pending error and clears it
+	dropForeign func(fd uintptr, peer netip.AddrPort)
+	peer        func(fd uintptr) (netip.AddrPort, error)
+	connect     func(fd uintptr, peer netip.AddrPort) (local netip.AddrPort, err error)
+	chmodSocket func(fd uintptr, mode os.FileMode) error // before bind
+	lockDir     func(ctx context.Context, dir string) (unlock func(), err error)
+	sameFile    func(path string) (fileID, error)
+	inherited   bool // descriptors can be handed over by number
+	maxUnixPath int  // longest socket path in bytes, 0 if unknown
+	truncated   func(err error) bool
+}
+
+// fileID names a file whatever its path is called later.
+type fileID struct{ dev, ino uint64 }
+
+// stubSystem is the form for systems that offer none of it.
+var stubSystem = system{
+	alive:       func(uintptr) (State, error) { return Unknown, errors.ErrUnsupported },
+	reusePort:   func(uintptr) error { return errors.ErrUnsupported },
+	buffers:     func(uintptr, int, int) error { return errors.ErrUnsupported },
+	linger:      func(uintptr, int) error { return errors.ErrUnsupported },
+	userTimeout: func(uintptr, int) error { return errors.ErrUnsupported },
+	tos:         func(uintptr, int) error { return errors.ErrUnsupported },
+	takeError:   func(uintptr) error { return nil },
+	dropForeign: func(uintptr, netip.AddrPort) {},
+	peer:        func(uintptr) (netip.AddrPort, error) { return netip.AddrPort{}, errors.ErrUnsupported },
+	connect: func(uintptr, netip.AddrPort) (netip.AddrPort, error) {
+		return netip.AddrPort{}, errors.ErrUnsupported
+	},
+	chmodSocket: func(uintptr, os.FileMode) error { return errors.ErrUnsupported },
+	lockDir: func(context.Context, string) (func(), error) {
+		return nil, errors.ErrUnsupported
+	},
+	sameFile:    func(string) (fileID, error) { return fileID{}, errors.ErrUnsupported },
+	maxUnixPath: 0,
+	truncated:   func(error) bool { return false },
+}
+
+// sys is the system in use. Only tests replace it, to drive the stub forms with the same cases.
+var sys = &hostSystem
+
+// netConner is what a wrapper of a connection offers when it lets others see through it;
+// tls.Conn does, and most proxies of a connection.
+type netConner interface{ NetConn() net.Conn }
+
+// maxUnwrap bounds a chain of wrappers; a chain longer than this is a cycle.
+const maxUnwrap = 32
+
+// unwrap follows NetConn down to the first value that has a file descriptor.
+func unwrap(c any) (syscall.Conn, error) {
+	for range maxUnwrap {
+		if sc, ok := c.(syscall.Conn); ok {
+			return sc, nil
+		}
+		w, ok := c.(netConner)
+		if !ok {
+			break
+		}
+		inner := w.NetConn()
+		if inner == nil {
+			break
+		}
+		c = inner
+	}
+	return nil, fmt.Errorf("netx: %T has no file descriptor: %w", c, errors.ErrUnsupported)
+}
+
+// rawConn is unwrap and SyscallConn in one.
+func rawConn(c any) (syscall.RawConn, error) {
+	sc, err := unwrap(c)
+	if err != nil {
+		return nil, err
+	}
+	return sc.SyscallConn()
+}
+
+// control runs f on the descriptor of rc and returns the first error of the two.
+func control(rc syscall.RawConn, f func(fd uintptr) error) error {
+	var ferr error
+	if err := rc.Control(func(fd uintptr) { ferr = f(fd) }); err != nil {
+		return err
+	}
+	return ferr
+}

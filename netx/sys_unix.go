@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package netx
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func isStream(fd int) bool {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && typ == unix.SOCK_STREAM
+}
+
+func setBuffers(fd uintptr, read, write int) error {
+	if read > 0 {
+		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, read); err != nil {
+			return fmt.Errorf("read buffer: %w", err)
+		}
+	}
+	if write > 0 {
+		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, write); err != nil {
+			return fmt.Errorf("write buffer: %w", err)
+		}
+	}
+	return nil
+}
+
+func setLinger(fd uintptr, seconds int) error {
+	l := unix.Linger{Onoff: 1, Linger: int32(seconds)}
+	if seconds < 0 {
+		l = unix.Linger{}
+	}
+	return unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, lingerOption, &l)
+}
+
+// setTOS sets the byte for both families where the socket has both: a dual-stack IPv6 socket uses
+// IP_TOS for the IPv4 packets it sends.
+func setTOS(fd uintptr, tos int) error {
+	sa, err := unix.Getsockname(int(fd))
+	if err != nil {
+		return err
+	}
+	switch sa.(type) {
+	case *unix.SockaddrInet4:
+		return unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos)
+	case *unix.SockaddrInet6:
+		if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, tos); err != nil {
+			return err
+		}
+		if only, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); err == nil && only == 0 {
+			// Not every system takes it on an IPv6 socket; the class of IPv6 is set by then.
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos)
+		}
+		return nil
+	}
+	return unix.EOPNOTSUPP
+}
+
+func takeError(fd uintptr) error {
+	n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return err
+	}
+	if n != 0 {
+		return unix.Errno(n)
+	}
+	return nil
+}
+
+// dropForeign takes datagrams from the head of the queue until one of peer is there or none is
+// left. Only what came before connect can be foreign, and the kernel queues in order.
+func dropForeign(fd uintptr, peer netip.AddrPort) {
+	var b [1]byte
+	for {
+		_, from, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err == unix.EINTR || err == unix.ECONNREFUSED {
+			continue // a stale error of the old association: taking it is what is wanted
+		}
+		if err != nil || sameEndpoint(addrPortOf(from), peer) {
+			return
+		}
+		if _, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_DONTWAIT); err != nil {
+			return
+		}
+	}
+}
+
+func peerName(fd uintptr) (netip.AddrPort, error) {
+	sa, err := unix.Getpeername(int(fd))
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return addrPortOf(sa), nil
+}
+
+func connectUDP(fd uintptr, peer netip.AddrPort) (netip.AddrPort, error) {
+	local, err := unix.Getsockname(int(fd))
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	var to unix.Sockaddr
+	switch local.(type) {
+	case *unix.SockaddrInet4:
+		if !peer.Addr().Unmap().Is4() {
+			return netip.AddrPort{}, unix.EAFNOSUPPORT
+		}
+		to = &unix.SockaddrInet4{Port: int(peer.Port()), Addr: peer.Addr().Unmap().As4()}
+	case *unix.SockaddrInet6:
+		zone, err := zoneIndex(peer.Addr().Zone())
+		if err != nil {
+			return netip.AddrPort{}, err
+		}
+		to = &unix.SockaddrInet6{Port: int(peer.Port()), Addr: peer.Addr().As16(), ZoneId: zone}
+	default:
+		return netip.AddrPort{}, unix.EAFNOSUPPORT
+	}
+	for {
+		err = unix.Connect(int(fd), to)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if local, err = unix.Getsockname(int(fd)); err != nil {
+		return netip.AddrPort{}, err
+	}
+	return addrPortOf(local), nil
+}
+
+func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		a := netip.AddrFrom16(sa.Addr).Unmap()
+		if sa.ZoneId != 0 && a.Is6() {
+			a = a.WithZone(zoneName(sa.ZoneId))
+		}
+		return netip.AddrPortFrom(a, uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func chmodSocket(fd uintptr, mode os.FileMode) error {
+	return unix.Fchmod(int(fd), uint32(mode.Perm()))
+}
+
+// lockDir takes an flock on the directory itself: no lock file is left behind, and a process that
+// dies gives it back.
+func lockDir(ctx context.Context, dir string) (func(), error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if err == unix.EINTR {
+			continue
+		}
+		if err != unix.EWOULDBLOCK {
+			f.Close()
+			return nil, &os.PathError{Op: "flock", Path: dir, Err: err}
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
+}
+
+func sameFile(path string) (fileID, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fileID{}, &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	return fileID{uint64(st.Dev), uint64(st.Ino)}, nil
+}
+
+func notTruncated(error) bool { return false }
