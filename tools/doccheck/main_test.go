@@ -26,6 +26,8 @@ type A struct {
 	// X is documented.
 	X int
 	Y int // Y is documented.
+	V int // covered by the line above
+
 	Z int
 	z int
 }
@@ -33,8 +35,23 @@ type A struct {
 type B interface {
 	// M is documented.
 	M()
+
 	N()
 }
+
+// Range explains Min and Max.
+type Range struct{ Min, Max int }
+
+const (
+	Any Kind = iota // Any of the two
+	One
+	Two
+
+	Three
+)
+
+// Kind is documented.
+type Kind int
 
 // Group comments count.
 const (
@@ -102,13 +119,14 @@ func TestFindings(t *testing.T) {
 		"docs/c.md:6: link x.png: no such file in the tree",
 		"docs/d.md:1: local path /tmp/",
 		"docs/d.md:2: names the host proxy.example.org",
-		"lib/lib.go:12: B has no doc comment",
-		"lib/lib.go:15: N has no doc comment",
-		"lib/lib.go:24: E has no doc comment",
-		"lib/lib.go:26: F has no doc comment",
-		"lib/lib.go:31: H has no doc comment",
-		"lib/lib.go:40: K has no doc comment",
-		"lib/lib.go:8: Z has no doc comment",
+		"lib/lib.go:10: Z has no doc comment",
+		"lib/lib.go:14: B has no doc comment",
+		"lib/lib.go:18: N has no doc comment",
+		"lib/lib.go:29: Three has no doc comment",
+		"lib/lib.go:41: E has no doc comment",
+		"lib/lib.go:43: F has no doc comment",
+		"lib/lib.go:48: H has no doc comment",
+		"lib/lib.go:57: K has no doc comment",
 	}
 	if !slices.Equal(c.findings, want) {
 		t.Errorf("findings:\n%s\nwant:\n%s", strings.Join(c.findings, "\n"), strings.Join(want, "\n"))
