@@ -193,7 +193,11 @@ func (w *limitWriter) Write(p []byte) (int, error) {
 }
 
 func TestBufferAgainstModel(t *testing.T) {
-	for seed := range uint64(100) {
+	programs := uint64(100)
+	if raceEnabled {
+		programs = 20
+	}
+	for seed := range programs {
 		program := make([]byte, 3*200)
 		rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
 		rng.Read(program)

@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// long turns on longer stress.
+var long = os.Getenv("GOSTKIT_LONG") != ""
+
 // goroutines stands between VerifyTestMain and the tests, so that both checks run.
 type goroutines struct{ m *testing.M }
 

@@ -46,6 +46,9 @@ func (p *Pool) putSlow(b []byte) {
 		if p.counters != nil {
 			p.overflow.refused.Add(1)
 		}
+		if debug && size <= MaxSize && classSizes[slotOf(size)] == size {
+			debugPut(b[:size]) // lent by a Pool with a larger maximum; it is put back all the same
+		}
 		return
 	}
 	c := slotOf(size)
