@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,18 +20,26 @@ import (
 // give the same results or a clean "unsupported".
 func bothSystems(t *testing.T, f func(t *testing.T, stub bool)) {
 	t.Run("system=host", func(t *testing.T) { f(t, false) })
+	if twin := twinSystem(); twin != nil {
+		t.Run("system=twin", func(t *testing.T) {
+			use(t, twin)
+			f(t, false)
+		})
+	}
 	t.Run("system=stub", func(t *testing.T) {
 		useStub(t)
 		f(t, true)
 	})
 }
 
-// useStub makes the stub the system for one test. Tests that use it must not run in parallel.
-func useStub(t *testing.T) {
+// use makes s the system for one test. Tests that use it must not run in parallel.
+func use(t *testing.T, s *system) {
 	old := sys
-	sys = &stubSystem
+	sys = s
 	t.Cleanup(func() { sys = old })
 }
+
+func useStub(t *testing.T) { use(t, &stubSystem) }
 
 // families runs a test over IPv4 and, where the machine has it, IPv6.
 func families(t *testing.T, f func(t *testing.T, loopback string)) {
@@ -140,9 +147,4 @@ func inNetns(t *testing.T, f func(t *testing.T, ip func(args ...string))) {
 			t.Skip("no network namespace:", unshareErr)
 		}
 	})
-}
-
-func isErrno(err error, errno syscall.Errno) bool {
-	e, ok := innermost(err).(*os.SyscallError)
-	return ok && e.Err == errno
 }

@@ -58,9 +58,6 @@ func FromSystemd() ([]Inherited, error) {
 	if err != nil || n < 0 || n > 1<<16 {
 		return nil, fmt.Errorf("netx: LISTEN_FDS %q is no number of sockets", count)
 	}
-	if !sys.inherited {
-		return nil, fmt.Errorf("netx: inherited sockets: %w", errors.ErrUnsupported)
-	}
 	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		_ = os.Unsetenv(v)
 	}
@@ -71,9 +68,7 @@ func FromSystemd() ([]Inherited, error) {
 	all := make([]Inherited, 0, n)
 	var firstErr error
 	for i := range n {
-		f := os.NewFile(uintptr(firstInheritedFD+i), "LISTEN_FD_"+strconv.Itoa(firstInheritedFD+i))
-		in, err := FromFile(f)
-		_ = f.Close() // FromFile made its own copy
+		in, err := fromFD(uintptr(firstInheritedFD + i))
 		if err != nil {
 			if firstErr == nil {
 				firstErr = fmt.Errorf("netx: inherited descriptor %d: %w", firstInheritedFD+i, err)
@@ -92,6 +87,20 @@ func FromSystemd() ([]Inherited, error) {
 		return nil, firstErr
 	}
 	return all, nil
+}
+
+// fromFD takes over one descriptor. If it is no socket, it is left alone: where fewer were handed over than
+// promised, it may be anything, down to the poller of the Go runtime.
+func fromFD(fd uintptr) (Inherited, error) {
+	switch ok, err := sys.isSocket(fd); {
+	case err != nil:
+		return Inherited{}, err
+	case !ok:
+		return Inherited{}, errors.New("not a socket")
+	}
+	f := os.NewFile(fd, "LISTEN_FD_"+strconv.Itoa(int(fd)))
+	defer f.Close() // FromFile makes its own copy
+	return FromFile(f)
 }
 
 // FromFile makes a listener or packet connection of a copy of f, a descriptor got from anywhere: a parent

@@ -3,10 +3,12 @@
 package netx
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -42,6 +44,11 @@ func runInheritChild() int {
 	return 0
 }
 
+func inheritable() bool {
+	_, err := sys.isSocket(0)
+	return err == nil
+}
+
 // activate runs the test binary as a service with the given descriptors.
 func activate(t *testing.T, env string, files ...*os.File) *exec.Cmd {
 	if _, err := exec.LookPath("sh"); err != nil {
@@ -57,7 +64,7 @@ func activate(t *testing.T, env string, files ...*os.File) *exec.Cmd {
 }
 
 func TestFromSystemd(t *testing.T) {
-	if !sys.inherited {
+	if !inheritable() {
 		t.Skip("descriptors cannot be inherited by number here")
 	}
 	dir := shortDir(t)
@@ -95,8 +102,18 @@ func TestFromSystemd(t *testing.T) {
 	require.FileExists(t, dir+"/s", "the child does not own the socket file")
 }
 
+// What promises sockets must not be able to make the process close descriptors of its own.
+func TestFromSystemdStub(t *testing.T) {
+	useStub(t)
+	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	t.Setenv("LISTEN_FDS", "2")
+	t.Setenv("LISTEN_FDNAMES", "")
+	_, err := FromSystemd()
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+}
+
 func TestFromSystemdRefuses(t *testing.T) {
-	if !sys.inherited {
+	if !inheritable() {
 		t.Skip("descriptors cannot be inherited by number here")
 	}
 	f, err := os.Open(os.DevNull)
@@ -107,7 +124,9 @@ func TestFromSystemdRefuses(t *testing.T) {
 		{"LISTEN_PID=1 LISTEN_FDS=1", "found: 0 again: 0 <nil> env: 1\n"},
 		{"LISTEN_PID=x LISTEN_FDS=1", "error: netx: LISTEN_PID \"x\" is no number\n"},
 		{"LISTEN_PID=$$ LISTEN_FDS=-1", "error: netx: LISTEN_FDS \"-1\" is no number of sockets\n"},
-		{"LISTEN_PID=$$ LISTEN_FDS=1", "error: netx: inherited descriptor 3: "},
+		{"LISTEN_PID=$$ LISTEN_FDS=1", "error: netx: inherited descriptor 3: not a socket"},
+		{"LISTEN_PID=$$ LISTEN_FDS=20", "error: netx: inherited descriptor 3: not a socket"},
+		{"LISTEN_PID=$$ LISTEN_FDS=99999999", "is no number of sockets"},
 	} {
 		out, err := activate(t, c.env, f).Output()
 		require.NoError(t, err)

@@ -5,3 +5,10 @@ package netx
 import "golang.org/x/sys/unix"
 
 func unshareNet() error { return unix.Unshare(unix.CLONE_NEWNET) }
+
+// twinSystem is the host without its unsafe code.
+func twinSystem() *system {
+	s := hostSystem
+	s.alive = alivePortable
+	return &s
+}

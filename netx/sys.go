@@ -30,8 +30,8 @@ type system struct {
 	chmodSocket func(fd uintptr, mode os.FileMode) error // before bind
 	lockDir     func(ctx context.Context, dir string) (unlock func(), err error)
 	sameFile    func(path string) (fileID, error)
-	inherited   bool // descriptors can be handed over by number
-	maxUnixPath int  // longest socket path in bytes, 0 if unknown
+	isSocket    func(fd uintptr) (bool, error) // of a descriptor that may be anything
+	maxUnixPath int                            // longest socket path in bytes, 0 if unknown
 	truncated   func(err error) bool
 }
 
@@ -57,6 +57,7 @@ var stubSystem = system{
 		return nil, errors.ErrUnsupported
 	},
 	sameFile:    func(string) (fileID, error) { return fileID{}, errors.ErrUnsupported },
+	isSocket:    func(uintptr) (bool, error) { return false, errors.ErrUnsupported },
 	maxUnixPath: 0,
 	truncated:   func(error) bool { return false },
 }
@@ -73,7 +74,13 @@ const maxUnwrap = 32
 
 // unwrap follows NetConn down to the first value that has a file descriptor.
 func unwrap(c any) (syscall.Conn, error) {
+	if t, ok := c.(*net.TCPConn); ok && t != nil {
+		return t, nil // by far the most common; the rest looks behind interfaces
+	}
 	for range maxUnwrap {
+		if isNil(c) {
+			break
+		}
 		if sc, ok := c.(syscall.Conn); ok {
 			return sc, nil
 		}
@@ -81,11 +88,7 @@ func unwrap(c any) (syscall.Conn, error) {
 		if !ok {
 			break
 		}
-		inner := w.NetConn()
-		if inner == nil {
-			break
-		}
-		c = inner
+		c = w.NetConn()
 	}
 	return nil, fmt.Errorf("netx: %T has no file descriptor: %w", c, errors.ErrUnsupported)
 }

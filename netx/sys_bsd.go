@@ -26,7 +26,7 @@ var hostSystem = system{
 	chmodSocket: func(uintptr, os.FileMode) error { return errors.ErrUnsupported },
 	lockDir:     lockDir,
 	sameFile:    sameFile,
-	inherited:   true,
+	isSocket:    isSocket,
 	maxUnixPath: 103, // sun_path holds 104 bytes with the closing zero
 	truncated:   notTruncated,
 }

@@ -20,7 +20,7 @@ var hostSystem = system{
 	chmodSocket: chmodSocket,
 	lockDir:     lockDir,
 	sameFile:    sameFile,
-	inherited:   true,
+	isSocket:    isSocket,
 	maxUnixPath: 107, // sun_path holds 108 bytes with the closing zero
 	truncated:   notTruncated,
 }
@@ -36,29 +36,43 @@ func aliveLinux(fd uintptr) (State, error) {
 	if err != nil {
 		return Unknown, err
 	}
+	return stateLinux(int(fd), events), nil
+}
+
+// alivePortable is aliveLinux without unsafe, for the tests.
+func alivePortable(fd uintptr) (State, error) {
+	events, err := pollPortable(fd)
+	if err != nil {
+		return Unknown, err
+	}
+	return stateLinux(int(fd), events), nil
+}
+
+// stateLinux reads the answer of poll.
+func stateLinux(fd int, events int16) State {
 	switch {
 	case events == 0:
-		return Open, nil
+		return Open
 	case events&(unix.POLLRDHUP|unix.POLLHUP) != 0:
-		return endedLinux(int(fd), events), nil
-	case events&unix.POLLERR != 0 && !isStream(int(fd)):
-		return Broken, nil
+		return endedLinux(fd, events)
+	case events&unix.POLLERR != 0 && !isStream(fd):
+		return Broken
 	case events&unix.POLLIN != 0:
-		return HasData, nil
+		return HasData
 	}
 	// POLLERR alone on a stream that has not ended: something waits in the error queue
 	// (timestamps, zero-copy notices), which is no failure.
-	return Open, nil
+	return Open
 }
 
-// pollNow returns what poll(2) says at once.
-func pollNow(fd uintptr) (int16, error) {
+// pollPortable returns what poll(2) says at once.
+func pollPortable(fd uintptr) (int16, error) {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
 	for {
 		switch _, err := unix.Poll(fds[:], 0); err {
 		case nil:
 			return fds[0].Revents, nil
-		case unix.EINTR:
+		case unix.EINTR: // a signal was pending, also without a wait
 		default:
 			return 0, err
 		}

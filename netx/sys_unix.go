@@ -19,6 +19,11 @@ func isStream(fd int) bool {
 	return err == nil && typ == unix.SOCK_STREAM
 }
 
+func isSocket(fd uintptr) (bool, error) {
+	_, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil, nil
+}
+
 func setBuffers(fd uintptr, read, write int) error {
 	if read > 0 {
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, read); err != nil {
