@@ -4,11 +4,15 @@
 package family
 
 import (
+	"github.com/gostkit/kit/bench/internal/family/bytespool"
+	"github.com/gostkit/kit/bench/internal/family/tcp"
 	"github.com/gostkit/kit/bench/internal/harness"
 )
 
 // All returns every family, in the order in which `-module all` runs them. A family is added by
 // its import above and one line here.
 func All() []harness.Family {
-	return []harness.Family{}
+	return []harness.Family{
+		bytespool.Family(),
+	}
 }
