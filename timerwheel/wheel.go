@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package timerwheel
+
+import (
+	"math/bits"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Wheel runs timers. Make one with [New]; the zero Wheel is not usable. All methods may be
+// called by any number of goroutines at once, and from callbacks.
+//
+// A Wheel owns one goroutine. It starts with the first timer, sleeps until the next deadline
+// (for ever, if there is none), and ends with [Wheel.Close].
+type Wheel struct {
+	tick     int64     // nanoseconds
+	base     time.Time // when the clock of this Wheel was 0; one tick before it was made
+	execFunc func(func())
+	inline   bool
+	onPanic  func(any, []byte)
+	shards   []shard
+	shift    uint8 // turns a 64-bit hash into an index of shards
+
+	// armed is the tick until which the goroutine sleeps: never if it waits for a wake-up
+	// only, or was not started; 0 while it is awake and going to look at every shard.
+	armed   atomic.Int64
+	wakeups atomic.Uint64
+	closed  atomic.Bool
+	runner  atomic.Uint64 // id of the goroutine, 0 before it runs
+	wake    chan struct{}
+	done    chan struct{} // closed when the goroutine has ended, or never will start
+
+	mu      sync.Mutex // guards started, and it against closed
+	started bool
+}
+
+// Stats are the counters of a [Wheel], at about one moment.
+type Stats struct {
+	Pending int           // timers and tickers that will fire
+	Fired   uint64        // expirations, of tickers each
+	Stopped uint64        // calls of Stop that returned true, and timers ended by Close
+	Wakeups uint64        // times the goroutine was woken, by the clock or by a new first timer
+	Latest  time.Duration // longest time from a deadline to its serving; Coarse timers excluded
+}
+
+// New makes a Wheel. It panics if cfg.Tick is negative.
+//
+// A Wheel made inside a testing/synctest bubble belongs to it: it follows the clock of the
+// bubble, must not be used outside, and must be closed before the bubble ends.
+func New(cfg Config) *Wheel { return newWheel(cfg, defaultShards()) }
+
+func newWheel(cfg Config, shards int) *Wheel {
+	if cfg.Tick < 0 {
+		panic("timerwheel: negative Config.Tick")
+	}
+	if cfg.Tick == 0 {
+		cfg.Tick = DefaultTick
+	}
+	if cfg.OnPanic == nil {
+		cfg.OnPanic = logPanic
+	}
+	w := &Wheel{
+		tick: int64(cfg.Tick),
+		// The clock never shows 0, which stands for "not pending" in a deadline.
+		base:     time.Now().Add(-cfg.Tick),
+		execFunc: cfg.Executor,
+		inline:   isInline(cfg.Executor),
+		onPanic:  cfg.OnPanic,
+		shards:   make([]shard, shards),
+		shift:    uint8(64 - bits.TrailingZeros(uint(shards))),
+		wake:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
+	}
+	for i := range w.shards {
+		w.shards[i].w = w
+		w.shards[i].next.Store(never)
+	}
+	w.armed.Store(never)
+	return w
+}
+
+var defaultWheel = sync.OnceValue(func() *Wheel { return New(Config{}) })
+
+// Default returns a Wheel with the zero [Config] that the whole process shares, made by the
+// first call. Do not close it, and do not use it in a testing/synctest bubble: make one there.
+func Default() *Wheel { return defaultWheel() }
+
+// now returns the nanoseconds on this Wheel's clock, at least one tick. The clock is monotonic:
+// setting the system's time does not move it.
+func (w *Wheel) now() int64 { return int64(time.Since(w.base)) }
+
+// Elapsed returns the reading of the Wheel's clock, which is monotonic and began about when
+// the Wheel was made. One reading can serve several [Timer.ResetAt], and differences of
+// readings are durations.
+func (w *Wheel) Elapsed() time.Duration { return time.Duration(w.now()) }
+
+// Stats returns the counters. It locks the parts of the Wheel one after another, so it sees
+// timers that are moved meanwhile before or after the move.
+func (w *Wheel) Stats() Stats {
+	s := Stats{Wakeups: w.wakeups.Load()}
+	for i := range w.shards {
+		w.shards[i].addTo(&s)
+	}
+	return s
+}
+
+// Close stops every timer and ends the goroutine. After that nothing fires, starting a timer
+// has no effect, and its Stop and Reset return false. Callbacks that are running in goroutines
+// of their own, or were handed to the Executor, are not waited for.
+//
+// Whoever waits is released: the channel of each pending Timer and Ticker is closed (receiving
+// from it yields the zero time and ok == false), [Wheel.Sleep] returns, and a [Wheel.Context]
+// is canceled. What is started later is released at once.
+//
+// Close may be called more than once and concurrently; each call returns when the goroutine
+// has ended. A callback that runs on that goroutine may call it too; this call returns at once
+// and the goroutine ends after the callback.
+func (w *Wheel) Close() {
+	w.mu.Lock()
+	first := w.closed.CompareAndSwap(false, true)
+	if first && !w.started {
+		close(w.done)
+	}
+	w.mu.Unlock()
+	if first {
+		for i := range w.shards {
+			for _, t := range w.shards[i].close() {
+				t.call.(closer).wheelClosed(t.arg)
+			}
+		}
+		w.kick()
+	}
+	if w.runner.Load() != goroutineID() {
+		<-w.done
+	}
+}
+
+// wakeFor makes sure that the goroutine is awake at the tick start.
+//
+// No wake-up is lost: a shard's next is stored before armed is read here; the goroutine stores
+// armed before it reads every next once more. One of the two sees the other.
+func (w *Wheel) wakeFor(start int64) {
+	for {
+		armed := w.armed.Load()
+		if start >= armed {
+			return
+		}
+		if w.armed.CompareAndSwap(armed, 0) {
+			w.kick() // one caller wakes it; until it sleeps again, nobody else tries
+			return
+		}
+	}
+}
+
+// kick wakes the goroutine, or starts it.
+func (w *Wheel) kick() {
+	w.mu.Lock()
+	if !w.started && !w.closed.Load() {
+		w.started = true
+		go w.run()
+	}
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the goroutine.
+func (w *Wheel) run() {
+	w.runner.Store(goroutineID())
+	ended := false
+	defer func() {
+		// An inline callback that calls runtime.Goexit (a failing test, say) takes this
+		// goroutine with it, but no other timer.
+		if !ended {
+			go w.run()
+			return
+		}
+		close(w.done)
+	}()
+	clock := time.NewTimer(time.Hour)
+	defer clock.Stop()
+	for !w.closed.Load() {
+		next := w.serve()
+		if next == 0 {
+			continue
+		}
+		w.armed.Store(next)
+		if w.earliest() < next {
+			w.armed.Store(0)
+			continue
+		}
+		w.sleep(clock, next)
+		w.armed.Store(0)
+		w.wakeups.Add(1)
+	}
+	ended = true
+}
+
+// serve serves the shards that want it and returns the tick at which one wants it next.
+func (w *Wheel) serve() (next int64) {
+	next = never
+	for i := range w.shards {
+		sh := &w.shards[i]
+		if now := w.now(); sh.next.Load() <= now/w.tick {
+			sh.serve(now)
+		}
+		next = min(next, sh.next.Load())
+	}
+	return next
+}
+
+func (w *Wheel) earliest() int64 {
+	next := never
+	for i := range w.shards {
+		next = min(next, w.shards[i].next.Load())
+	}
+	return next
+}
+
+// sleep returns at the tick next, or when woken.
+func (w *Wheel) sleep(clock *time.Timer, next int64) {
+	if next >= never/w.tick {
+		// Beyond what the clock can show; next*tick would overflow.
+		clock.Stop()
+		<-w.wake
+		return
+	}
+	clock.Reset(time.Duration(next*w.tick - w.now()))
+	select {
+	case <-clock.C:
+	case <-w.wake:
+	}
+}
+
+// execute runs a callback as the Config says. It returns at once unless the callback runs on
+// this goroutine.
+func (w *Wheel) execute(call caller, arg any) {
+	switch {
+	case w.inline:
+		w.guard(call, arg)
+	case w.execFunc == nil:
+		go w.guard(call, arg)
+	default:
+		w.handOver(call, arg)
+	}
+}
+
+// guard runs a callback and reports its panic.
+func (w *Wheel) guard(call caller, arg any) {
+	defer w.recovered()
+	call.run(arg)
+}
+
+func (w *Wheel) handOver(call caller, arg any) {
+	handed := false
+	defer func() {
+		if _, ok := call.(tickCaller); ok && !handed {
+			arg.(*Ticker).running.Store(false)
+		}
+	}()
+	defer w.recovered()
+	w.execFunc(func() { w.guard(call, arg) })
+	handed = true
+}
+
+// recovered is to be deferred.
+func (w *Wheel) recovered() {
+	if v := recover(); v != nil {
+		w.onPanic(v, debug.Stack())
+	}
+}
+
+// goroutineID returns the number that a stack trace begins with ("goroutine 7 [running]").
+// There is no other way to find out that Close was called by a callback, which cannot wait for
+// itself. It takes about a microsecond.
+func goroutineID() (id uint64) {
+	var buf [40]byte
+	for _, c := range buf[len("goroutine "):runtime.Stack(buf[:], false)] {
+		if c < '0' || c > '9' {
+			break
+		}
+		id = id*10 + uint64(c-'0')
+	}
+	return id
+}
