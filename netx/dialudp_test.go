@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netx
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// long is a wait that only a hang would use up: a test that passes sooner did not wait for it.
+const long = 15 * time.Second
+
+// serveUDP answers every datagram with what answer returns for it; nil answers nothing.
+func serveUDP(t *testing.T, c *net.UDPConn, answer func(b []byte) [][]byte) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, maxDatagram)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(b)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil {
+				continue
+			}
+			for _, a := range answer(b[:n]) {
+				c.WriteToUDPAddrPort(a, from)
+			}
+		}
+	}()
+	t.Cleanup(func() { c.Close(); <-done })
+}
+
+func echo(b []byte) [][]byte { return [][]byte{b} }
+
+// noDeadline checks that c waits for ever: what is sent after any deadline of the dial has passed
+// still arrives. A deadline that stayed armed would have fired within the dial's own wait.
+func noDeadline(t *testing.T, c *net.UDPConn, send func()) {
+	t.Helper()
+	got := make(chan error, 1)
+	go func() {
+		_, err := c.Read(make([]byte, 1500))
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		t.Fatalf("read ended by itself: %v", err)
+	case <-time.After(30 * time.Millisecond):
+	}
+	send()
+	require.NoError(t, <-got)
+}
+
+func TestDialUDPAnswered(t *testing.T) {
+	bothSystems(t, func(t *testing.T, stub bool) {
+		families(t, func(t *testing.T, loopback string) {
+			server, addr := listenUDP(t, loopback)
+			serveUDP(t, server, echo)
+			c, res, err := DialUDP(testContext(t), "udp", addr.String(), Probe{
+				Payload: []byte("nonce"),
+				Match:   func(b []byte) bool { return string(b) == "nonce" },
+				Wait:    long,
+			})
+			require.NoError(t, err)
+			defer c.Close()
+			require.Equal(t, Answered, res.State)
+			require.Equal(t, "nonce", string(res.Answer))
+			require.Nil(t, res.Reply)
+			require.Positive(t, res.Elapsed)
+			require.Less(t, res.Elapsed, long)
+			require.Equal(t, addr.String(), c.RemoteAddr().String())
+			noDeadline(t, c, func() { c.Write([]byte("x")) })
+		})
+	})
+}
+
+// A datagram that is not the answer proves the peer alive and is the caller's, whatever it is;
+// the late answer is still to be read.
+func TestDialUDPKeepsForeignReply(t *testing.T) {
+	bothSystems(t, func(t *testing.T, stub bool) {
+		for name, first := range map[string][]byte{"data": []byte("first package"), "empty": {}, "huge": bytes.Repeat([]byte("x"), 60000)} {
+			t.Run(name, func(t *testing.T) {
+				server, addr := listenUDP(t, "127.0.0.1")
+				serveUDP(t, server, func(b []byte) [][]byte { return [][]byte{first, b} })
+				c, res, err := DialUDP(testContext(t), "udp", addr.String(), Probe{
+					Payload: []byte("nonce"),
+					Match:   func(b []byte) bool { return string(b) == "nonce" },
+					Wait:    long,
+				})
+				require.NoError(t, err)
+				defer c.Close()
+				require.Equal(t, Answered, res.State)
+				require.NotNil(t, res.Reply)
+				require.Equal(t, string(first), string(res.Reply))
+				require.Nil(t, res.Answer)
+				b := make([]byte, 16)
+				n, err := c.Read(b)
+				require.NoError(t, err)
+				require.Equal(t, "nonce", string(b[:n]))
+			})
+		}
+	})
+}
+
+func TestDialUDPWithoutMatchKeepsEverything(t *testing.T) {
+	server, addr := listenUDP(t, "127.0.0.1")
+	serveUDP(t, server, echo)
+	c, res, err := DialUDP(testContext(t), "udp", addr.String(), Probe{Payload: []byte{}, Wait: long})
+	require.NoError(t, err)
+	defer c.Close()
+	require.Equal(t, ProbeResult{State: Answered, Reply: []byte{}, Elapsed: res.Elapsed}, res)
+}
+
+// fault: 79
+func TestDialUDPRefused(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("package net hides ICMP errors here")
+	}
+	bothSystems(t, func(t *testing.T, stub bool) {
+		families(t, func(t *testing.T, loopback string) {
+			dead, addr := listenUDP(t, loopback)
+			dead.Close()
+			for range 20 {
+				c, res, err := DialUDP(testContext(t), "udp", addr.String(), Probe{Payload: []byte("?"), Wait: long})
+				require.ErrorIs(t, err, syscall.ECONNREFUSED)
+				require.Nil(t, c)
+				require.Equal(t, Refused, res.State)
+			}
+		})
+	})
+}
+
+func TestDialUDPSilent(t *testing.T) {
+	bothSystems(t, func(t *testing.T, stub bool) {
+		server, addr := listenUDP(t, "127.0.0.1")
+		for _, wait := range []time.Duration{0, 20 * time.Millisecond} {
+			want := wait
+			if wait == 0 {
+				want = DefaultProbeWait
+			}
+			c, res, err := DialUDP(testContext(t), "udp", addr.String(), Probe{Payload: []byte("?"), Wait: wait})
+			require.NoError(t, err)
+			defer c.Close()
+			require.Equal(t, Silent, res.State)
+			require.Nil(t, res.Reply)
+			require.GreaterOrEqual(t, res.Elapsed, want)
+			noDeadline(t, c, func() { server.WriteTo([]byte("x"), c.LocalAddr()) })
+		}
+		b := make([]byte, 2)
+		server.Read(b) // the two probes
+		server.Read(b)
+	})
+}
+
+func TestDialUDPDoesNotWait(t *testing.T) {
+	bothSystems(t, func(t *testing.T, stub bool) {
+		server, addr := listenUDP(t, "127.0.0.1")
+		b := make([]byte, 16)
+		c, res, err := DialUDP(testContext(t), "udp", addr.String(), Probe{Payload: []byte("?"), Wait: -1})
+		require.NoError(t, err)
+		defer c.Close()
+		require.Equal(t, Silent, res.State)
+		n, err := server.Read(b)
+		require.NoError(t, err)
+		require.Equal(t, "?", string(b[:n]), "the probe was sent")
+
+		c, res, err = DialUDP(testContext(t), "udp", addr.String(), Probe{})
+		require.NoError(t, err)
+		defer c.Close()
+		require.Equal(t, ProbeResult{}, res)
+		server.SetReadDeadline(time.Now().Add(30 * time.Millisecond))
+		_, err = server.Read(b)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded, "without a payload nothing is sent")
+	})
+}
+
+func TestDialUDPContext(t *testing.T) {
+	_, addr := listenUDP(t, "127.0.0.1")
+	ctx, cancel := context.WithCancel(testContext(t))
+	time.AfterFunc(20*time.Millisecond, cancel)
+	c, res, err := DialUDP(ctx, "udp", addr.String(), Probe{Payload: []byte("?"), Wait: long})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Nil(t, c)
+	require.Equal(t, Skipped, res.State)
+
+	_, _, err = DialUDP(ctx, "udp", addr.String(), Probe{})
+	require.ErrorIs(t, err, context.Canceled, "a context that is over before")
+
+	ctx, cancel = context.WithTimeout(testContext(t), 20*time.Millisecond)
+	defer cancel()
+	_, _, err = DialUDP(ctx, "udp", addr.String(), Probe{Payload: []byte("?"), Wait: long})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// Cancelling at every moment around the answer must leave either an error or a connection without a
+// deadline.
+func TestDialUDPCancelRace(t *testing.T) {
+	server, addr := listenUDP(t, "127.0.0.1")
+	serveUDP(t, server, echo)
+	for i := range 200 {
+		ctx, cancel := context.WithCancel(testContext(t))
+		timer := time.AfterFunc(time.Duration(i)*time.Microsecond, cancel)
+		c, _, err := DialUDP(ctx, "udp", addr.String(), Probe{Payload: []byte("?"), Wait: long})
+		timer.Stop()
+		cancel()
+		if err != nil {
+			require.ErrorIs(t, err, context.Canceled)
+			continue
+		}
+		_, err = c.Write([]byte("x"))
+		require.NoError(t, err, "the write deadline")
+		_, err = c.Read(make([]byte, 1))
+		require.NoError(t, err, "the read deadline")
+		c.Close()
+	}
+}
+
+// fault: 20
+func TestDialUDPSelfConnect(t *testing.T) {
+	families(t, func(t *testing.T, loopback string) {
+		dead, addr := listenUDP(t, loopback)
+		dead.Close()
+		d := Dialer{Net: net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(addr)}}
+		for _, p := range []Probe{{}, {Payload: []byte("?"), Wait: long}} {
+			c, res, err := d.DialUDP(testContext(t), "udp", addr.String(), p)
+			require.ErrorIs(t, err, ErrSelfConnect)
+			require.ErrorIs(t, err, syscall.ECONNREFUSED)
+			require.Nil(t, c)
+			require.Equal(t, Refused, res.State)
+		}
+	})
+}
+
+func TestDialUDPBadAddress(t *testing.T) {
+	ctx := testContext(t)
+	for _, c := range []struct{ network, addr string }{
+		{"tcp", "127.0.0.1:1"}, {"udp5", "127.0.0.1:1"}, {"udp", "127.0.0.1"}, {"udp", "127.0.0.1:99999"},
+		{"udp4", "[::1]:1"}, {"udp6", "127.0.0.1:1"}, {"udp", "127.0.0.1:nosuchservice"},
+	} {
+		conn, _, err := DialUDP(ctx, c.network, c.addr, Probe{})
+		require.Error(t, err, "DialUDP(%q, %q)", c.network, c.addr)
+		require.Nil(t, conn)
+	}
+}
+
+// A name with several addresses is tried address by address until one is not refused; package net
+// would take the first, since connect never fails.
+func TestDialUDPTriesEveryAddress(t *testing.T) {
+	ips, err := net.DefaultResolver.LookupNetIP(testContext(t), "ip", "localhost")
+	if err != nil || len(ips) < 2 || runtime.GOOS == "windows" {
+		t.Skip("localhost has only one address here:", ips, err)
+	}
+	last := ips[len(ips)-1].Unmap()
+	if i := slices.IndexFunc(ips, func(ip netip.Addr) bool { return ip.Unmap() == last }); i != len(ips)-1 {
+		t.Skip("localhost has only one address here:", ips)
+	}
+	server, addr := listenUDP(t, last.String())
+	serveUDP(t, server, echo)
+	_, port, _ := net.SplitHostPort(addr.String())
+	c, res, err := DialUDP(testContext(t), "udp", "localhost:"+port, Probe{Payload: []byte("?"), Wait: long})
+	require.NoError(t, err)
+	defer c.Close()
+	require.Equal(t, Answered, res.State)
+	require.Equal(t, addr.String(), c.RemoteAddr().String())
+}
+
+func TestDialUDPMatchPanics(t *testing.T) {
+	server, addr := listenUDP(t, "127.0.0.1")
+	serveUDP(t, server, echo)
+	require.PanicsWithValue(t, "match", func() {
+		DialUDP(testContext(t), "udp", addr.String(), Probe{Payload: []byte("?"), Wait: long,
+			Match: func([]byte) bool { panic("match") }})
+	})
+}
+
+// A refusal of an earlier datagram waits on the socket. The probe must not take it for its own.
+func TestProbeUDPDrainsStaleErrors(t *testing.T) {
+	bothSystems(t, func(t *testing.T, stub bool) {
+		families(t, func(t *testing.T, loopback string) {
+			dead, addr := listenUDP(t, loopback)
+			dead.Close()
+			c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+			require.NoError(t, err)
+			defer c.Close()
+			_, err = c.Write([]byte("lost"))
+			require.NoError(t, err)
+			if !stub && runtime.GOOS == "linux" {
+				aliveIs(t, c, Broken, stub)
+			}
+			server, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+			require.NoError(t, err)
+			serveUDP(t, server, echo)
+			res, err := ProbeUDP(testContext(t), c, Probe{Payload: []byte("?"), Wait: long})
+			require.NoError(t, err)
+			require.Equal(t, Answered, res.State)
+			require.Equal(t, "?", string(res.Reply))
+		})
+	})
+}
+
+func TestProbeUDPNeedsPeer(t *testing.T) {
+	bothSystems(t, func(t *testing.T, stub bool) {
+		c, _ := listenUDP(t, "127.0.0.1")
+		_, err := ProbeUDP(testContext(t), c, Probe{Payload: []byte("?")})
+		require.ErrorIs(t, err, syscall.ENOTCONN)
+		c.Close()
+		_, err = ProbeUDP(testContext(t), c, Probe{Payload: []byte("?")})
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
+}
+
+// Between bind and connect a socket with a given port takes datagrams of everybody. None of them
+// may look like the peer's.
+// fault: 85
+func TestDialUDPDropsForeign(t *testing.T) {
+	if _, err := sys.peer(0); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("nothing can be dropped here")
+	}
+	families(t, func(t *testing.T, loopback string) {
+		server, addr := listenUDP(t, loopback)
+		third, _ := listenUDP(t, loopback)
+		c, mine := listenUDP(t, loopback)
+		for range 5 {
+			_, err := third.WriteToUDPAddrPort([]byte("foreign"), mine)
+			require.NoError(t, err)
+		}
+		_, err := Reconnect(c, addr)
+		require.NoError(t, err)
+		for range 5 {
+			_, err := third.WriteToUDPAddrPort([]byte("foreign"), mine)
+			require.NoError(t, err, "sent after connect: the kernel filters")
+		}
+		_, err = server.WriteToUDPAddrPort([]byte("peer"), mine)
+		require.NoError(t, err)
+		b := make([]byte, 16)
+		n, from, _, err := ReadUDP(c, b)
+		require.NoError(t, err)
+		require.Equal(t, "peer", string(b[:n]))
+		require.Equal(t, addr, from)
+	})
+}
+
+// While a third party floods the port from which we dial again and again, only the peer is heard.
+// fault: 85
+func TestDialUDPUnderFlood(t *testing.T) {
+	if _, err := sys.peer(0); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("nothing can be dropped here")
+	}
+	server, addr := listenUDP(t, "127.0.0.1")
+	serveUDP(t, server, echo)
+	third, _ := listenUDP(t, "127.0.0.1")
+	port, mine := listenUDP(t, "127.0.0.1")
+	port.Close()
+	stop, flooded := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(flooded)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				third.WriteToUDPAddrPort([]byte("foreign"), mine)
+			}
+		}
+	}()
+	d := Dialer{Net: net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(mine)}}
+	for range 100 {
+		c, res, err := d.DialUDP(testContext(t), "udp", addr.String(), Probe{Payload: []byte("?"), Wait: long})
+		require.NoError(t, err)
+		require.Equal(t, "?", string(res.Reply))
+		_, err = c.Write([]byte("x"))
+		require.NoError(t, err)
+		b := make([]byte, 16)
+		n, from, _, err := ReadUDP(c, b)
+		require.NoError(t, err)
+		require.Equal(t, "x", string(b[:n]))
+		require.Equal(t, addr, from)
+		c.Close()
+	}
+	close(stop)
+	<-flooded
+}
