@@ -3,7 +3,6 @@
 package netx
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"reflect"
@@ -132,10 +131,9 @@ func isNil(v any) bool {
 	return r.Kind() == reflect.Pointer && r.IsNil()
 }
 
-// innermost strips the *net.OpError around err, which the caller is about to put on again.
+// innermost strips a *net.OpError off err, for the caller is about to put its own around it.
 func innermost(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Err != nil {
+	if op, ok := err.(*net.OpError); ok && op.Err != nil {
 		return op.Err
 	}
 	return err

@@ -63,9 +63,9 @@ func isRefused(err error) bool {
 // error is cleared and queued datagrams of others than peer are dropped, so that the next read is
 // the new peer's. c may be unconnected before. No other goroutine may write to c meanwhile.
 //
-// c.RemoteAddr and c.LocalAddr go on to report what was true when c was made, and a c that was made
-// unconnected refuses Write: use WriteUDP with peer, which every system but Linux refuses on a
-// connected socket. The error matches [errors.ErrUnsupported] where the system has no such call.
+// c.RemoteAddr and c.LocalAddr go on to report what was true when c was made; writes to the new
+// peer go through c.Write, or WriteUDP with the zero AddrPort. The error matches
+// [errors.ErrUnsupported] where the system has no such call (Windows).
 func Reconnect(c *net.UDPConn, peer netip.AddrPort) (local netip.AddrPort, err error) {
 	if !peer.IsValid() {
 		return local, &net.AddrError{Err: "netx: reconnect to an invalid address", Addr: peer.String()}
