@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/gostkit/kit/bytespool"
+)
+
+// The send queue of a byte stream is a batch: a list of segments in the order of the wire. Encoders
+// append to the batch that hangs on the session; a flush takes the whole batch away and a new one
+// begins with the next package. An idle session has neither batch nor chunk.
+
+const (
+	chunkSize   = 8 << 10  // small packages are encoded side by side into chunks of this size
+	flushSize   = 64 << 10 // so many queued bytes are offered to the kernel before the turn ends
+	largeSize   = 4 << 10  // a package from here on gets memory of its own instead of a chunk's tail
+	maxSegments = 64       // segments offered to the kernel in one call
+)
+
+// A chunk is memory that several packages share. Its references are one for the encoder that may still
+// append to it and one for each batch with a segment in it; the last one gives it back.
+type chunk struct {
+	buf  []byte
+	refs atomic.Int32
+}
+
+var chunks = sync.Pool{New: func() any { return &chunk{buf: make([]byte, 0, chunkSize)} }}
+
+func newChunk() *chunk {
+	c := chunks.Get().(*chunk)
+	c.buf = c.buf[:0]
+	c.refs.Store(1)
+	return c
+}
+
+func (c *chunk) release() {
+	if c.refs.Add(-1) == 0 {
+		chunks.Put(c)
+	}
+}
+
+// A segment is a run of bytes on the way out.
+type segment struct {
+	b      []byte  // what the kernel has not taken yet
+	c      *chunk  // the chunk b lies in, or nil
+	w      *waiter // the caller that waits for exactly this segment, or nil
+	pooled bool    // b is all of a bytespool buffer
+	whole  []byte  // the pooled buffer to give back
+}
+
+// A batch is a list of segments. Before it is taken by a flush it is guarded by the session's queue lock,
+// after that it belongs to whoever holds the flush token.
+type batch struct {
+	segs []segment
+	next int   // the first segment that is not gone
+	hi   int   // past the last segment that is with the kernel
+	size int   // bytes ever appended
+	off  int   // bytes gone: taken by the kernel or withdrawn
+	ends []int // for each package the value of size after it
+	gone int   // packages whose end lies at or before off
+	// withdrawn packages that off has passed; they are in gone and were not sent
+	withdrawn int
+
+	seen bool // by the watch for queues that a long turn holds back
+
+	runs [][]byte // scratch: what is offered
+	iov  iovecs   // scratch of the platform's vectored write
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+func newBatch() *batch { return batches.Get().(*batch) }
+
+// free gives the memory of all segments back. No segment may be with the kernel.
+func (b *batch) free() {
+	var last *chunk
+	for i := range b.segs {
+		s := &b.segs[i]
+		if s.c != last { // one reference for each run of segments in the same chunk
+			if s.c != nil {
+				s.c.release()
+			}
+			last = s.c
+		}
+		if s.whole != nil {
+			bytespool.Put(s.whole)
+		}
+	}
+	if cap(b.segs) > 4*maxSegments || cap(b.ends) > 16<<10 {
+		return // grown by an unusual burst: not worth keeping
+	}
+	clear(b.segs)
+	clear(b.runs)
+	b.segs, b.ends = b.segs[:0], b.ends[:0]
+	b.next, b.hi, b.size, b.off, b.gone, b.withdrawn, b.seen = 0, 0, 0, 0, 0, 0, false
+	batches.Put(b)
+}
+
+// appendChunk appends bytes that lie in c. Neighbours in memory that nobody waits for become one segment.
+func (b *batch) appendChunk(p []byte, c *chunk, w *waiter) {
+	b.size += len(p)
+	n := len(b.segs)
+	if n == 0 || b.segs[n-1].c != c {
+		c.refs.Add(1)
+	} else if last := &b.segs[n-1]; last.w == nil && w == nil && adjacent(last.b, p) {
+		last.b = last.b[:len(last.b)+len(p)]
+		return
+	}
+	b.segs = append(b.segs, segment{b: p, c: c, w: w})
+}
+
+// appendOwn appends bytes with memory of their own; whole, if not nil, is given back to bytespool.
+func (b *batch) appendOwn(p, whole []byte, w *waiter) {
+	b.size += len(p)
+	b.segs = append(b.segs, segment{b: p, w: w, whole: whole})
+}
+
+// adjacent reports whether q, which is not empty, begins in memory where p ends.
+func adjacent(p, q []byte) bool {
+	return len(p) > 0 && len(p)+len(q) <= cap(p) && &p[:len(p)+1][len(p)] == &q[0]
+}
+
+// offer marks the next run of segments as being with the kernel and returns their bytes, passing over
+// withdrawn ones. The result is empty when nothing is left.
+func (b *batch) offer() [][]byte {
+	dst := b.runs[:0]
+	b.hi = b.next
+	for b.hi < len(b.segs) && len(dst) < maxSegments {
+		s := &b.segs[b.hi]
+		if s.w != nil && !s.w.offer() {
+			if len(dst) > 0 {
+				break // a run has no holes; the next one begins by skipping this segment
+			}
+			b.skip()
+			b.hi = b.next
+			continue
+		}
+		b.hi++
+		if len(s.b) == 0 { // a flush mark: reached when nothing is before it
+			if len(dst) > 0 {
+				break
+			}
+			b.complete()
+			continue
+		}
+		if n := len(dst); n > 0 && adjacent(dst[n-1], s.b) {
+			dst[n-1] = dst[n-1][:len(dst[n-1])+len(s.b)]
+			continue
+		}
+		dst = append(dst, s.b)
+	}
+	b.runs = dst
+	return dst
+}
+
+// commit makes what offer returned impossible to withdraw, for a write that cannot be stopped halfway.
+func (b *batch) commit() {
+	for i := b.next; i < b.hi; i++ {
+		if w := b.segs[i].w; w != nil {
+			w.partly(0)
+		}
+	}
+}
+
+// took accounts n bytes that the kernel took of what offer returned, and lets the rest be withdrawn again.
+func (b *batch) took(n int) {
+	b.off += n
+	for n > 0 {
+		s := &b.segs[b.next]
+		if n < len(s.b) {
+			s.b = s.b[n:]
+			if s.w != nil {
+				s.w.partly(n)
+			}
+			break
+		}
+		n -= len(s.b)
+		b.complete()
+	}
+	for i := b.next; i < b.hi; i++ {
+		if w := b.segs[i].w; w != nil {
+			w.unoffer()
+		}
+	}
+	b.countGone()
+}
+
+// countGone moves gone to the last package that ends at or before off.
+func (b *batch) countGone() (n int) {
+	for b.gone < len(b.ends) && b.ends[b.gone] <= b.off {
+		b.gone++
+		n++
+	}
+	return n
+}
+
+// complete drops the first segment, whose bytes are all gone, and tells who waits for it.
+func (b *batch) complete() {
+	s := &b.segs[b.next]
+	b.next++
+	if s.w != nil {
+		s.w.finish(nil)
+		s.w = nil
+	}
+}
+
+// skip passes over the first segment, which was withdrawn.
+func (b *batch) skip() {
+	s := &b.segs[b.next]
+	b.next++
+	b.off += len(s.b)
+	s.w = nil
+	b.withdrawn += b.countGone()
+}
+
+// fail tells all who wait that the rest of the batch will not be sent, and returns what that is.
+func (b *batch) fail(err error) (pkgs, bytes int) {
+	pkgs = len(b.ends) - b.gone
+	for i := b.next; i < len(b.segs); i++ {
+		s := &b.segs[i]
+		if s.w != nil {
+			told := s.w.fail(err)
+			s.w = nil
+			if !told { // withdrawn: its caller knows and has counted it
+				if len(s.b) > 0 {
+					pkgs--
+				}
+				continue
+			}
+		}
+		bytes += len(s.b)
+	}
+	return pkgs, bytes
+}

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/gostkit/kit/netx"
+	"github.com/gostkit/kit/taskpool"
+	"github.com/gostkit/kit/timerwheel"
+)
+
+// Defaults of [ClientOptions].
+const (
+	DefaultDialTimeout       = 3 * time.Second
+	DefaultReconnectInterval = 300 * time.Millisecond
+	DefaultReconnectMax      = 30 * time.Second
+)
+
+// ClientOptions configure a [Client]. The zero value of each field means its default.
+type ClientOptions struct {
+	// SessionOptions are what every session starts with.
+	SessionOptions
+
+	// Addr is the server: "host:port", or "ws://host:port/path" for WebSocket.
+	Addr string
+
+	// Connections is how many sessions the client keeps open. 0: 1.
+	Connections int
+
+	// DialTimeout limits one attempt to connect, name lookup and handshake included.
+	// 0: DefaultDialTimeout.
+	DialTimeout time.Duration
+
+	// ReconnectInterval is the first back-off and ReconnectMax the largest: after a failure the client
+	// waits a random part of a span that doubles with each further failure. A session that read
+	// something, or stayed open for longer than ReconnectMax, sets the span back to the first.
+	// 0: DefaultReconnectInterval, DefaultReconnectMax.
+	ReconnectInterval, ReconnectMax time.Duration
+
+	// Socket are options for every connection.
+	Socket netx.SocketOptions
+
+	WebSocketClientOptions
+	UDPClientOptions
+}
+
+// A ClientOption changes one of the options.
+type ClientOption func(*ClientOptions)
+
+// WithServerAddress sets Addr.
+func WithServerAddress(addr string) ClientOption { return func(o *ClientOptions) { o.Addr = addr } }
+
+// WithConnectionNumber sets Connections.
+func WithConnectionNumber(n int) ClientOption { return func(o *ClientOptions) { o.Connections = n } }
+
+// WithReconnectInterval sets ReconnectInterval.
+func WithReconnectInterval(d time.Duration) ClientOption {
+	return func(o *ClientOptions) { o.ReconnectInterval = d }
+}
+
+// WithClientTaskPool sets Pool, and with it Ordered dispatch unless another is chosen.
+func WithClientTaskPool(p taskpool.Pool) ClientOption { return func(o *ClientOptions) { o.Pool = p } }
+
+// WithClientDispatch sets Dispatch.
+func WithClientDispatch(d Dispatch) ClientOption { return func(o *ClientOptions) { o.Dispatch = d } }
+
+func (o *ClientOptions) fill() error {
+	if o.Connections == 0 {
+		o.Connections = 1
+	}
+	if o.DialTimeout == 0 {
+		o.DialTimeout = DefaultDialTimeout
+	}
+	if o.ReconnectInterval == 0 {
+		o.ReconnectInterval = DefaultReconnectInterval
+	}
+	if o.ReconnectMax == 0 {
+		o.ReconnectMax = max(DefaultReconnectMax, o.ReconnectInterval)
+	}
+	switch {
+	case o.Addr == "":
+		return errors.New("getty: client without a server address")
+	case o.Connections < 0:
+		return errors.New("getty: Connections is negative")
+	case o.DialTimeout < 0:
+		return errors.New("getty: DialTimeout is negative")
+	case o.ReconnectInterval < 0 || o.ReconnectMax < o.ReconnectInterval:
+		return errors.New("getty: want 0 <= ReconnectInterval <= ReconnectMax")
+	}
+	return o.SessionOptions.fill()
+}
+
+// A Client keeps a number of sessions to one server open. Make one with [NewTCPClient], [NewWSClient] or
+// [NewUDPClient]. All its methods may be called from any goroutine.
+//
+// Its goroutines are one per session and one per dial in progress; waiting for the next attempt holds
+// none. Done tells when all have ended.
+type Client struct {
+	ep   *endpoint
+	opts ClientOptions
+	err  error // from the options, reported by RunEventLoop
+	dial dialer
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	prepare NewSessionCallback
+
+	mu       sync.Mutex
+	slots    int               // guarded by mu: sessions with a descriptor, and dials in progress
+	failures int               // guarded by mu: since a session proved itself
+	waiting  bool              // guarded by mu: the back-off timer is set
+	timer    *timerwheel.Timer // guarded by mu
+	changed  chan struct{}     // guarded by mu: closed when a session has opened or the client was closed
+	lastErr  error             // guarded by mu: of the latest dial
+	next     int               // guarded by mu: round robin of Session
+}
+
+var _ EndPoint = (*Client)(nil)
+
+// A dialer makes one connection; ctx carries the dial timeout and ends with Close.
+type dialer func(ctx context.Context, o *ClientOptions) (transport, error)
+
+func newClient(opts []ClientOption, dial dialer, adjust func(*ClientOptions) error) *Client {
+	c := &Client{dial: dial, changed: make(chan struct{})}
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&c.opts)
+		}
+	}
+	c.err = c.opts.fill()
+	if c.err == nil && adjust != nil {
+		c.err = adjust(&c.opts)
+	}
+	c.ep = newEndpoint(c, &c.opts.SessionOptions)
+	c.ep.onFreed = c.freed
+	c.ep.onOpened = c.opened
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// NewTCPClient returns a client of plain TCP sessions. What is wrong with the options is reported by
+// RunEventLoop.
+func NewTCPClient(opts ...ClientOption) *Client {
+	return newClient(opts, dialTCP, nil)
+}
+
+func dialTCP(ctx context.Context, o *ClientOptions) (transport, error) {
+	d := netx.Dialer{Options: o.Socket}
+	conn, err := d.DialContext(ctx, "tcp", o.Addr)
+	if err != nil {
+		return nil, err
+	}
+	return newStream(conn), nil
+}
+
+// ID implements [EndPoint].
+func (c *Client) ID() uint64 { return c.ep.id }
+
+// RunEventLoop begins to dial and returns. Only bad options are errors: a server that is not there is dialled
+// again until Close. newSession prepares each session. Use Ready to wait for the first one.
+func (c *Client) RunEventLoop(newSession NewSessionCallback) error {
+	switch {
+	case c.err != nil:
+		return c.err
+	case newSession == nil:
+		return errors.New("getty: RunEventLoop without a new-session callback")
+	}
+	if err := c.ep.begin(); err != nil {
+		return err
+	}
+	c.prepare = newSession
+	c.refill()
+	return nil
+}
+
+// Ready waits until a session is open. When ctx ends first, the error tells also why the latest dial failed.
+func (c *Client) Ready(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		changed, last := c.changed, c.lastErr
+		c.mu.Unlock()
+		if c.ep.isClosed() {
+			return ErrEndpointClosed
+		}
+		if _, err := c.Session(); err == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if last != nil {
+				return fmt.Errorf("getty: client not ready: %w; latest dial: %w", context.Cause(ctx), last)
+			}
+			return fmt.Errorf("getty: client not ready: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// Session returns a live session, each time another one if there are several, or ErrNoSession.
+func (c *Client) Session() (Session, error) {
+	if c.ep.isClosed() {
+		return nil, ErrEndpointClosed
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	live := c.ep.live()
+	if len(live) == 0 {
+		return nil, ErrNoSession
+	}
+	c.next++
+	return live[c.next%len(live)], nil
+}
+
+// Sessions implements [EndPoint].
+func (c *Client) Sessions() iter.Seq[Session] { return c.ep.openSessions() }
+
+// Stats implements [EndPoint].
+func (c *Client) Stats() EndPointStats { return c.ep.statsSnapshot() }
+
+// IsClosed implements [EndPoint].
+func (c *Client) IsClosed() bool { return c.ep.isClosed() }
+
+// Done implements [EndPoint].
+func (c *Client) Done() <-chan struct{} { return c.ep.doneCh }
+
+// Close implements [EndPoint]. Dials in progress are cancelled.
+func (c *Client) Close() {
+	c.stop()
+	for _, ss := range c.ep.snapshot() {
+		ss.Close()
+	}
+}
+
+// Shutdown implements [EndPoint].
+func (c *Client) Shutdown(ctx context.Context) (Report, error) {
+	c.stop()
+	return c.ep.shutdown(ctx)
+}
+
+func (c *Client) stop() {
+	c.ep.beginClose()
+	c.cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.signal()
+}
+
+// signal wakes Ready. mu is held.
+func (c *Client) signal() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// refill dials for every free slot, each on a goroutine of its own that ends with the attempt.
+func (c *Client) refill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = false
+	for c.slots < c.opts.Connections {
+		if !c.ep.spawnUnlessClosing(c.attempt) {
+			return
+		}
+		c.slots++
+	}
+}
+
+// attempt is one dial.
+func (c *Client) attempt() {
+	c.ep.stats.dials.Add(1)
+	ctx, cancel := context.WithTimeout(c.ctx, c.opts.DialTimeout)
+	defer cancel()
+	tr, err := c.dial(ctx, &c.opts)
+	if err == nil {
+		if _, err = c.ep.open(tr, 0, c.prepare); err == nil {
+			return
+		}
+		_ = tr.close()
+	} else if c.ctx.Err() == nil {
+		c.ep.stats.dialErrs.Add(1)
+		c.ep.log.Warn("getty: dial failed", "server", c.opts.Addr, "error", limitText(err))
+	}
+	c.lost(err, false)
+}
+
+// opened is the report of a session whose OnOpen succeeded.
+func (c *Client) opened(*session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.signal()
+}
+
+// freed is the report of a session whose descriptor is free: the refill does not wait for its OnClose.
+func (c *Client) freed(s *session) {
+	proved := s.count.bytesRead.Load() > 0 || now()-s.bornAt > int64(c.opts.ReconnectMax)
+	c.lost(s.Err(), proved)
+}
+
+// lost gives a slot back and sets the back-off timer, unless it is set already: whatever is missing when it
+// fires is dialled then.
+func (c *Client) lost(err error, proved bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.slots--
+	if err != nil {
+		c.lastErr = err
+	}
+	if proved {
+		c.failures = 0
+	}
+	if c.waiting || c.ctx.Err() != nil {
+		return
+	}
+	c.waiting = true
+	span := c.opts.ReconnectMax
+	if c.failures < 30 {
+		span = min(span, c.opts.ReconnectInterval<<c.failures)
+	}
+	c.failures++
+	delay := time.Duration(rand.Int64N(int64(span) + 1))
+	if c.timer == nil {
+		c.timer = c.ep.wheel.AfterFunc(delay, c.refill)
+	} else {
+		c.timer.Reset(delay)
+	}
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gostkit/kit/timerwheel"
+)
+
+// epoch is the origin of all session times, which are nanoseconds of the monotonic clock.
+var epoch = time.Now()
+
+func now() int64 { return int64(time.Since(epoch)) }
+
+// A clock keeps all time limits of a session with one timer of the endpoint's wheel. The hot paths only
+// store when something happened; when the timer fires it looks which limit is over and sets itself to
+// the next one that may be. No deadline ever reaches the descriptor, since TLS, decompressors and
+// gorilla never recover from one.
+type clock struct {
+	s *session
+
+	readLimit  atomic.Int64 // ReadTimeout
+	idleLimit  atomic.Int64 // IdleTimeout
+	cronPeriod atomic.Int64
+
+	lastActive atomic.Int64 // bytes moved, or a turn ended
+	begunAt    atomic.Int64 // the incomplete package's first byte, 0: there is none
+	stalledAt  atomic.Int64 // last progress of a write that waits for the peer, 0: none waits
+	drainBy    atomic.Int64 // when a graceful end is over, 0: none is in progress
+
+	mu     sync.Mutex
+	timer  *timerwheel.Timer // guarded by mu; nil until a limit needs it
+	due    int64             // guarded by mu: when timer fires, 0: not armed
+	cronAt int64             // guarded by mu: the next tick, 0: none
+	live   bool              // guarded by mu: the session has begun
+	ended  bool              // guarded by mu
+}
+
+func (c *clock) init(s *session) {
+	c.s = s
+	c.readLimit.Store(int64(s.opts.ReadTimeout))
+	c.idleLimit.Store(int64(s.opts.IdleTimeout))
+	c.cronPeriod.Store(int64(s.opts.CronPeriod))
+	c.lastActive.Store(now())
+}
+
+// start begins to watch; the session's options are set.
+func (c *clock) start() {
+	c.mu.Lock()
+	c.live = true
+	c.mu.Unlock()
+	c.touch()
+	c.review()
+}
+
+func (c *clock) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
+func (c *clock) setLimit(p *atomic.Int64, d time.Duration) {
+	p.Store(int64(max(d, 0)))
+	if p == &c.cronPeriod {
+		c.mu.Lock()
+		c.cronAt = 0
+		c.mu.Unlock()
+	}
+	c.review()
+}
+
+func (c *clock) touch() { c.lastActive.Store(now()) }
+
+func (c *clock) active() time.Time { return epoch.Add(time.Duration(c.lastActive.Load())) }
+
+// wrote notes progress of a write. Within a turn the turn's end notes the time.
+func (c *clock) wrote() {
+	if c.stalledAt.Load() != 0 {
+		c.stalledAt.Store(now())
+	} else if c.s.turns.Load() == 0 {
+		c.touch()
+	}
+}
+
+// stalled notes that a write waits for the peer.
+func (c *clock) stalled() {
+	t := now()
+	c.stalledAt.Store(t)
+	if limit := c.s.writeTimeout.Load(); limit > 0 {
+		c.arm(t + limit)
+	}
+}
+
+func (c *clock) unstalled() {
+	if c.stalledAt.Load() != 0 {
+		c.stalledAt.Store(0)
+		c.touch()
+	}
+}
+
+// begun notes that the first bytes of a package are there, and not all of it.
+func (c *clock) begun() {
+	if c.begunAt.Load() != 0 {
+		return
+	}
+	t := now()
+	c.begunAt.Store(t)
+	if limit := c.readLimit.Load(); limit > 0 {
+		c.arm(t + limit)
+	}
+}
+
+func (c *clock) complete() {
+	if c.begunAt.Load() != 0 {
+		c.begunAt.Store(0)
+	}
+}
+
+// shift makes the read and idle clocks stand still for d, while reading was paused.
+func (c *clock) shift(d int64) {
+	if t := c.begunAt.Load(); t != 0 {
+		c.begunAt.Store(t + d)
+	}
+	c.touch()
+}
+
+func (c *clock) armDrain(d time.Duration) {
+	t := now() + int64(d)
+	c.drainBy.Store(t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live = true
+	c.armLocked(t)
+}
+
+// arm makes sure that the timer fires by t.
+func (c *clock) arm(t int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.armLocked(t)
+}
+
+func (c *clock) armLocked(t int64) {
+	if !c.live || c.ended || c.due != 0 && c.due <= t {
+		return
+	}
+	c.due = t
+	d := time.Duration(max(t-now(), 0))
+	if c.timer == nil {
+		c.timer = c.s.ep.wheel.AfterFunc(d, c.review)
+		return
+	}
+	c.timer.Reset(d)
+}
+
+// review runs on the wheel, and after a limit changed: it ends the session if a limit is over, posts the
+// cron tick if it is due, and sets the timer for what comes next. It never blocks.
+func (c *clock) review() {
+	t := now()
+	next := int64(0)
+	soonest := func(at int64) {
+		if next == 0 || at < next {
+			next = at
+		}
+	}
+	if by := c.drainBy.Load(); by != 0 {
+		if t >= by {
+			c.s.spawn(c.s.closeHard)
+			return
+		}
+		soonest(by)
+	}
+	if at, limit := c.stalledAt.Load(), c.s.writeTimeout.Load(); at != 0 && limit > 0 {
+		if t >= at+limit {
+			c.expire(ErrWriteTimeout)
+			return
+		}
+		soonest(at + limit)
+	}
+	// While a callback runs or packages wait for one, these stand still.
+	busy := c.s.busy()
+	if at, limit := c.begunAt.Load(), c.readLimit.Load(); at != 0 && limit > 0 {
+		if busy {
+			c.begunAt.CompareAndSwap(at, t)
+			at = t
+		}
+		if t >= at+limit {
+			c.expire(ErrReadTimeout)
+			return
+		}
+		soonest(at + limit)
+	}
+	if limit := c.idleLimit.Load(); limit > 0 {
+		if busy {
+			c.lastActive.Store(t)
+		}
+		at := c.lastActive.Load()
+		if t >= at+limit {
+			c.expire(ErrIdleTimeout)
+			return
+		}
+		soonest(at + limit)
+	}
+	c.mu.Lock()
+	tick := false
+	if period := c.cronPeriod.Load(); period > 0 && c.live && !c.ended {
+		switch {
+		case c.cronAt == 0:
+			c.cronAt = t + 1 + rand.Int64N(period) // the phases of many sessions spread out
+		case t >= c.cronAt:
+			tick = true
+			c.cronAt = max(c.cronAt+period, t+period/2) // missed ticks merge
+		}
+		soonest(c.cronAt)
+	}
+	if c.due <= t {
+		c.due = 0
+	}
+	if next != 0 {
+		c.armLocked(next)
+	}
+	c.mu.Unlock()
+	if tick {
+		c.s.post(flagCron)
+	}
+}
+
+func (c *clock) expire(err error) { c.s.spawn(func() { c.s.fail(err) }) }
+
+// busy reports whether the session's own side keeps it from reading.
+func (s *session) busy() bool {
+	return s.turns.Load() > 0 || s.has(flagBlocked) && !s.opts.ReadWhileBlocked || s.box != nil && s.box.waiting()
+}

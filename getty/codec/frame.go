@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package codec has ready-made codecs for getty: frames with a length field, and lines. Writing a Reader
+// that survives every way in which a stream can be cut is easy to get wrong; these are tested and fuzzed
+// for it.
+//
+// Do not use them where a protocol's header says more than a length: a codec of your own is one method
+// for reading and one for writing, see getty.Reader and getty.AppendWriter.
+//
+//	frames := &codec.LengthField{Width: 4, MaxLen: 64 << 10}
+//	server := getty.NewTCPServer(getty.WithLocalAddress(":7000"))
+//	err := server.RunEventLoop(func(s getty.Session) error {
+//		s.SetEventListener(listener)
+//		return s.SetPkgHandler(frames)
+//	})
+//
+// A codec is configured once and then shared by any number of sessions; it keeps no state of its own.
+// What it decodes is a [*Frame], pooled memory that the engine takes back after OnMessage: retain it to
+// keep it longer. What it encodes is a *Frame, a []byte or a string. Decoding and encoding allocate
+// nothing in steady state, which tests assert.
+package codec
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gostkit/kit/bytespool"
+)
+
+// ownSize is how many bytes a frame has room for without borrowing from bytespool.
+const ownSize = 256
+
+// A Frame is one decoded package: its bytes, without the header or the end of line. It is valid until
+// OnMessage returns; a handler that needs it longer calls Retain and, later, Release. A Frame is made
+// by a codec; the zero value is an empty frame that is not pooled.
+//
+// The bytes may be read by many goroutines at once; Retain and Release may be called from any.
+type Frame struct {
+	b    []byte
+	big  []byte // from bytespool, or nil
+	own  []byte
+	refs atomic.Int32
+}
+
+var frames = sync.Pool{New: func() any { return &Frame{own: make([]byte, ownSize)} }}
+
+// newFrame returns a frame with one reference that holds a copy of head and body.
+func newFrame(head, body []byte) *Frame {
+	f := frames.Get().(*Frame)
+	f.refs.Store(1)
+	if n := len(head) + len(body); n <= ownSize {
+		f.b = f.own[:n]
+	} else {
+		f.big = bytespool.Get(n)
+		f.b = f.big
+	}
+	copy(f.b[copy(f.b, head):], body)
+	return f
+}
+
+// Bytes returns the package. The slice must not be used after the last Release.
+func (f *Frame) Bytes() []byte { return f.b }
+
+// Len returns the size of the package in bytes.
+func (f *Frame) Len() int { return len(f.b) }
+
+// String returns a copy of the package as a string.
+func (f *Frame) String() string { return string(f.b) }
+
+// Retain adds a reference, so that the frame outlives OnMessage.
+func (f *Frame) Retain() { f.refs.Add(1) }
+
+// Release gives a reference back. The engine does so once after OnMessage; a handler does so once for each
+// Retain. One call too many panics, since the memory may be somebody else's by then.
+func (f *Frame) Release() {
+	switch n := f.refs.Add(-1); {
+	case n > 0:
+	case n < 0:
+		panic("codec: Frame released more often than it was retained")
+	case f.own != nil:
+		if f.big != nil {
+			bytespool.Put(f.big)
+			f.big = nil
+		}
+		f.b = nil
+		frames.Put(f)
+	}
+}
+
+// payload returns the bytes of what a codec can encode, strings apart.
+func payload(pkg any) ([]byte, error) {
+	switch p := pkg.(type) {
+	case *Frame:
+		return p.b, nil
+	case []byte:
+		return p, nil
+	}
+	return nil, fmt.Errorf("codec: cannot encode a %T; want *Frame, []byte or string", pkg)
+}

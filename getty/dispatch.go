@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"fmt"
+	"runtime/debug"
+)
+
+// Callbacks of a session run under its token, a mutex: who holds it runs a turn. What wants to run
+// meanwhile (a cron tick, the news that the queue fell) leaves a flag, which the holder serves before
+// the next package and again when it has let go of the token.
+
+// Bits of session.flags.
+const (
+	flagRefuse   uint32 = 1 << iota // no package is accepted any more
+	flagClosing                     // no package is delivered any more
+	flagHard                        // the descriptor is closed or about to be
+	flagEnded                       // OnClose is the next callback, or has run
+	flagBlocked                     // the queue reached the high mark and not yet the low mark
+	flagWatched                     // on the endpoint's list of sessions with packages queued in a turn
+	flagCron                        // an OnCron is due
+	flagWritable                    // an OnWritable is due
+	flagDrain                       // close when all that was read is handled
+	flagOwnClose                    // Close was called by the user or by Shutdown
+	flagOpen                        // OnOpen has succeeded
+
+	flagsPending  = flagCron | flagWritable
+	flagsAttended = flagsPending | flagClosing
+)
+
+func (s *session) setFlag(f uint32) bool   { return s.flags.Or(f)&f == 0 }
+func (s *session) clearFlag(f uint32) bool { return s.flags.And(^f)&f != 0 }
+func (s *session) has(f uint32) bool       { return s.flags.Load()&f != 0 }
+
+// decode calls the Reader for the package that begins b and checks the answer. A nil pkg without error means
+// that b holds no whole package; n is then the size it needs, 0 if unknown.
+func (s *session) decode(b []byte, seen int) (pkg any, n int, err error) {
+	switch {
+	case s.resumer != nil:
+		pkg, n, err = s.resumer.ReadResume(s, b, seen)
+	case s.reader != nil:
+		pkg, n, err = s.reader.Read(s, b)
+	default:
+		return nil, 0, fmt.Errorf("%w: no Reader set", ErrBadReader)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	limit := int(s.maxMsgLen.Load())
+	if pkg != nil {
+		switch {
+		case n <= 0 || n > len(b):
+			err = fmt.Errorf("%w: Read returned a package of %d of %d bytes", ErrBadReader, n, len(b))
+		case n > limit:
+			err = fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLong, n, limit)
+		default:
+			return pkg, n, nil
+		}
+		release(pkg)
+		return nil, 0, err
+	}
+	switch {
+	case n < 0 || n > 0 && n <= len(b):
+		return nil, 0, fmt.Errorf("%w: Read asks for %d bytes and was given %d", ErrBadReader, n, len(b))
+	case n > limit || len(b) >= limit:
+		return nil, 0, fmt.Errorf("%w: more than %d bytes", ErrTooLong, limit)
+	}
+	return nil, n, nil
+}
+
+func release(pkg any) {
+	if r, ok := pkg.(Releaser); ok {
+		r.Release()
+	}
+}
+
+// enterTurn and leaveTurn bracket a turn. The token is taken by the caller, since unordered handlers run
+// without it.
+func (s *session) enterTurn() { s.turns.Add(1) }
+
+func (s *session) leaveTurn() {
+	if s.turns.Add(-1) == 0 && s.queued.Load() > 0 {
+		s.flush()
+	}
+}
+
+// release of the token: what was flagged while it was held may have found nobody to serve it.
+func (s *session) unlockToken() {
+	s.token.Unlock()
+	if f := s.flags.Load(); f&(flagsPending|flagDrain) != 0 && f&flagClosing == 0 {
+		if f&flagDrain != 0 && s.box == nil {
+			s.Close()
+		} else if f&flagsPending != 0 {
+			s.post(0)
+		}
+	}
+}
+
+// turnInline decodes and delivers the packages that b holds, on the goroutine that reads. It returns how many
+// bytes they were and how many the next one needs in all, 0 if that is unknown.
+func (s *session) turnInline(b []byte, seen int) (used, need int, err error) {
+	s.token.Lock()
+	s.enterTurn()
+	where := "Reader"
+	pkgs, done := 0, false
+	defer func() {
+		if !done {
+			err = s.panicked(where, recover())
+		}
+		s.count.pkgsRead.Add(uint64(pkgs))
+		s.leaveTurn()
+		s.unlockToken()
+	}()
+	for used < len(b) {
+		var pkg any
+		var n int
+		if pkg, n, err = s.decode(b[used:], seen); pkg == nil {
+			need = n
+			break
+		}
+		seen = 0
+		used += n
+		pkgs++
+		if s.has(flagsAttended) {
+			if s.has(flagClosing) {
+				s.count.undelivered.Add(1)
+				release(pkg)
+				break
+			}
+			s.servePending(&where)
+		}
+		where = "OnMessage"
+		s.listener.OnMessage(s, pkg)
+		where = "Release"
+		release(pkg)
+		where = "Reader"
+	}
+	done = true
+	return used, need, err
+}
+
+// turnMailbox decodes the packages that b holds and posts them to the mailbox in as few steps as its
+// limits allow. It waits while the mailbox is full: that stops reading.
+func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
+	done := false
+	defer func() {
+		if !done {
+			err = s.panicked("Reader", recover())
+		}
+	}()
+	stage := mailQueues.Get().(*mailQueue)
+	for whole := true; whole && used < len(b) && err == nil && !s.has(flagClosing); {
+		pkgs, bytes := s.box.room()
+		size := 0
+		for len(stage.items) < pkgs && size < bytes && used < len(b) {
+			var pkg any
+			var n int
+			if pkg, n, err = s.decode(b[used:], seen); pkg == nil {
+				need, whole = n, false
+				break
+			}
+			seen = 0
+			used += n
+			size += n
+			stage.items = append(stage.items, mail{pkg, n})
+		}
+		if len(stage.items) > 0 {
+			if perr := s.postMails(stage.items); perr != nil {
+				err = perr
+			}
+			clear(stage.items)
+			stage.items = stage.items[:0]
+		}
+	}
+	stage.free()
+	done = true
+	return used, need, err
+}
+
+// postMails hands packages to the mailbox and wakes whoever handles them.
+func (s *session) postMails(mails []mail) error {
+	s.count.pkgsRead.Add(uint64(len(mails)))
+	s.box.put(mails)
+	if s.dispatch == Ordered {
+		if err := s.strand.Wake(untilHard{s}); err != nil {
+			return fmt.Errorf("getty: task pool: %w", err)
+		}
+		return nil
+	}
+	for range mails {
+		if err := s.pool.Submit(untilHard{s}, s.handleOne); err != nil {
+			return fmt.Errorf("getty: task pool: %w", err)
+		}
+	}
+	return nil
+}
+
+// maxBatch is how many packages of one session a worker handles before it turns to other sessions.
+const maxBatch = 64
+
+// handleBatch is the strand of an ordered session: one turn for a batch of the mailbox. It reports whether
+// there is more.
+func (s *session) handleBatch() (more bool) {
+	s.token.Lock()
+	s.enterTurn()
+	where, done := "OnMessage", false
+	handled, bytes := 0, 0
+	defer func() {
+		if !done {
+			s.panicked(where, recover())
+		}
+		more = s.box.handled(handled, bytes)
+		s.leaveTurn()
+		s.unlockToken()
+	}()
+	for handled < maxBatch {
+		m, ok := s.box.takeOrdered()
+		if !ok {
+			break
+		}
+		handled++
+		bytes += m.size
+		if s.has(flagsAttended) {
+			if s.has(flagClosing) {
+				s.count.undelivered.Add(1)
+				release(m.pkg)
+				continue
+			}
+			s.servePending(&where)
+		}
+		where = "OnMessage"
+		s.listener.OnMessage(s, m.pkg)
+		where = "Release"
+		release(m.pkg)
+	}
+	if s.has(flagsPending) && !s.has(flagClosing) {
+		s.servePending(&where)
+	}
+	done = true
+	return more
+}
+
+// handleOne is the task of an unordered session: one package, a turn of its own, without the token.
+func (s *session) handleOne() {
+	m, ok := s.box.take()
+	if !ok {
+		return // the session ended and the package was counted as undelivered
+	}
+	s.enterTurn()
+	where, done := "OnMessage", false
+	defer func() {
+		if !done {
+			s.panicked(where, recover())
+		}
+		s.box.handled(1, m.size)
+		s.leaveTurn()
+	}()
+	if s.has(flagClosing) {
+		s.count.undelivered.Add(1)
+	} else {
+		s.listener.OnMessage(s, m.pkg)
+	}
+	where = "Release"
+	release(m.pkg)
+	done = true
+}
+
+// post flags f and sees to it that somebody serves what is flagged: the holder of the token if there is one,
+// else an executor goroutine. It never blocks, so that the timer wheel may call it.
+func (s *session) post(f uint32) {
+	if f != 0 {
+		s.setFlag(f)
+	}
+	if s.dispatch == Ordered {
+		// A pool without room serves it with the next package; a closed one has ended the session.
+		_ = s.strand.TryWake()
+		return
+	}
+	if !s.token.TryLock() {
+		return // its holder looks again after letting go
+	}
+	s.token.Unlock()
+	s.spawn(s.runPending)
+}
+
+// runPending is a turn without packages, on an executor goroutine.
+func (s *session) runPending() {
+	if !s.token.TryLock() {
+		return
+	}
+	s.enterTurn()
+	where, done := "OnCron", false
+	defer func() {
+		if !done {
+			s.panicked(where, recover())
+		}
+		s.leaveTurn()
+		s.unlockToken()
+	}()
+	s.servePending(&where)
+	done = true
+}
+
+// servePending runs the callbacks that are due. The token is held.
+func (s *session) servePending(where *string) {
+	if s.clearFlag(flagCron) && !s.has(flagClosing) {
+		*where = "OnCron"
+		s.listener.OnCron(s)
+	}
+	if s.clearFlag(flagWritable) && !s.has(flagClosing) {
+		if l, ok := s.listener.(WritableListener); ok {
+			*where = "OnWritable"
+			l.OnWritable(s)
+		}
+	}
+}
+
+// panicked ends the session for a panic, or a Goexit if v is nil, in a callback or codec. It is called from
+// the deferred function that recovered, so that the stack is still the one of the panic.
+func (s *session) panicked(where string, v any) error {
+	err := &PanicError{Where: where, Value: v, Stack: debug.Stack()}
+	s.ep.log.Error("getty: callback panicked", "session", s.id, "where", where, "panic", v, "stack", string(err.Stack))
+	s.fail(err)
+	return err
+}

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gostkit/kit/taskpool"
+	"github.com/gostkit/kit/timerwheel"
+)
+
+// An EndPoint is what sessions belong to: a [Server] or a [Client].
+type EndPoint interface {
+	// ID is unique among all endpoints of the process.
+	ID() uint64
+	// RunEventLoop starts the endpoint and returns: a server when it listens, a client when it has begun
+	// to dial. Bad options and a busy port are errors.
+	RunEventLoop(NewSessionCallback) error
+	// Sessions yields the open sessions, in no order. Others may come and go meanwhile.
+	Sessions() iter.Seq[Session]
+	// Stats returns the endpoint's counters.
+	Stats() EndPointStats
+	// IsClosed reports whether Close or Shutdown was called.
+	IsClosed() bool
+	// Shutdown ends gracefully: nothing new, every session handles what it has read, flushes and closes;
+	// when ctx ends, the rest is closed at once. It returns when OnClose of all sessions has returned,
+	// or when ctx has ended and a callback does not return; it must not be called from a callback.
+	Shutdown(ctx context.Context) (Report, error)
+	// Close ends at once what does not drain within the sessions' WaitTime. It does not wait, so that
+	// callbacks may call it.
+	Close()
+	// Done returns a channel that is closed when, after Close or Shutdown, all has ended: sessions,
+	// callbacks and goroutines.
+	Done() <-chan struct{}
+}
+
+// EndPointStats are the counters of an endpoint. Those of open sessions are included in Total.
+type EndPointStats struct {
+	Open     int          // sessions now
+	Opened   uint64       // sessions whose OnOpen succeeded
+	Refused  uint64       // connections refused: by MaxSessions, by the new-session callback, by OnOpen
+	Accepts  uint64       // connections accepted (server)
+	Retries  uint64       // accepts that failed and were tried again (server)
+	Dials    uint64       // dials begun (client)
+	DialErrs uint64       // dials that failed (client)
+	Total    SessionStats // sums over all sessions, ended ones included
+}
+
+// A Report tells how a Shutdown ended.
+type Report struct {
+	Drained int      // sessions that ended by themselves
+	Forced  int      // sessions that were closed when ctx ended
+	Unsent  uint64   // packages accepted and not sent, over all of them
+	Stuck   []string // sessions in whose callbacks ctx ended, as Stat tells them
+}
+
+// endpoint is what servers and clients share: the session table, the wheel, the pool, the goroutines.
+type endpoint struct {
+	id   uint64
+	self EndPoint
+	opts *SessionOptions
+	log  *slog.Logger
+
+	onOpened, onFreed func(*session) // set before the first session; may be nil
+
+	wheel *timerwheel.Wheel // shared by all endpoints of the process while any is running
+
+	mu       sync.Mutex
+	sessions map[uint64]*session // guarded by mu: open ones
+	table    atomic.Int64        // len(sessions), plus those being prepared
+	closing  bool                // guarded by mu
+	running  int                 // guarded by mu: goroutines
+	over     bool                // guarded by mu: closing, and nothing ran any more
+	doneCh   chan struct{}       // closed after that
+	past     SessionStats        // guarded by mu: sums of sessions that are gone
+	stats    endpointCounters
+
+	poolOnce sync.Once
+	pool     *taskpool.Ordered // the endpoint's own, if one was needed
+
+	watchMu sync.Mutex
+	watched []*session        // guarded by watchMu
+	watchT  *timerwheel.Timer // guarded by watchMu
+}
+
+type endpointCounters struct {
+	opened, refused, accepts, retries, dials, dialErrs atomic.Uint64
+	drained, forced                                    atomic.Uint64
+}
+
+var endpointIDs atomic.Uint64
+
+func newEndpoint(self EndPoint, opts *SessionOptions) *endpoint {
+	return &endpoint{
+		id: endpointIDs.Add(1), self: self, opts: opts, log: opts.Logger,
+		sessions: make(map[uint64]*session), doneCh: make(chan struct{}),
+	}
+}
+
+// begin makes the endpoint ready for sessions; it fails where it was closed before or has begun.
+func (e *endpoint) begin() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closing:
+		return ErrEndpointClosed
+	case e.wheel != nil:
+		return errors.New("getty: endpoint already running")
+	}
+	e.wheel = acquireWheel()
+	return nil
+}
+
+// spawn runs f on a goroutine that Done waits for.
+func (e *endpoint) spawn(f func()) {
+	e.mu.Lock()
+	e.running++
+	e.mu.Unlock()
+	go func() {
+		defer e.leave()
+		f()
+	}()
+}
+
+// spawnUnlessClosing is spawn for what must not begin any more after Close.
+func (e *endpoint) spawnUnlessClosing(f func()) bool {
+	e.mu.Lock()
+	if e.closing {
+		e.mu.Unlock()
+		return false
+	}
+	e.running++
+	e.mu.Unlock()
+	go func() {
+		defer e.leave()
+		f()
+	}()
+	return true
+}
+
+func (e *endpoint) leave() {
+	e.mu.Lock()
+	e.running--
+	last := e.running == 0 && e.closing
+	e.mu.Unlock()
+	if last {
+		e.end()
+	}
+}
+
+// beginClose marks the endpoint as closing, and reports whether it was not before.
+func (e *endpoint) beginClose() bool {
+	e.mu.Lock()
+	first := !e.closing
+	e.closing = true
+	idle := first && e.running == 0
+	e.mu.Unlock()
+	if idle {
+		e.end()
+	}
+	return first
+}
+
+// end releases what the endpoint holds, when its last goroutine has ended.
+func (e *endpoint) end() {
+	e.mu.Lock()
+	first := !e.over
+	e.over = true
+	e.mu.Unlock()
+	if !first {
+		return // a late timer callback spawned and found nothing to do
+	}
+	e.watchMu.Lock()
+	if e.watchT != nil {
+		e.watchT.Stop()
+	}
+	e.watchMu.Unlock()
+	if e.pool != nil {
+		e.pool.Close()
+	}
+	if e.wheel != nil {
+		releaseWheel()
+	}
+	close(e.doneCh)
+}
+
+// taskPool returns the pool of ordered and unordered sessions.
+func (e *endpoint) taskPool() taskpool.Pool {
+	if e.opts.Pool != nil {
+		return e.opts.Pool
+	}
+	e.poolOnce.Do(func() { e.pool = taskpool.NewOrdered(taskpool.Config{Name: fmt.Sprintf("getty-%d", e.id)}) })
+	return e.pool
+}
+
+// open starts a session on tr on a goroutine of its own, unless the endpoint is closing or full.
+func (e *endpoint) open(tr transport, limit int, prepare NewSessionCallback) (*session, error) {
+	if n := e.table.Add(1); limit > 0 && n > int64(limit) {
+		e.table.Add(-1)
+		e.stats.refused.Add(1)
+		return nil, ErrTooManySessions
+	}
+	s := newSession(e, tr, e.opts)
+	e.mu.Lock()
+	if e.closing {
+		e.mu.Unlock()
+		e.table.Add(-1)
+		return nil, ErrEndpointClosed
+	}
+	e.sessions[s.id] = s
+	e.running++
+	e.mu.Unlock()
+	go func() {
+		defer e.leave()
+		s.run(prepare)
+	}()
+	return s, nil
+}
+
+// opened is the report of a session whose OnOpen succeeded.
+func (e *endpoint) opened(s *session) {
+	e.stats.opened.Add(1)
+	s.setFlag(flagOpen)
+	if e.onOpened != nil {
+		e.onOpened(s)
+	}
+}
+
+// refused is the report of a session that did not open.
+func (e *endpoint) refused(s *session, err error) {
+	e.stats.refused.Add(1)
+	e.log.Warn("getty: session refused", "session", s.id, "peer", s.RemoteAddr(), "error", limitText(err))
+	e.freed(s)
+	e.ended(s)
+}
+
+// freed is the report that a session's descriptor is free; its last callbacks may still be running.
+func (e *endpoint) freed(s *session) {
+	e.table.Add(-1)
+	if e.onFreed != nil {
+		e.onFreed(s)
+	}
+}
+
+// ended is the report that a session's last callback has returned.
+func (e *endpoint) ended(s *session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.sessions, s.id)
+	e.past.add(s.Stats())
+}
+
+func (e *endpoint) snapshot() []*session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	list := make([]*session, 0, len(e.sessions))
+	for _, s := range e.sessions {
+		list = append(list, s)
+	}
+	return list
+}
+
+func (e *endpoint) openSessions() iter.Seq[Session] {
+	return func(yield func(Session) bool) {
+		for _, s := range e.snapshot() {
+			if s.has(flagOpen) && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// live returns the sessions that accept packages, in the order in which they were made.
+func (e *endpoint) live() []*session {
+	list := slices.DeleteFunc(e.snapshot(), func(s *session) bool { return !s.has(flagOpen) || s.IsClosed() })
+	slices.SortFunc(list, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
+	return list
+}
+
+func (e *endpoint) statsSnapshot() EndPointStats {
+	c := &e.stats
+	st := EndPointStats{
+		Opened: c.opened.Load(), Refused: c.refused.Load(), Accepts: c.accepts.Load(), Retries: c.retries.Load(),
+		Dials: c.dials.Load(), DialErrs: c.dialErrs.Load(),
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	st.Total = e.past
+	st.Open = len(e.sessions)
+	for _, s := range e.sessions {
+		st.Total.add(s.Stats())
+	}
+	return st
+}
+
+func (e *endpoint) isClosed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.closing
+}
+
+// shutdown drains all sessions until ctx ends; the endpoint is already closing.
+func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
+	before := e.statsSnapshot().Total.Unsent
+	all := e.snapshot()
+	for _, s := range all {
+		s.drain()
+	}
+	var r Report
+	select {
+	case <-e.doneCh:
+		r.Drained = len(all)
+		r.Unsent = e.statsSnapshot().Total.Unsent - before
+		return r, nil
+	case <-ctx.Done():
+	}
+	rest := e.snapshot()
+	for _, s := range rest {
+		s.fail(fmt.Errorf("%w: shutdown ended: %w", ErrSessionClosed, context.Cause(ctx)))
+	}
+	r.Forced = len(rest)
+	r.Drained = len(all) - r.Forced
+	grace := time.NewTimer(100 * time.Millisecond)
+	defer grace.Stop()
+	select {
+	case <-e.doneCh:
+	case <-grace.C:
+		for _, s := range e.snapshot() {
+			r.Stuck = append(r.Stuck, s.Stat())
+		}
+	}
+	r.Unsent = e.statsSnapshot().Total.Unsent - before
+	return r, context.Cause(ctx)
+}
+
+// watch puts s on the list of sessions with packages queued in a turn. A long turn must not hold them back:
+// about every millisecond, while there are any, the wheel looks for queues that stayed since it last did.
+func (e *endpoint) watch(s *session) {
+	if !s.setFlag(flagWatched) {
+		return
+	}
+	e.watchMu.Lock()
+	e.watched = append(e.watched, s)
+	if len(e.watched) == 1 {
+		if e.watchT == nil {
+			e.watchT = e.wheel.AfterFunc(time.Millisecond, e.review)
+		} else {
+			e.watchT.Reset(time.Millisecond)
+		}
+	}
+	e.watchMu.Unlock()
+}
+
+// review is watch's timer.
+func (e *endpoint) review() {
+	e.watchMu.Lock()
+	defer e.watchMu.Unlock()
+	keep := e.watched[:0]
+	for _, s := range e.watched {
+		calm, overdue := s.lookAtQueue()
+		if overdue {
+			s.spawn(s.flush)
+		}
+		if calm {
+			s.clearFlag(flagWatched)
+			if calm, _ = s.lookAtQueue(); calm || !s.setFlag(flagWatched) {
+				continue
+			}
+		}
+		keep = append(keep, s)
+	}
+	clear(e.watched[len(keep):])
+	e.watched = keep
+	if len(keep) > 0 {
+		e.watchT.Reset(time.Millisecond)
+	}
+}
+
+// wheelUse counts the endpoints that use the wheel of the process, which is made with the first of them
+// and closed with the last.
+var wheelUse struct {
+	sync.Mutex
+	n     int               // guarded by the mutex
+	wheel *timerwheel.Wheel // guarded by the mutex
+}
+
+func acquireWheel() *timerwheel.Wheel {
+	wheelUse.Lock()
+	defer wheelUse.Unlock()
+	if wheelUse.n++; wheelUse.n == 1 {
+		wheelUse.wheel = timerwheel.New(timerwheel.Config{Executor: timerwheel.Inline})
+	}
+	return wheelUse.wheel
+}
+
+func releaseWheel() {
+	wheelUse.Lock()
+	defer wheelUse.Unlock()
+	if wheelUse.n--; wheelUse.n == 0 {
+		wheelUse.wheel.Close()
+		wheelUse.wheel = nil
+	}
+}
+
+// limitText keeps an error, whose text may carry a peer's bytes, short and printable.
+func limitText(err error) string {
+	const most = 300
+	t := fmt.Sprintf("%q", err.Error())
+	if len(t) > most {
+		t = t[:most] + "..."
+	}
+	return t
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+)
+
+// Errors a caller may branch on with [errors.Is]. Everything else that ends a session keeps the
+// identity it had: io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET and so on.
+var (
+	// ErrSessionClosed reports a write to a session that is closing or closed. It also matches
+	// [net.ErrClosed].
+	ErrSessionClosed error = &sentinel{"getty: session closed", net.ErrClosed}
+
+	// ErrSessionBlocked reports a package that was not accepted because the bytes queued for the peer
+	// had reached the high mark.
+	ErrSessionBlocked = errors.New("getty: session blocked: queue above the high mark")
+
+	// ErrWriteTimeout reports a write that the kernel did not take in time. It also matches
+	// [os.ErrDeadlineExceeded].
+	ErrWriteTimeout error = &sentinel{"getty: write timeout", os.ErrDeadlineExceeded}
+
+	// ErrReadTimeout reports a package that was begun and not completed within ReadTimeout. It also
+	// matches [os.ErrDeadlineExceeded].
+	ErrReadTimeout error = &sentinel{"getty: read timeout: package begun and not completed", os.ErrDeadlineExceeded}
+
+	// ErrIdleTimeout reports a session without traffic for IdleTimeout. It also matches
+	// [os.ErrDeadlineExceeded].
+	ErrIdleTimeout error = &sentinel{"getty: idle timeout", os.ErrDeadlineExceeded}
+
+	// ErrTooLong reports a package larger than MaxMsgLen.
+	ErrTooLong = errors.New("getty: package longer than MaxMsgLen")
+
+	// ErrBadReader reports a Reader or Writer that broke its contract: an impossible length, a package
+	// of zero bytes, a missing codec, an encoder that writes to a session.
+	ErrBadReader = errors.New("getty: codec broke its contract")
+
+	// ErrTooManySessions reports a connection refused because MaxSessions were open.
+	ErrTooManySessions = errors.New("getty: too many sessions")
+
+	// ErrNoSession reports that a client has no live session.
+	ErrNoSession = errors.New("getty: no live session")
+
+	// ErrEndpointClosed reports an operation on a closed server or client. It also matches
+	// [net.ErrClosed].
+	ErrEndpointClosed error = &sentinel{"getty: endpoint closed", net.ErrClosed}
+
+	// ErrSessionStarted reports a setter that has no effect any more because the session's callbacks
+	// have begun; call it in the new-session callback.
+	ErrSessionStarted = errors.New("getty: session already started")
+)
+
+// sentinel is an error value that also matches a wider class from the standard library.
+type sentinel struct {
+	msg string
+	is  error
+}
+
+func (e *sentinel) Error() string        { return e.msg }
+func (e *sentinel) Is(target error) bool { return target == e.is }
+
+// Timeout makes the deadline errors satisfy net.Error's idea of a timeout.
+func (e *sentinel) Timeout() bool { return e.is == os.ErrDeadlineExceeded }
+
+// A PanicError is the cause of a session that was ended because a callback or a codec panicked or
+// called [runtime.Goexit].
+type PanicError struct {
+	Where string // the callback, such as "OnMessage"
+	Value any    // what was passed to panic, nil for Goexit
+	Stack []byte // the stack at the moment of the panic
+}
+
+// Error names the callback and the value, without the stack.
+func (e *PanicError) Error() string {
+	if e.Value == nil {
+		return "getty: " + e.Where + " called runtime.Goexit"
+	}
+	return fmt.Sprintf("getty: panic in %s: %v", e.Where, e.Value)
+}
+
+// Unwrap returns the value passed to panic if it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"errors"
+	"time"
+)
+
+// errWouldBlock is a transport's answer when the kernel takes no more and the caller will not wait.
+var errWouldBlock = errors.New("getty: write would block")
+
+// flush offers what is queued to the kernel and never blocks. If the token is taken, its holder is asked to
+// see to what was queued since.
+func (s *session) flush() {
+	s.qMu.Lock()
+	if s.flushing {
+		s.want = true
+		s.qMu.Unlock()
+		return
+	}
+	if s.out == nil {
+		s.drainedLocked()
+		return
+	}
+	b := s.takeLocked()
+	s.qMu.Unlock()
+	s.writeOut(b, false)
+}
+
+// takeLocked takes the token and the queue.
+func (s *session) takeLocked() *batch {
+	b := s.out
+	s.out = nil
+	s.flushing = true
+	s.want = false
+	return b
+}
+
+// writeOut writes b and gives the token back. A goroutine that came with a package of its own writes no
+// later batch than that package's: what was queued meanwhile goes to a flusher, a transient goroutine
+// that may wait for a slow peer and is gone when the queue is empty. There is at most one, since it
+// holds the token.
+func (s *session) writeOut(b *batch, flusher bool) {
+	for {
+		if b != nil {
+			err := s.tr.write(s, b, flusher)
+			if err == errWouldBlock {
+				s.clock.stalled()
+				s.spawn(func() { s.writeOut(b, true) })
+				return
+			}
+			if err != nil {
+				s.writeFailed(b, err)
+				return
+			}
+			s.clock.unstalled()
+			b.free()
+		}
+		s.qMu.Lock()
+		if s.out == nil {
+			s.flushing = false
+			s.drainedLocked()
+			return
+		}
+		if !flusher {
+			// In a turn the rest waits for the turn's end, unless somebody wants it now.
+			if !s.want && s.turns.Load() > 0 && s.refused == nil {
+				s.flushing = false
+				s.qMu.Unlock()
+				return
+			}
+			s.qMu.Unlock()
+			s.spawn(func() { s.writeOut(nil, true) })
+			return
+		}
+		b = s.takeLocked()
+		s.qMu.Unlock()
+	}
+}
+
+// drainedLocked is called with qMu held, the queue empty and the token free; it unlocks. If the session is
+// closing, this is the moment of the FIN.
+func (s *session) drainedLocked() {
+	fin := s.refused != nil && !s.finSent && s.flags.Load()&flagHard == 0
+	if fin {
+		s.finSent, s.flushing = true, true
+	}
+	if s.refused != nil {
+		s.qCond.Broadcast()
+	}
+	s.qMu.Unlock()
+	// The encoder's chunk is given up with the queue; if an encoder is at work, it will be in use again.
+	if s.encMu.TryLock() {
+		s.retire()
+		s.encMu.Unlock()
+	}
+	if !fin {
+		return
+	}
+	err := s.tr.closeWrite(s)
+	if wait := time.Duration(s.waitTime.Load()); err == nil && wait > 0 {
+		s.clock.armDrain(wait) // now for the peer's end
+	}
+	s.qMu.Lock()
+	s.flushing = false
+	s.qCond.Broadcast()
+	s.qMu.Unlock()
+	if err != nil {
+		s.fail(err)
+	}
+}
+
+// took is how transports account n bytes of b that the kernel took in one call.
+func (s *session) took(b *batch, n int) {
+	gone, withdrawn := b.gone, b.withdrawn
+	b.took(n)
+	s.count.writes.Add(1)
+	s.count.bytesWritten.Add(uint64(n))
+	s.count.pkgsWritten.Add(uint64(b.gone - gone - (b.withdrawn - withdrawn)))
+	s.clock.wrote()
+	s.unqueued(n)
+}
+
+// writeFailed ends the session after a write error: everything queued is unsent.
+func (s *session) writeFailed(b *batch, err error) {
+	s.fail(err)
+	s.discardBatch(b)
+	s.qMu.Lock()
+	s.flushing = false
+	s.qCond.Broadcast()
+	s.qMu.Unlock()
+}
+
+// discardBatch counts what is left of b as unsent and tells who waits for it.
+func (s *session) discardBatch(b *batch) {
+	b.took(0)
+	pkgs, bytes := b.fail(s.failure())
+	s.count.unsent.Add(uint64(pkgs))
+	s.count.unsentBytes.Add(uint64(bytes))
+	s.unqueued(bytes)
+	b.free()
+}
+
+// refuse makes the session accept no more packages; err is what writers get.
+func (s *session) refuse(err error) {
+	s.setFlag(flagRefuse)
+	s.qMu.Lock()
+	if s.refused == nil {
+		s.refused = err
+	}
+	room := s.room
+	s.room = nil
+	s.qCond.Broadcast()
+	s.qMu.Unlock()
+	for _, w := range room {
+		w.fail(err)
+	}
+}
+
+// awaitFlushed returns when a closing session's queue is empty and its FIN is sent, or when the descriptor
+// is being closed.
+func (s *session) awaitFlushed() {
+	s.qMu.Lock()
+	for s.flags.Load()&flagHard == 0 && (s.out != nil || s.flushing || !s.finSent) {
+		s.qCond.Wait()
+	}
+	s.qMu.Unlock()
+}
+
+// discardQueue waits for the flush token, which is soon free once the descriptor is closed, keeps it, and
+// counts what was never sent.
+func (s *session) discardQueue() {
+	s.qMu.Lock()
+	for s.flushing {
+		s.qCond.Wait()
+	}
+	s.flushing = true
+	b := s.out
+	s.out = nil
+	s.qMu.Unlock()
+	if b != nil {
+		s.discardBatch(b)
+	}
+	if s.encMu.TryLock() {
+		s.retire()
+		s.encMu.Unlock()
+	}
+}
+
+// lookAtQueue tells the endpoint's watch whether nothing is queued, and whether what is queued was there
+// when it last looked.
+func (s *session) lookAtQueue() (calm, overdue bool) {
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	if s.out == nil {
+		return true, false
+	}
+	overdue = s.out.seen && !s.flushing
+	s.out.seen = true
+	return false, overdue
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import "net/netip"
+
+// A NewSessionCallback prepares a session: it sets the codec and the listener, and whatever else
+// differs from the endpoint's options. It runs on the session's own goroutine, before any other
+// callback. An error closes the connection; no further callback runs.
+type NewSessionCallback func(Session) error
+
+// An EventListener receives what happens to a session. Unless the dispatch is [Unordered], the
+// callbacks of one session never run at the same time and follow one order: OnOpen, then OnMessage in
+// the order of the wire with OnCron between them, then OnError at most once, then OnClose exactly once.
+//
+// A panic in a callback ends that session with a [PanicError]; the process lives.
+type EventListener interface {
+	// OnOpen is called once, before anything is read. An error closes the connection and no further
+	// callback runs.
+	OnOpen(Session) error
+	// OnMessage delivers one package, as the Reader returned it. How long it may be kept is told at
+	// [Reader].
+	OnMessage(s Session, pkg any)
+	// OnCron is called about every CronPeriod, if that is set. Ticks that could not be served in time
+	// merge into one.
+	OnCron(Session)
+	// OnError is called at most once, before OnClose, when the session does not end clean: err is then
+	// what [Session.Err] returns. Clean ends are an own Close that drained, an own CloseNow with nothing
+	// left unsent, and the peer's end of stream between two packages.
+	OnError(s Session, err error)
+	// OnClose is the last callback, when the descriptor is already free. The cause and the final counts
+	// are in [Session.Err] and [Session.Stats].
+	OnClose(Session)
+}
+
+// A WritableListener is an EventListener that wants to know when a session whose queue had reached
+// the high mark has fallen to the low mark again.
+type WritableListener interface {
+	// OnWritable follows the same rules as OnCron: it never overlaps another callback of the session.
+	OnWritable(Session)
+}
+
+// A Reader decodes packages from the bytes of the wire. Its four answers are:
+//
+//	(nil, 0, err)  the stream is broken; the session ends with err
+//	(nil, 0, nil)  b does not hold a whole package and its size is not known yet
+//	(nil, n, nil)  the package needs n bytes in all; Read is called again when there are as many
+//	(pkg, n, nil)  pkg was made of the first n bytes
+//
+// On message transports (UDP, WebSocket) b is one whole message and n must be len(b).
+//
+// The engine owns b. With [Inline] dispatch a package may alias b until OnMessage returns. With
+// [Ordered] and [Unordered] it may not: OnMessage runs later, so Read copies what it keeps, or
+// returns a pooled package with a Release method (see [Releaser]), as the codecs in getty/codec do.
+//
+// Read is called on one goroutine per session. n < 0, n larger than len(b) together with a package,
+// a package with n == 0 and an n that does not grow end the session with [ErrBadReader]; a package
+// beyond MaxMsgLen ends it with [ErrTooLong].
+type Reader interface {
+	Read(s Session, b []byte) (pkg any, n int, err error)
+}
+
+// A ResumingReader is a Reader that need not look twice at bytes which could not complete a package.
+// Where it is implemented it is called instead of Read; seen is the number of leading bytes of b that
+// the previous call was already given, 0 for a fresh package.
+type ResumingReader interface {
+	ReadResume(s Session, b []byte, seen int) (pkg any, n int, err error)
+}
+
+// A Writer encodes one package. The engine copies the result before WritePkg returns, so that a
+// Writer may reuse its buffer. Calls of one session are serial, in the order of the wire. A Writer
+// must not write to a session: it gets [ErrBadReader] where that would wait for itself.
+type Writer interface {
+	Write(s Session, pkg any) ([]byte, error)
+}
+
+// An AppendWriter is a Writer that encodes straight into the send buffer: it appends the wire form of
+// pkg to dst and returns the extended slice, as append does. Where it is implemented it is called
+// instead of Write; nothing is allocated or copied then.
+type AppendWriter interface {
+	AppendPkg(dst []byte, s Session, pkg any) ([]byte, error)
+}
+
+// A ReadWriter is both halves of a codec.
+type ReadWriter interface {
+	Reader
+	Writer
+}
+
+// A Releaser is a package whose memory goes back to a pool. The engine calls Release once, after
+// OnMessage has returned or when the package is dropped at close. A handler that keeps the package
+// longer takes a reference of its own first, as the package's type describes.
+type Releaser interface {
+	Release()
+}
+
+// A UDPContext is the package of an unconnected UDP endpoint: what was decoded from, or is to be
+// encoded into, one datagram, and the peer it came from or goes to. The engine never changes one that
+// it was given.
+type UDPContext struct {
+	Pkg      any
+	PeerAddr netip.AddrPort
+}
+
+// String names the peer.
+func (c UDPContext) String() string { return c.PeerAddr.String() }

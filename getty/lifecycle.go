@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gostkit/kit/taskpool"
+)
+
+// A transport moves the bytes or messages of one session. Its methods are called by the session only.
+type transport interface {
+	// serve reads on the session's goroutine until the input ends and hands what it read to the
+	// session; the result is io.EOF at the peer's end of stream between packages, else the cause.
+	serve(s *session) error
+	// encode encodes pkg, or takes raw, and queues it (stream) or sends it (datagram). encMu is held.
+	encode(s *session, pkg any, raw *rawPkg, w *waiter) (int, error)
+	// stream reports whether encode queues bytes for write.
+	stream() bool
+	// write gives b to the kernel and accounts it with session.took. Without wait it returns
+	// errWouldBlock instead of blocking. Only the holder of the flush token calls it.
+	write(s *session, b *batch, wait bool) error
+	// closeWrite tells the peer that nothing more comes. The flush token is held, the queue empty.
+	closeWrite(s *session) error
+	// close frees the descriptor and wakes serve and write.
+	close() error
+	// netConn returns the connection, nil if the session has none of its own.
+	netConn() net.Conn
+	localAddr() net.Addr
+	remoteAddr() net.Addr
+}
+
+// session implements Session. One goroutine owns it: it prepares the session, reads until the input ends
+// and runs the end. Everything else that touches a session (writers, handlers, the flusher, the wheel)
+// is named in docs/architecture.md.
+type session struct {
+	id     uint64
+	bornAt int64
+	ep     *endpoint
+	tr     transport
+	opts   *SessionOptions // the endpoint's, never changed
+
+	attributes
+	name atomicString
+
+	// Set before OnOpen, constant afterwards.
+	listener EventListener
+	reader   Reader
+	resumer  ResumingReader // reader, if it is one
+	writer   Writer
+	appender AppendWriter // writer, if it is one
+	dispatch Dispatch
+	box      *mailbox        // nil in inline sessions
+	pool     taskpool.Pool   // nil in inline sessions
+	strand   taskpool.Strand // runs handleBatch in ordered sessions
+	started  atomic.Bool
+	hard     chan struct{} // closed with the descriptor; nil in inline sessions
+
+	// Changed by setters at any time.
+	maxMsgLen    atomic.Int64
+	writeTimeout atomic.Int64
+	waitTime     atomic.Int64
+
+	flags  atomic.Uint32
+	turns  atomic.Int32 // turns in progress
+	queued atomic.Int64 // bytes accepted and not taken by the kernel
+	token  sync.Mutex   // held during callbacks, but for those of unordered packages
+	count  sessionCounters
+	clock  clock
+
+	outbound
+
+	endMu sync.Mutex
+	cause error         // guarded by endMu: the first reason to end
+	done  chan struct{} // guarded by endMu: made by the first Done
+	over  bool          // guarded by endMu: OnClose has returned
+}
+
+var sessionIDs atomic.Uint64
+
+func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
+	s := &session{id: sessionIDs.Add(1), bornAt: now(), ep: ep, tr: tr, opts: opts, dispatch: opts.Dispatch}
+	s.qCond.L = &s.qMu
+	s.hint = 256
+	s.maxMsgLen.Store(int64(opts.MaxMsgLen))
+	s.writeTimeout.Store(int64(opts.WriteTimeout))
+	s.waitTime.Store(int64(opts.WaitTime))
+	s.clock.init(s)
+	return s
+}
+
+// run is the session's goroutine.
+func (s *session) run(prepare NewSessionCallback) {
+	opened, returned := false, false
+	defer func() {
+		// A callback may have ended this goroutine with Goexit; the session still needs its end.
+		if !returned && opened {
+			s.spawn(func() { s.conclude(nil) })
+		} else if !returned {
+			s.abandon(s.failure())
+		}
+	}()
+	err := s.start(prepare)
+	if opened = err == nil; opened {
+		err = s.tr.serve(s)
+	}
+	returned = true
+	if opened {
+		s.conclude(err)
+	} else {
+		s.abandon(err)
+	}
+}
+
+// start runs the user's preparation and OnOpen.
+func (s *session) start(prepare NewSessionCallback) (err error) {
+	s.token.Lock()
+	s.enterTurn()
+	where, done := "NewSessionCallback", false
+	defer func() {
+		if !done {
+			err = s.panicked(where, recover())
+		}
+		s.leaveTurn()
+		s.unlockToken()
+	}()
+	if err = prepare(s); err == nil {
+		err = s.prepared()
+	}
+	if err == nil {
+		where = "OnOpen"
+		err = s.listener.OnOpen(s)
+	}
+	if err == nil {
+		s.ep.opened(s)
+		s.clock.start()
+	}
+	done = true
+	return err
+}
+
+// prepared checks what the user's preparation set and makes what it needs.
+func (s *session) prepared() error {
+	switch {
+	case s.listener == nil:
+		return errors.New("getty: the new-session callback set no event listener")
+	case s.reader == nil && s.tr.stream():
+		return fmt.Errorf("%w: the new-session callback set no Reader", ErrBadReader)
+	}
+	if s.dispatch != Inline {
+		s.box = newMailbox(s.opts.MailboxLen, s.opts.MailboxBytes)
+		s.hard = make(chan struct{})
+		s.pool = s.ep.taskPool()
+		s.strand.Init(s.pool, s.handleBatch)
+	}
+	s.started.Store(true)
+	return nil
+}
+
+// abandon ends a session that never opened: no callback runs any more.
+func (s *session) abandon(err error) {
+	s.setCause(err)
+	s.setFlag(flagClosing | flagEnded)
+	s.refuse(ErrSessionClosed)
+	s.closeHard()
+	s.discardQueue()
+	s.clock.stop()
+	s.ep.refused(s, err)
+	s.finished()
+}
+
+// conclude is the end of a session that was opened. err is why the input ended.
+func (s *session) conclude(err error) {
+	ended := err == io.EOF || err == io.ErrUnexpectedEOF
+	if ended && !s.has(flagClosing) {
+		// The peer has ended its stream: what it sent is handled, what that answers is flushed.
+		if s.box != nil {
+			s.box.awaitHandled()
+		}
+		if !s.has(flagClosing) {
+			s.setCause(err)
+		}
+		s.shut()
+	}
+	switch {
+	case s.has(flagHard):
+	case ended:
+		s.awaitFlushed()
+	default:
+		s.setCause(err) // also when a closing peer answers our end with a reset
+	}
+	s.setFlag(flagClosing)
+	s.refuse(ErrSessionClosed)
+	s.closeHard()
+	s.discardQueue()
+	s.clock.stop()
+	s.ep.freed(s)
+	s.callbacksOfEnd()
+	s.ep.ended(s)
+	s.finished()
+}
+
+// callbacksOfEnd waits for the callback that may be running, and runs the last ones. All of it is
+// deferred, so that neither a panic nor a Goexit in one of them leaves a step out.
+func (s *session) callbacksOfEnd() {
+	s.token.Lock()
+	if s.box != nil {
+		s.count.undelivered.Add(uint64(s.box.clear()))
+	}
+	s.settleCause()
+	s.setFlag(flagEnded)
+	defer s.finished()
+	defer s.ep.ended(s)
+	defer s.token.Unlock()
+	defer s.guard("OnClose", func() { s.listener.OnClose(s) })
+	if err := s.Err(); !s.cleanEnd(err) {
+		s.guard("OnError", func() { s.listener.OnError(s, err) })
+	}
+}
+
+// guard runs one of the last callbacks. A panic in it can only be logged.
+func (s *session) guard(where string, f func()) {
+	done := false
+	defer func() {
+		if !done {
+			_ = s.panicked(where, recover())
+		}
+	}()
+	f()
+	done = true
+}
+
+// settleCause fixes what Err returns.
+func (s *session) settleCause() {
+	if s.has(flagOwnClose) && s.count.unsent.Load() > 0 {
+		s.setCause(fmt.Errorf("%w: closed with %d packages unsent", ErrWriteTimeout, s.count.unsent.Load()))
+	}
+}
+
+// cleanEnd reports whether a session that ended with err needs no OnError.
+func (s *session) cleanEnd(err error) bool {
+	return (err == nil || err == io.EOF || err == ErrSessionClosed) && s.count.unsent.Load() == 0
+}
+
+// Close implements [Session].
+func (s *session) Close() {
+	if !s.setFlag(flagOwnClose) {
+		return
+	}
+	s.shut()
+}
+
+// shut begins the graceful end: nothing more in either direction, flush, end of stream.
+func (s *session) shut() {
+	s.setFlag(flagClosing)
+	s.refuse(ErrSessionClosed)
+	if s.box != nil {
+		s.box.interrupt()
+	}
+	wait := time.Duration(s.waitTime.Load())
+	if wait > 0 && !s.has(flagHard) {
+		s.clock.armDrain(wait)
+	}
+	s.flush()
+	if wait <= 0 {
+		s.closeHard()
+	}
+}
+
+// drain is the end that Shutdown wants: what was read is handled first.
+func (s *session) drain() {
+	s.setFlag(flagDrain)
+	if s.box == nil {
+		if s.token.TryLock() { // no turn in progress
+			s.token.Unlock()
+			s.Close()
+		}
+		return
+	}
+	s.spawn(func() {
+		s.box.awaitHandled()
+		s.Close()
+	})
+}
+
+// CloseNow implements [Session].
+func (s *session) CloseNow() { s.fail(ErrSessionClosed) }
+
+// fail ends the session at once; err is the cause unless there was one before. It blocks only for as long
+// as it takes to wake who waits on the descriptor.
+func (s *session) fail(err error) {
+	s.setCause(err)
+	s.setFlag(flagClosing)
+	s.refuse(ErrSessionClosed)
+	s.closeHard()
+}
+
+// closeHard closes the descriptor and wakes everybody who waits for it.
+func (s *session) closeHard() {
+	if !s.setFlag(flagHard) {
+		return
+	}
+	s.qMu.Lock()
+	s.qCond.Broadcast()
+	s.qMu.Unlock()
+	if s.box != nil {
+		s.box.interrupt()
+		close(s.hard)
+	}
+	_ = s.tr.close()
+}
+
+// untilHard is a context that ends when the session's descriptor is closed.
+type untilHard struct{ *session }
+
+func (c untilHard) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (c untilHard) Done() <-chan struct{}       { return c.hard }
+func (c untilHard) Value(any) any               { return nil }
+func (c untilHard) Err() error {
+	if c.has(flagHard) {
+		return ErrSessionClosed
+	}
+	return nil
+}
+
+func (s *session) setCause(err error) {
+	s.endMu.Lock()
+	defer s.endMu.Unlock()
+	if s.cause == nil && !s.has(flagEnded) {
+		s.cause = err
+	}
+}
+
+// failure returns the cause, for callers who must return some error.
+func (s *session) failure() error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	return ErrSessionClosed
+}
+
+// finished announces that the last callback has returned.
+func (s *session) finished() {
+	s.endMu.Lock()
+	defer s.endMu.Unlock()
+	s.over = true
+	if s.done != nil {
+		close(s.done)
+	}
+}
+
+// Done implements [Session].
+func (s *session) Done() <-chan struct{} {
+	s.endMu.Lock()
+	defer s.endMu.Unlock()
+	if s.done == nil {
+		s.done = make(chan struct{})
+		if s.over {
+			close(s.done)
+		}
+	}
+	return s.done
+}
+
+// Err implements [Session].
+func (s *session) Err() error {
+	s.endMu.Lock()
+	defer s.endMu.Unlock()
+	return s.cause
+}
+
+// IsClosed implements [Session].
+func (s *session) IsClosed() bool { return s.has(flagRefuse) }
+
+// spawn runs f on a goroutine that the endpoint waits for.
+func (s *session) spawn(f func()) { s.ep.spawn(f) }
+
+// ID implements [Session].
+func (s *session) ID() uint64 { return s.id }
+
+// EndPoint implements [Session].
+func (s *session) EndPoint() EndPoint { return s.ep.self }
+
+// Conn implements [Session].
+func (s *session) Conn() net.Conn { return s.tr.netConn() }
+
+// LocalAddr implements [Session].
+func (s *session) LocalAddr() string { return addrText(s.tr.localAddr()) }
+
+// RemoteAddr implements [Session].
+func (s *session) RemoteAddr() string { return addrText(s.tr.remoteAddr()) }
+
+func addrText(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
+}
+
+// GetActive implements [Session].
+func (s *session) GetActive() time.Time { return s.clock.active() }
+
+// UpdateActive implements [Session].
+func (s *session) UpdateActive() { s.clock.touch() }
+
+// SetPkgHandler implements [Session].
+func (s *session) SetPkgHandler(rw ReadWriter) error {
+	if err := s.SetReader(rw); err != nil {
+		return err
+	}
+	return s.SetWriter(rw)
+}
+
+// SetReader implements [Session].
+func (s *session) SetReader(r Reader) error {
+	if s.started.Load() {
+		return ErrSessionStarted
+	}
+	s.reader = r
+	s.resumer, _ = r.(ResumingReader)
+	return nil
+}
+
+// SetWriter implements [Session].
+func (s *session) SetWriter(w Writer) error {
+	if s.started.Load() {
+		return ErrSessionStarted
+	}
+	s.writer = w
+	s.appender, _ = w.(AppendWriter)
+	return nil
+}
+
+// SetEventListener implements [Session].
+func (s *session) SetEventListener(l EventListener) error {
+	if s.started.Load() {
+		return ErrSessionStarted
+	}
+	s.listener = l
+	return nil
+}
+
+// SetDispatch implements [Session].
+func (s *session) SetDispatch(d Dispatch) error {
+	if s.started.Load() {
+		return ErrSessionStarted
+	}
+	if d < Inline || d > Unordered {
+		return fmt.Errorf("getty: unknown dispatch %d", int(d))
+	}
+	s.dispatch = d
+	return nil
+}
+
+// SetName implements [Session].
+func (s *session) SetName(name string) { s.name.Store(name) }
+
+// SetMaxMsgLen implements [Session].
+func (s *session) SetMaxMsgLen(n int) {
+	if n <= 0 {
+		n = DefaultMaxMsgLen
+	}
+	s.maxMsgLen.Store(int64(n))
+}
+
+// MaxMsgLen implements [Session].
+func (s *session) MaxMsgLen() int { return int(s.maxMsgLen.Load()) }
+
+// SetReadTimeout implements [Session].
+func (s *session) SetReadTimeout(d time.Duration) { s.clock.setLimit(&s.clock.readLimit, d) }
+
+// SetIdleTimeout implements [Session].
+func (s *session) SetIdleTimeout(d time.Duration) { s.clock.setLimit(&s.clock.idleLimit, d) }
+
+// SetWriteTimeout implements [Session].
+func (s *session) SetWriteTimeout(d time.Duration) {
+	if d == 0 {
+		d = DefaultWriteTimeout
+	}
+	s.writeTimeout.Store(int64(d))
+}
+
+// SetWaitTime implements [Session].
+func (s *session) SetWaitTime(d time.Duration) {
+	if d == 0 {
+		d = DefaultWaitTime
+	}
+	s.waitTime.Store(int64(d))
+}
+
+// SetCronPeriod implements [Session].
+func (s *session) SetCronPeriod(d time.Duration) { s.clock.setLimit(&s.clock.cronPeriod, d) }

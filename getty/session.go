@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// A Session is one connection, whatever carries it. All methods may be called from any goroutine and
+// from callbacks unless they say otherwise. Every method is exported, so that a handler can be tested
+// with a fake; sessions may be compared with == and used as map keys.
+type Session interface {
+	Connection
+	Setup
+	PkgWriter
+	Attributes
+
+	// EndPoint returns the server or client that the session belongs to.
+	EndPoint() EndPoint
+
+	// Close begins the end and returns at once: no further package is delivered or accepted, what is
+	// queued is flushed for at most WaitTime, then the peer is told the end of the stream, and input is
+	// discarded until the peer ends too or WaitTime has passed. Done is closed after OnClose. Further
+	// calls do nothing.
+	Close()
+	// CloseNow frees the descriptor at once. What is still queued is counted as unsent.
+	CloseNow()
+	// IsClosed reports whether the session no longer accepts packages, because it is closing or closed.
+	IsClosed() bool
+	// Done returns a channel that is closed after OnClose has returned.
+	Done() <-chan struct{}
+	// Err returns why the session ended: nil while it is open and after an own Close that drained;
+	// ErrSessionClosed after CloseNow; io.EOF when the peer ended the stream between two packages,
+	// io.ErrUnexpectedEOF when inside one; else what went wrong.
+	Err() error
+	// Stats returns the session's counters.
+	Stats() SessionStats
+	// Stat returns the counters as one line of text.
+	Stat() string
+}
+
+// Connection is the part of a [Session] that tells about the connection itself.
+type Connection interface {
+	// ID is unique among all sessions of the process.
+	ID() uint64
+	// LocalAddr and RemoteAddr return the addresses as text.
+	LocalAddr() string
+	RemoteAddr() string
+	// Conn returns the net.Conn that carries the session, to read addresses or set socket options.
+	// Reading from it or writing to it breaks the session. It is nil where a session has none of its own.
+	Conn() net.Conn
+	// GetActive returns when bytes last arrived or left.
+	GetActive() time.Time
+	// UpdateActive makes now count as the last traffic.
+	UpdateActive()
+}
+
+// Setup is the part of a [Session] that configures it. The setters of codec and listener belong into
+// the [NewSessionCallback] and return [ErrSessionStarted] later; the others may be called at any time
+// and take effect at once. Zero and negative values mean what they mean in [SessionOptions].
+type Setup interface {
+	// SetPkgHandler sets the codec; SetReader and SetWriter set one half of it.
+	SetPkgHandler(ReadWriter) error
+	SetReader(Reader) error
+	SetWriter(Writer) error
+	// SetEventListener sets the callbacks.
+	SetEventListener(EventListener) error
+	// SetDispatch overrides where OnMessage runs.
+	SetDispatch(Dispatch) error
+	// SetName names the session in logs and in Stat.
+	SetName(string)
+	SetMaxMsgLen(int)
+	SetReadTimeout(time.Duration)
+	SetIdleTimeout(time.Duration)
+	SetWriteTimeout(time.Duration)
+	SetWaitTime(time.Duration)
+	SetCronPeriod(time.Duration)
+	// MaxMsgLen returns the limit in force.
+	MaxMsgLen() int
+}
+
+// PkgWriter is the part of a [Session] that writes.
+//
+// timeout says when a call returns. With 0 it queues and returns at once with sent == total; above the
+// high mark it fails with [ErrSessionBlocked]. With timeout > 0 it returns when the kernel has taken
+// the bytes; a negative timeout is the same with the session's WriteTimeout. When the time is over and
+// no byte of the package has left, the package is withdrawn: sent is 0, the error is [ErrWriteTimeout]
+// and the session lives. If a part has left, the session ends with that error. The timeout belongs to
+// the call alone.
+//
+// Packages queued from within a callback leave together when the turn ends (a turn is all callbacks of
+// one read, or of one batch of the mailbox), when 64 KiB wait, or about a millisecond after the first
+// was queued. All others are offered to the kernel at once.
+type PkgWriter interface {
+	// WritePkg encodes and writes one package. total is its size on the wire, sent what the kernel has
+	// taken, or what was queued with timeout 0. An encoder's error leaves the session open.
+	WritePkg(pkg any, timeout time.Duration) (total, sent int, err error)
+	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with ctx's error.
+	WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error)
+	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied.
+	WriteBytes(b []byte) (int, error)
+	// WriteBytesArray queues several encoded packages that leave together, none between them. It
+	// accepts all or nothing.
+	WriteBytesArray(pkgs ...[]byte) (int, error)
+	// Flush offers everything queued to the kernel and returns when it was taken.
+	Flush(ctx context.Context) error
+}
+
+// Attributes is the part of a [Session] that stores the user's own values. See [Key] for typed ones.
+type Attributes interface {
+	// GetAttribute returns the value of key, nil if there is none.
+	GetAttribute(key any) any
+	SetAttribute(key, value any)
+	RemoveAttribute(key any)
+}
+
+var _ Session = (*session)(nil)

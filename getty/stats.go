@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// SessionStats are the counters of a session. A snapshot is not taken at one instant; each number in it
+// is exact once OnClose runs.
+type SessionStats struct {
+	BytesRead    uint64 // bytes taken from the kernel
+	BytesWritten uint64 // bytes taken by the kernel
+	Reads        uint64 // successful read calls
+	Writes       uint64 // successful write calls
+	PkgsRead     uint64 // packages decoded
+	PkgsWritten  uint64 // packages taken by the kernel as a whole
+	Queued       uint64 // bytes accepted and not yet taken by the kernel
+	Unsent       uint64 // packages accepted and not taken as a whole, known when the session ends
+	UnsentBytes  uint64 // their remaining bytes
+	Undelivered  uint64 // packages decoded and not delivered because the session ended
+	Withdrawn    uint64 // packages withdrawn because their write expired
+	Dropped      uint64 // datagrams dropped: malformed, truncated, or the mailbox was full
+}
+
+// sessionCounters are written by the session and read by anyone. The read side adds once per read or
+// batch, the write side once per system call, so that counting costs nothing per package.
+type sessionCounters struct {
+	bytesRead, bytesWritten atomic.Uint64
+	reads, writes           atomic.Uint64
+	pkgsRead, pkgsWritten   atomic.Uint64
+	unsent, unsentBytes     atomic.Uint64
+	undelivered, withdrawn  atomic.Uint64
+	dropped                 atomic.Uint64
+}
+
+func (c *sessionCounters) snapshot() SessionStats {
+	return SessionStats{
+		BytesRead:    c.bytesRead.Load(),
+		BytesWritten: c.bytesWritten.Load(),
+		Reads:        c.reads.Load(),
+		Writes:       c.writes.Load(),
+		PkgsRead:     c.pkgsRead.Load(),
+		PkgsWritten:  c.pkgsWritten.Load(),
+		Unsent:       c.unsent.Load(),
+		UnsentBytes:  c.unsentBytes.Load(),
+		Undelivered:  c.undelivered.Load(),
+		Withdrawn:    c.withdrawn.Load(),
+		Dropped:      c.dropped.Load(),
+	}
+}
+
+// Stats implements [Session].
+func (s *session) Stats() SessionStats {
+	st := s.count.snapshot()
+	st.Queued = uint64(max(s.queued.Load(), 0))
+	return st
+}
+
+// Stat implements [Session].
+func (s *session) Stat() string {
+	st := s.Stats()
+	return fmt.Sprintf("session %d %s %s->%s: read %d pkgs %d bytes, written %d pkgs %d bytes, queued %d bytes, unsent %d pkgs",
+		s.id, s.name.Load(), s.LocalAddr(), s.RemoteAddr(),
+		st.PkgsRead, st.BytesRead, st.PkgsWritten, st.BytesWritten, st.Queued, st.Unsent)
+}
+
+// add merges the counters of an ended session into an endpoint's totals.
+func (t *SessionStats) add(o SessionStats) {
+	t.BytesRead += o.BytesRead
+	t.BytesWritten += o.BytesWritten
+	t.Reads += o.Reads
+	t.Writes += o.Writes
+	t.PkgsRead += o.PkgsRead
+	t.PkgsWritten += o.PkgsWritten
+	t.Queued += o.Queued
+	t.Unsent += o.Unsent
+	t.UnsentBytes += o.UnsentBytes
+	t.Undelivered += o.Undelivered
+	t.Withdrawn += o.Withdrawn
+	t.Dropped += o.Dropped
+}
+
+// An atomicString is a string that is set rarely and read from anywhere.
+type atomicString struct{ p atomic.Pointer[string] }
+
+func (a *atomicString) Store(s string) { a.p.Store(&s) }
+
+func (a *atomicString) Load() string {
+	if p := a.p.Load(); p != nil {
+		return *p
+	}
+	return "-"
+}

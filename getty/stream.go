@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"io"
+	"net"
+
+	"github.com/gostkit/kit/bytespool"
+)
+
+const (
+	readSize    = 64 << 10 // a leased read buffer
+	minReadRoom = 2 << 10  // a kept buffer with less room than this is exchanged before the next read,
+	dripSize    = 64       // but not while reads bring less than this
+)
+
+// A stream is the transport of byte streams: TCP, Unix. It owns the input buffer.
+//
+// While nothing is to be read the session holds no buffer at all, or just the incomplete package. The
+// platform part (stream_unix.go) leases a buffer when the socket is readable; elsewhere the buffer is
+// held during a blocking read.
+type stream struct {
+	conn net.Conn
+	raw  rawStream // the platform's way to the descriptor; its zero value means there is none
+
+	buf  []byte // what is kept: bytes of an incomplete package, with room behind them; nil when idle
+	kept int    // how many
+	last int    // size of the previous read
+}
+
+func newStream(conn net.Conn) *stream {
+	t := &stream{conn: conn}
+	t.raw.init(t)
+	return t
+}
+
+func (t *stream) stream() bool         { return true }
+func (t *stream) netConn() net.Conn    { return t.conn }
+func (t *stream) localAddr() net.Addr  { return t.conn.LocalAddr() }
+func (t *stream) remoteAddr() net.Addr { return t.conn.RemoteAddr() }
+func (t *stream) close() error         { return t.conn.Close() }
+
+func (t *stream) encode(s *session, pkg any, raw *rawPkg, w *waiter) (int, error) {
+	return s.encodeStream(pkg, raw, w)
+}
+
+func (t *stream) closeWrite(s *session) error {
+	if c, ok := t.conn.(interface{ CloseWrite() error }); ok {
+		if err := c.CloseWrite(); err != nil && !s.has(flagHard) {
+			return err
+		}
+		return nil
+	}
+	s.closeHard() // such a connection can only be closed as a whole
+	return nil
+}
+
+// serve reads until the input ends. A package may begin in one read and end in another; need is its size if
+// that is known, seen how much of it the Reader has looked at in vain.
+func (t *stream) serve(s *session) error {
+	defer t.drop()
+	need, seen := 0, 0
+	for {
+		s.awaitCredit()
+		if s.has(flagClosing) {
+			return t.discard(s)
+		}
+		n, err := t.read(s, need)
+		t.last = n
+		if n > 0 {
+			s.count.reads.Add(1)
+			s.count.bytesRead.Add(uint64(n))
+			b := t.buf[:t.kept+n]
+			used := 0
+			if len(b) >= need {
+				var perr error
+				if s.box == nil {
+					used, need, perr = s.turnInline(b, seen)
+				} else {
+					used, need, perr = s.turnMailbox(b, seen)
+				}
+				if perr != nil {
+					return perr
+				}
+				seen = len(b) - used
+			}
+			t.keep(b, used)
+			s.clock.touch()
+			if t.kept == 0 {
+				s.clock.complete()
+			} else if used > 0 {
+				s.clock.complete()
+				s.clock.begun()
+			} else {
+				s.clock.begun()
+			}
+			if err == nil {
+				continue
+			}
+		}
+		if err == io.EOF && t.kept > 0 && !s.has(flagClosing) {
+			return io.ErrUnexpectedEOF
+		}
+		return err
+	}
+}
+
+// awaitCredit pauses reading while the queue is above the high mark.
+func (s *session) awaitCredit() {
+	if !s.has(flagBlocked) || s.opts.ReadWhileBlocked {
+		return
+	}
+	begun := now()
+	s.qMu.Lock()
+	for s.has(flagBlocked) && !s.has(flagClosing) {
+		s.qCond.Wait()
+	}
+	s.qMu.Unlock()
+	s.clock.shift(now() - begun)
+}
+
+// discard reads and forgets until the peer ends, so that a closing session does not destroy its own last
+// bytes with a reset.
+func (t *stream) discard(s *session) error {
+	t.drop()
+	for {
+		n, err := t.read(s, 0)
+		s.count.bytesRead.Add(uint64(n))
+		t.drop()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// keep retains b[used:], the bytes of an incomplete package. They stay where they are if they fill that
+// place well; else they move to a buffer of twice their size, so that a package which comes in drips is
+// copied a bounded number of times.
+func (t *stream) keep(b []byte, used int) {
+	rest := b[used:]
+	t.kept = len(rest)
+	switch {
+	case len(rest) == 0:
+		t.drop()
+	case used == 0 && (len(rest) > len(t.buf)/4 || len(t.buf) <= minReadRoom):
+	default:
+		small := bytespool.Get(max(2*len(rest), 128))
+		copy(small, rest)
+		bytespool.Put(t.buf)
+		t.buf = small
+	}
+}
+
+// drop gives the buffer back.
+func (t *stream) drop() {
+	if t.buf != nil {
+		bytespool.Put(t.buf)
+		t.buf = nil
+	}
+	t.kept = 0
+}
+
+// lease returns a buffer that begins with room for what is kept, and more for a read: enough for need bytes
+// in all, but never much more than what has arrived, whatever a header claims. It may be the one that
+// is kept.
+func (t *stream) lease(need int) []byte {
+	if room := len(t.buf) - t.kept; room >= minReadRoom || room > 0 && (t.last < dripSize || len(t.buf) >= readSize && room >= need-t.kept && need > 0) {
+		return t.buf
+	}
+	size := readSize
+	if more := min(need, 2*t.kept); t.kept+more/2 > readSize/2 {
+		size = max(t.kept+readSize, more)
+	}
+	return bytespool.Get(size)
+}
+
+// accept makes buf, into which n bytes were read behind the kept ones, the stream's buffer.
+func (t *stream) accept(buf []byte) {
+	if t.buf != nil && &buf[0] != &t.buf[0] {
+		copy(buf, t.buf[:t.kept])
+		bytespool.Put(t.buf)
+	}
+	t.buf = buf
+}
+
+// readPlain is read through the net.Conn alone: the buffer is held while it blocks.
+func (t *stream) readPlain(need int) (int, error) {
+	if t.buf == nil {
+		t.buf = bytespool.Get(minReadRoom * 2)
+	}
+	buf := t.lease(need)
+	t.accept(buf)
+	n, err := t.conn.Read(buf[t.kept:])
+	if n == 0 && err == nil {
+		err = io.ErrNoProgress
+	}
+	return n, err
+}
+
+// writePlain is write through the net.Conn alone. Such a connection cannot be asked not to block, so that
+// only the flusher writes to it.
+func (t *stream) writePlain(s *session, b *batch, wait bool) error {
+	if !wait {
+		return errWouldBlock
+	}
+	for {
+		runs := b.offer()
+		if len(runs) == 0 {
+			return nil
+		}
+		b.commit()
+		bufs := net.Buffers(runs)
+		n, err := bufs.WriteTo(t.conn)
+		s.took(b, int(n))
+		if err != nil {
+			return err
+		}
+	}
+}
