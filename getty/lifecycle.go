@@ -150,7 +150,7 @@ func (s *session) prepared() error {
 	switch {
 	case s.listener == nil:
 		return errors.New("getty: the new-session callback set no event listener")
-	case s.reader == nil && s.tr.stream():
+	case s.reader == nil:
 		return fmt.Errorf("%w: the new-session callback set no Reader", ErrBadReader)
 	}
 	if s.dispatch != Inline {

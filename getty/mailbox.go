@@ -70,6 +70,13 @@ func (m *mailbox) room() (pkgs, bytes int) {
 	return m.maxPkgs - m.count, m.maxBytes - m.bytes
 }
 
+// hasRoom reports whether the mailbox is not full, without waiting.
+func (m *mailbox) hasRoom() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count < m.maxPkgs && m.bytes < m.maxBytes
+}
+
 // put adds mails, with one lock for all of them.
 func (m *mailbox) put(mails []mail) {
 	m.mu.Lock()

@@ -50,6 +50,7 @@ type ServerOptions struct {
 	Socket netx.SocketOptions
 
 	WebSocketServerOptions
+	UDPServerOptions
 }
 
 // A ServerOption changes one of the options. The With functions are shorthands for common fields; any

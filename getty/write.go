@@ -442,6 +442,9 @@ func (s *session) enqueueMark(w *waiter) bool {
 
 // afterEnqueue decides when a package that nobody waits for goes to the kernel.
 func (s *session) afterEnqueue() {
+	if !s.tr.stream() {
+		return
+	}
 	if s.turns.Load() == 0 {
 		s.flush()
 		return
