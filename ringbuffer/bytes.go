@@ -46,7 +46,7 @@ type Bytes struct {
 // NewBytes returns a ring of size bytes, rounded up to a power of two. It panics if size is not
 // positive or is larger than a quarter of the int range.
 func NewBytes(size int) *Bytes {
-	return &Bytes{buf: make([]byte, roundUp(size)), notEmpty: newGate(), notFull: newGate()}
+	return &Bytes{buf: make([]byte, roundUp(size))} // zero gates: they do not spin
 }
 
 // Cap returns the size in bytes.

@@ -15,13 +15,8 @@ func (b *Bytes) Write(p []byte) (int, error) { return b.WriteContext(context.Bac
 // the error of ctx. That part stays written. A write that needs no waiting does not look at ctx.
 func (b *Bytes) WriteContext(ctx context.Context, p []byte) (int, error) {
 	n, err := b.TryWrite(p)
-	for err == ErrFull {
-		if werr := b.WaitWritable(ctx, 1); werr != nil {
-			return n, werr
-		}
-		var m int
-		m, err = b.TryWrite(p[n:])
-		n += m
+	if err == ErrFull {
+		return writeRest(ctx, b, p, n)
 	}
 	return n, err
 }
@@ -33,13 +28,47 @@ func (b *Bytes) Read(p []byte) (int, error) { return b.ReadContext(context.Backg
 // ReadContext is Read with an end: it returns 0 and the error of ctx when that ends first. A
 // read that needs no waiting does not look at ctx.
 func (b *Bytes) ReadContext(ctx context.Context, p []byte) (int, error) {
+	n, err := b.TryRead(p)
+	if err == ErrEmpty {
+		return readMore(ctx, b, p)
+	}
+	return n, err
+}
+
+// tryWriter and tryReader are the two sides that Bytes and Linked have in common.
+type tryWriter interface {
+	TryWrite(p []byte) (int, error)
+	WaitWritable(ctx context.Context, n int) error
+}
+
+type tryReader interface {
+	TryRead(p []byte) (int, error)
+	WaitReadable(ctx context.Context, n int) error
+}
+
+// writeRest goes on with p[n:], which found the buffer full. It waits for one byte of room, not
+// for all it needs: a reader that waits for more than is there would wait for ever.
+func writeRest(ctx context.Context, w tryWriter, p []byte, n int) (int, error) {
 	for {
-		n, err := b.TryRead(p)
-		if err != ErrEmpty {
+		if err := w.WaitWritable(ctx, 1); err != nil {
 			return n, err
 		}
-		if werr := b.WaitReadable(ctx, 1); werr != nil {
-			return 0, werr
+		m, err := w.TryWrite(p[n:])
+		n += m
+		if err != ErrFull {
+			return n, err
+		}
+	}
+}
+
+// readMore waits for the first byte and reads.
+func readMore(ctx context.Context, r tryReader, p []byte) (int, error) {
+	for {
+		if err := r.WaitReadable(ctx, 1); err != nil {
+			return 0, err
+		}
+		if n, err := r.TryRead(p); err != ErrEmpty {
+			return n, err
 		}
 	}
 }
@@ -49,21 +78,32 @@ func (b *Bytes) ReadContext(ctx context.Context, p []byte) (int, error) {
 // and the first error of r other than io.EOF or of the ring; bytes that r delivered to a ring that was closed
 // meanwhile are lost and not counted.
 func (b *Bytes) ReadFrom(r io.Reader) (int64, error) {
-	total := int64(0)
-	for empty := 0; ; {
+	return readFrom(r, func() ([]byte, error) {
 		if err := b.WaitWritable(context.Background(), 1); err != nil {
-			return total, err
+			return nil, err
 		}
 		p, _, err := b.WriteSlices()
+		return p, err
+	}, b.Commit)
+}
+
+// readFrom is ReadFrom of a buffer that lends room and takes what was filled.
+func readFrom(r io.Reader, lend func() ([]byte, error), commit func(int) error) (int64, error) {
+	total := int64(0)
+	for empty := 0; ; {
+		p, err := lend()
 		if err != nil {
 			return total, err
 		}
 		n, rerr := r.Read(p)
+		if n < 0 || n > len(p) {
+			panic("ringbuffer: a reader returned an impossible count")
+		}
+		if err := commit(n); err != nil {
+			return total, err
+		}
+		total += int64(n)
 		if n > 0 {
-			if err := b.Commit(n); err != nil {
-				return total, err
-			}
-			total += int64(n)
 			empty = 0
 		} else if empty++; rerr == nil && empty == maxEmptyReads {
 			return total, io.ErrNoProgress
@@ -85,16 +125,23 @@ const maxEmptyReads = 100
 // bytes as needed. It belongs to the reader. It returns how many bytes w took, and the first error of w or
 // the reason of the close, nil if there was none.
 func (b *Bytes) WriteTo(w io.Writer) (int64, error) {
+	return writeTo(w, func() ([]byte, error) {
+		if err := b.WaitReadable(context.Background(), 1); err != nil {
+			return nil, err
+		}
+		p, _, err := b.ReadSlices()
+		return p, err
+	}, b.Advance)
+}
+
+// writeTo is WriteTo of a buffer that lends what is there and is told what was taken.
+func writeTo(w io.Writer, lend func() ([]byte, error), advance func(int)) (int64, error) {
 	total := int64(0)
 	for {
-		err := b.WaitReadable(context.Background(), 1)
+		p, err := lend()
 		if err == io.EOF {
 			return total, nil
 		}
-		if err != nil {
-			return total, err
-		}
-		p, _, err := b.ReadSlices()
 		if err != nil {
 			return total, err
 		}
@@ -102,7 +149,7 @@ func (b *Bytes) WriteTo(w io.Writer) (int64, error) {
 		if n < 0 || n > len(p) {
 			panic("ringbuffer: a writer returned an impossible count")
 		}
-		b.Advance(n)
+		advance(n)
 		total += int64(n)
 		if err == nil && n < len(p) {
 			err = io.ErrShortWrite

@@ -241,14 +241,21 @@ func (q *MPMC[T]) Push(ctx context.Context, v T) error {
 }
 
 // passRoom is the duty of a producer that came through the slow path: if the next slot is free
-// too, the next sleeper is woken.
+// too, the next sleeper is woken. When a fast-path push moves the tail under its eyes it looks again,
+// since that push looks at nothing.
 func (q *MPMC[T]) passRoom() {
-	if q.notFull.sleepers.Load() == 0 {
-		return
-	}
-	t := q.tail.Load()
-	if t&closedBit == 0 && q.roomAfterLook(t) > 0 && q.run(t, 1, 0) == 1 {
-		q.notFull.wake()
+	for q.notFull.sleepers.Load() != 0 {
+		t := q.tail.Load()
+		if t&closedBit != 0 {
+			return // Close wakes everybody, and nobody sleeps again
+		}
+		if q.roomAfterLook(t) > 0 && q.run(t, 1, 0) == 1 {
+			q.notFull.wake()
+			return
+		}
+		if q.tail.Load() == t {
+			return
+		}
 	}
 }
 
@@ -341,14 +348,19 @@ func (q *MPMC[T]) Pop(ctx context.Context) (T, error) {
 }
 
 // passItem is the duty of a consumer that came through the slow path: if the next item is ready
-// too, the next sleeper is woken.
+// too, or if there will be none, the next sleeper is woken. When a fast-path pop moves the head
+// under its eyes it looks again, since that pop looks at nothing.
 func (q *MPMC[T]) passItem() {
-	if q.notEmpty.sleepers.Load() == 0 {
-		return
-	}
-	h := q.head.Load()
-	if q.itemsAfterLook(h) > 0 && q.run(h, 1, ^uint32(0)) == 1 {
-		q.notEmpty.wake()
+	for q.notEmpty.sleepers.Load() != 0 {
+		h := q.head.Load()
+		ready := q.itemsAfterLook(h) > 0 && q.run(h, 1, ^uint32(0)) == 1
+		if ready || q.emptyOrClosed(h) == ErrClosed {
+			q.notEmpty.wake()
+			return
+		}
+		if q.head.Load() == h {
+			return
+		}
 	}
 }
 

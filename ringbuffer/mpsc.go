@@ -211,11 +211,11 @@ func (q *MPSC[T]) grow(s *segment[T]) *segment[T] {
 }
 
 // blocksAfter chooses the size of the next segment: half of this one if the consumer has nearly
-// emptied it already, the same if it has begun to, twice as many if it is not even there.
+// emptied it already, the same if it has begun to, twice as many if it has not.
 func (q *MPSC[T]) blocksAfter(s *segment[T]) int {
 	n := len(s.blocks)
 	switch {
-	case q.head.Load() != s:
+	case q.head.Load() != s || s.blocks[0].taken.Load() == 0:
 		return min(2*n, maxBlocks)
 	case s.blocks[n*3/4].taken.Load() > 0:
 		return max(n/2, 1)

@@ -15,7 +15,10 @@ import (
 //
 // Backing off spins on registers only. A goroutine that polls the other side's word pulls the
 // cache line to its core each time and makes the other side fetch it back for every single item;
-// one that looks away for a moment finds a batch. That is the whole speed of a ring on two cores.
+// one that looks away for a moment finds a batch. That is the whole speed of a ring on two
+// cores. The byte buffers do not spin: a chunk is a batch already, and two cores that copy in and
+// out of one small buffer at the same time lose more to moving its lines than they gain
+// (docs/ringbuffer.md has the measurement).
 //
 // Parking must not lose a wakeup. The obligation, for a condition "there is an item" (and in the
 // mirror image "there is room"):
@@ -42,10 +45,15 @@ import (
 //     looks whether the next one is ready too, and wakes the next sleeper: the callers of wait do
 //     that.
 //
-// From both follows the invariant: while the head item is ready and somebody sleeps, a token is
-// under way or a slow-path goroutine is about to look. A fast-path pop does not take a token, so
-// it cannot break it. Close wakes everybody; a sleeper that announced too late for it sees
-// the closed bit in its re-check.
+//   - Close wakes everybody, but a consumer that wakes may find that an item is still being
+//     pushed, and sleep again. When that item comes there is one token for it, and nobody will
+//     ever push after it. So whoever leaves the slow path looks also for the end, and wakes the next
+//     sleeper to see it.
+//
+// From these follows the invariant: while somebody sleeps and the head item is ready (or the end is
+// reached), a token is under way or a slow-path goroutine is about to look. A fast-path pop
+// takes no token, so it cannot break it. A sleeper that announced too late for Close sees the
+// closed bit in its re-check.
 
 // gate is the place where the goroutines of one side sleep. The zero value is ready. The word
 // sleepers is written only when somebody parks or wakes, so looking at it after every
@@ -168,11 +176,8 @@ func (g *gate) recycle(w *waiter) {
 // wait calls try until it reports true, and parks in between. It returns nil then, or the error
 // of ctx. try must not block; it runs on the caller's goroutine.
 func (g *gate) wait(ctx context.Context, try func() bool) error {
-	b := backoff{spin: g.spin}
-	for b.pause() {
-		if try() {
-			return nil
-		}
+	if g.backOff(try) {
+		return nil
 	}
 	done := ctx.Done()
 	for {
@@ -188,49 +193,28 @@ func (g *gate) wait(ctx context.Context, try func() bool) error {
 			g.retract(w)
 			return ctx.Err()
 		}
-		for b = (backoff{spin: g.spin}); ; {
-			if try() {
-				return nil
-			}
-			if !b.pause() {
-				break
-			}
+		if try() || g.backOff(try) {
+			return nil
 		}
 	}
 }
 
-// The spinning phase: spinRounds rounds, the first of spinFirst turns of an empty loop, each twice as long as
-// the one before. See the measurements in docs/ringbuffer.md.
-const (
-	spinFirst  = 256
-	spinRounds = 4
-	yields     = 2
-)
+// spinTurns is the length of the spinning phase, about half a microsecond: long enough for the
+// other side to move some ten items, short enough not to matter beside a park, which costs several
+// microseconds on two processors.
+const spinTurns = 1024
 
-// backoff is the phase before parking: a few rounds of growing length, then a few turns given to other
-// goroutines. With one processor there is nobody to spin for.
-type backoff struct {
-	spin  bool
-	round uint8
-}
-
-// pause passes some time without touching shared memory. It reports false when it is time to
-// park.
-func (b *backoff) pause() bool {
-	n := b.round
-	b.round++
-	if b.spin {
-		if n < spinRounds {
-			idle(spinFirst << n)
+// backOff is the phase before parking: one look away, where that helps, and one turn given to other
+// goroutines, each followed by a try.
+func (g *gate) backOff(try func() bool) bool {
+	if g.spin {
+		idle(spinTurns)
+		if try() {
 			return true
 		}
-		n -= spinRounds
 	}
-	if n < yields {
-		runtime.Gosched()
-		return true
-	}
-	return false
+	runtime.Gosched()
+	return try()
 }
 
 // idle burns n turns of an empty loop, which the compiler keeps.
@@ -240,5 +224,6 @@ func idle(n int) {
 }
 
 // newGate returns a gate that spins where a goroutine that spins can be waiting for one that
-// runs. That is asked when a ring is made, since GOMAXPROCS takes a lock.
+// runs. That is asked when a ring is made, since GOMAXPROCS takes a lock. A zero gate does not
+// spin.
 func newGate() gate { return gate{spin: runtime.GOMAXPROCS(0) > 1} }

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ringbuffer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"golang.org/x/sys/cpu"
+)
+
+var (
+	_ io.ReadWriteCloser = (*Linked)(nil)
+	_ io.ReaderFrom      = (*Linked)(nil)
+	_ io.WriterTo        = (*Linked)(nil)
+	_ io.WriterTo        = (*View)(nil)
+)
+
+// # Layout of Linked
+//
+//	word      written by        meaning
+//	written   writer, Close     bytes ever published; bit 62: the writer is in its chunk; bit 63: closed
+//	tail, at, lent  writer      the chunk being filled, the place in it, and how much was lent there
+//	readSeen  writer            a past value of read
+//	read      reader            bytes ever consumed
+//	head, off reader            the chunk being read and the place in it
+//	first     writer            the first chunk ever
+//
+// The writer fills a chunk, links the next one if it needs one, and then publishes by moving
+// written. The reader looks at written before it looks at a chunk's next: if next is nil then,
+// every byte up to that value of written is in this chunk; if it is not, the chunk's end is final.
+//
+// Chunks go back to an allocator that will lend them to strangers, so nobody may write into one
+// that was given back. The reader gives back what both sides have passed. The last chunk, and
+// whatever the writer linked but could not publish because of Close, is given back by the side that
+// leaves last. The reader leaves when it meets the end. The writer leaves inside the call that Close overtook; if Close found bit 62 clear, the writer
+// is not in any call and will be refused at the door, so Close leaves in its name.
+
+const (
+	writingBit = 1 << 62
+	countMask  = writingBit - 1
+)
+
+// DefaultChunkSize is the size of the chunks of a [Linked] that names none.
+const DefaultChunkSize = 4096
+
+// LinkedConfig describes a [Linked].
+type LinkedConfig struct {
+	// MaxBytes bounds the unread bytes: a writer finds the buffer full then. It must be
+	// positive; [Unbounded] takes the limit away.
+	MaxBytes int
+	// ChunkSize is the size asked of the allocator for a chunk, in bytes. Zero means
+	// DefaultChunkSize; negative is an error. A larger piece asked of WriteSlice gets a chunk of its own size.
+	ChunkSize int
+	// Allocator lends the chunks. Nil means the Go heap.
+	Allocator Allocator
+}
+
+// Linked is a byte buffer for one writer goroutine and one reader goroutine that grows by
+// linking chunks and never moves bytes to grow. It holds no chunk before the first write, and at least one
+// from then on until it is closed and drained.
+//
+// The zero value has no room: writes fail with [ErrTooLarge]. [NewLinked] makes one that is
+// useful. To the writer belong Write, WriteContext, TryWrite, WriteSlice, Commit, WaitWritable
+// and ReadFrom; to the reader Read, ReadContext, TryRead, Peek, Until, Discard, Slice,
+// WaitReadable and WriteTo. Two goroutines on one side at the same time corrupt the content; the
+// race detector sees it, and a build with the tag ringbufferdebug panics. Close, CloseWithError
+// and Len are for everybody. After Close every method returns an error or what is left, and none panics. A
+// Linked that is closed and drained has given every chunk back; one that is dropped undrained
+// leaves them to the garbage collector. A Linked must not be copied.
+type Linked struct {
+	_        cpu.CacheLinePad
+	written  atomic.Uint64
+	readSeen uint64
+	tail     *chunk
+	at       int
+	lent     int // what WriteSlice returned, until the next publication
+	first    *chunk
+	writer   guard
+	_        cpu.CacheLinePad
+	read     atomic.Uint64
+	head     *chunk
+	off      int
+	scratch  []byte // what Peek returned if it had to join chunks
+	searched uint64 // Until found no delim before this position
+	delim    byte
+	left     bool
+	reader   guard
+	_        cpu.CacheLinePad
+	max      uint64
+	size     int
+	from     Allocator
+	ends     atomic.Uint32 // sides that have left
+	cause    atomic.Pointer[error]
+	notEmpty gate // the reader sleeps here
+	notFull  gate // the writer sleeps here
+	_        cpu.CacheLinePad
+}
+
+// NewLinked returns a buffer described by c, or an error that names the field that is out of
+// range.
+func NewLinked(c LinkedConfig) (*Linked, error) {
+	if c.MaxBytes <= 0 {
+		return nil, fmt.Errorf("ringbuffer: LinkedConfig.MaxBytes %d is not positive", c.MaxBytes)
+	}
+	if c.ChunkSize < 0 || c.ChunkSize > maxCapacity {
+		return nil, fmt.Errorf("ringbuffer: LinkedConfig.ChunkSize %d is not within 0 to %d", c.ChunkSize, maxCapacity)
+	}
+	if c.ChunkSize == 0 {
+		c.ChunkSize = DefaultChunkSize
+	}
+	if c.Allocator == nil {
+		c.Allocator = heap{}
+	}
+	return &Linked{max: uint64(c.MaxBytes), size: c.ChunkSize, from: c.Allocator}, nil
+}
+
+// Cap returns the bound in bytes.
+func (l *Linked) Cap() int { return int(l.max) }
+
+// Len returns the number of unread bytes at some moment during the call: a lower bound for the
+// reader, an upper one for the writer.
+func (l *Linked) Len() int {
+	r := l.read.Load()
+	return int(min(l.written.Load()&countMask-r, l.max))
+}
+
+// enter begins a call of the writer: from here to leave, Close knows that the writer may be
+// inside its chunk. After WriteSlice the writer is inside already.
+func (l *Linked) enter() (uint64, error) {
+	for {
+		s := l.written.Load()
+		if s&closedBit != 0 {
+			if s&writingBit != 0 {
+				l.abandon()
+			}
+			return 0, writeError(&l.cause)
+		}
+		if s&writingBit != 0 || l.written.CompareAndSwap(s, s|writingBit) {
+			return s & countMask, nil
+		}
+	}
+}
+
+// publish ends a call of the writer: n bytes behind w become readable.
+func (l *Linked) publish(w uint64, n int) error {
+	l.lent = 0
+	if !l.written.CompareAndSwap(w|writingBit, w+uint64(n)) {
+		l.abandon()
+		return writeError(&l.cause)
+	}
+	if n > 0 {
+		l.notEmpty.wake()
+	}
+	return nil
+}
+
+// abandon ends a call of the writer that Close has overtaken.
+func (l *Linked) abandon() {
+	l.written.And(^uint64(writingBit))
+	l.leave()
+}
+
+// leave counts a side out; the last one gives back the chunks that are left.
+func (l *Linked) leave() {
+	if l.ends.Add(1) < 2 {
+		return
+	}
+	c := l.head
+	if c == nil {
+		c = l.first
+	}
+	l.head, l.tail, l.first = nil, nil, nil
+	for c != nil {
+		next := c.next.Load()
+		c.drop()
+		c = next
+	}
+}
+
+// Close ends the stream: writes fail with [ErrClosed] from now on, the reader gets what was
+// written and then [io.EOF]. It wakes both sides. It may be called from any goroutine, also more
+// than once, and always returns nil.
+func (l *Linked) Close() error { return l.CloseWithError(nil) }
+
+// CloseWithError is Close with a reason: writes fail with err, and the reader gets it after the
+// last byte. A nil err means what Close means. The first close wins; later ones change nothing. It
+// always returns nil.
+func (l *Linked) CloseWithError(err error) error {
+	l.cause.CompareAndSwap(nil, &err)
+	if l.written.Or(closedBit)&(closedBit|writingBit) == 0 {
+		l.leave() // for the writer, which is outside and stays outside
+	}
+	l.notEmpty.wakeAll()
+	l.notFull.wakeAll()
+	return nil
+}
+
+// room returns how many bytes the bound allows, looking at the reader only if the known room is
+// less than want.
+func (l *Linked) room(w uint64, want int) int {
+	room := l.max - (w - l.readSeen)
+	if room < uint64(max(want, 1)) {
+		l.readSeen = l.read.Load()
+		room = l.max - (w - l.readSeen)
+	}
+	return int(room)
+}
+
+// space returns the free part of the tail chunk, linking a new chunk of at least size bytes if there is less than n.
+func (l *Linked) space(n, size int) []byte {
+	c := l.tail
+	if c != nil && len(c.buf)-l.at >= n {
+		return c.buf[l.at:]
+	}
+	next := newChunk(l.from, size)
+	if c == nil {
+		l.first = next
+	} else {
+		c.end = l.at
+		c.next.Store(next)
+	}
+	l.tail, l.at = next, 0
+	return next.buf
+}
+
+// TryWrite copies as much of p as the bound allows and returns how much that is. It never
+// blocks. When that is less than len(p), the error is [ErrFull], or, after Close, [ErrClosed] or
+// the reason.
+func (l *Linked) TryWrite(p []byte) (int, error) {
+	if debugging {
+		l.writer.enter("writer")
+		defer l.writer.leave()
+	}
+	w, err := l.enter()
+	if err != nil {
+		return 0, err
+	}
+	n := min(l.room(w, len(p)), len(p))
+	for rest := p[:n]; len(rest) > 0; {
+		k := copy(l.space(1, l.size), rest)
+		l.at += k
+		rest = rest[k:]
+	}
+	if err := l.publish(w, n); err != nil {
+		return 0, err
+	}
+	if n < len(p) {
+		return n, ErrFull
+	}
+	return n, nil
+}
+
+// WriteSlice returns a contiguous piece of at least n bytes (n below 1 means 1) to fill in
+// place; [Linked.Commit] publishes what was filled. The piece is valid until the next call that writes. When the bound
+// leaves less room than n the error is [ErrFull], or [ErrTooLarge] if it never can; after Close [ErrClosed] or
+// the reason. The piece is never larger than the room.
+func (l *Linked) WriteSlice(n int) ([]byte, error) {
+	if debugging {
+		l.writer.enter("writer")
+		defer l.writer.leave()
+	}
+	n = max(n, 1)
+	w, err := l.enter()
+	if err != nil {
+		return nil, err
+	}
+	room := l.room(w, n)
+	if room < n {
+		err := ErrFull
+		if uint64(n) > l.max {
+			err = ErrTooLarge
+		}
+		if cerr := l.publish(w, 0); cerr != nil {
+			err = cerr
+		}
+		return nil, err
+	}
+	p := l.space(n, max(n, l.size))
+	l.lent = min(len(p), room)
+	return p[:l.lent:l.lent], nil
+}
+
+// Commit publishes the first n bytes of the piece that WriteSlice returned. It panics if n is
+// negative or larger than the piece. After Close nothing is published and the error is [ErrClosed] or the
+// reason.
+func (l *Linked) Commit(n int) error {
+	if debugging {
+		l.writer.enter("writer")
+		defer l.writer.leave()
+	}
+	w, err := l.enter()
+	if err != nil {
+		return err
+	}
+	if n < 0 || n > l.lent {
+		_ = l.publish(w, 0)
+		panic("ringbuffer: Commit of more bytes than WriteSlice returned")
+	}
+	l.at += n
+	return l.publish(w, n)
+}
+
+// WaitWritable waits until at least n bytes can be written; n below 1 means 1. It returns nil
+// then, [ErrClosed] or the reason after Close, [ErrTooLarge] if n is larger than Cap, or the
+// error of ctx. A writer that waits for n bytes while the reader waits for more than is there
+// waits for ever: let one of them take what there is.
+func (l *Linked) WaitWritable(ctx context.Context, n int) error {
+	n = max(n, 1)
+	if uint64(n) > l.max {
+		return ErrTooLarge
+	}
+	var err error
+	try := func() bool {
+		s := l.written.Load()
+		if s&closedBit != 0 {
+			err = writeError(&l.cause)
+			return true
+		}
+		return l.room(s&countMask, n) >= n
+	}
+	if try() {
+		return err
+	}
+	if werr := l.notFull.wait(ctx, try); werr != nil {
+		return werr
+	}
+	return err
+}
+
+// Write writes all of p, waiting for the bound as long as needed. It returns how much it wrote;
+// less than len(p) only with an error: [ErrClosed] or the reason after Close.
+func (l *Linked) Write(p []byte) (int, error) { return l.WriteContext(context.Background(), p) }
+
+// WriteContext is Write with an end: when ctx ends while it waits, it returns how much it wrote
+// and the error of ctx. That part stays written. A write that needs no waiting does not look at
+// ctx.
+func (l *Linked) WriteContext(ctx context.Context, p []byte) (int, error) {
+	n, err := l.TryWrite(p)
+	if err == ErrFull {
+		return writeRest(ctx, l, p, n)
+	}
+	return n, err
+}
+
+// ReadFrom reads from r straight into chunks until r reports [io.EOF], waiting for the bound as
+// needed. It belongs to the writer. It does not close the buffer. It returns how many bytes it
+// moved, and the first error of r other than io.EOF or of the buffer; bytes that r delivered to a
+// buffer that was closed meanwhile are lost and not counted.
+func (l *Linked) ReadFrom(r io.Reader) (int64, error) {
+	return readFrom(r, func() ([]byte, error) {
+		if err := l.WaitWritable(context.Background(), 1); err != nil {
+			return nil, err
+		}
+		return l.WriteSlice(1)
+	}, l.Commit)
+}
