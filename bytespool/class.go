@@ -18,17 +18,21 @@ const (
 	DefaultMaxSize = 1 << 20
 
 	numClasses = (maxShift-minShift)*4 + 1
+
+	// classMask spares the short paths the bounds checks of arrays that have an element for each
+	// value below it.
+	classMask = 127
 )
 
-// classSizes holds the capacity of each class in ascending order. See [ClassSize].
+// classSizes holds the capacity of each class in ascending order, see [ClassSize], and zeros.
 var classSizes = makeClassSizes()
 
 // makeClassSizes divides each power of two into four steps. Four of the steps are no size of
 // Go's allocator, which would round them up and lose the difference (2560 to 2688, 3584 to 4096,
 // 5120 to 5376, 7168 to 8192). They move down to the next allocator size, never up: classOf
 // relies on it.
-func makeClassSizes() (sizes [numClasses]int) {
-	for c := range sizes {
+func makeClassSizes() (sizes [classMask + 1]int) {
+	for c := range numClasses {
 		power := MinSize << (c / 4)
 		sizes[c] = power + power/4*(c%4)
 		switch sizes[c] {
@@ -51,10 +55,12 @@ func makeClassSizes() (sizes [numClasses]int) {
 //
 // The three highest bits of n-1, top bit included, are 4 to 7: the quarter. The position of the
 // top bit is the power of two. So one count and one shift yield the class, without a loop or a branch.
+//
+// bits.Len32 and not bits.Len, because without a test for zero it is a single instruction.
 func slotOf(n int) int {
-	x := uint(max(n-1, MinSize-1))
-	l := bits.Len(x)
-	return (l-minShift-2)*4 + int(x>>((l-3)&(bits.UintSize-1))) + 1
+	x := uint32(max(n-1, MinSize-1))
+	l := bits.Len32(x)
+	return l*4 + int(x>>((l-3)&31)) - (minShift+2)*4 + 1
 }
 
 // classOf returns the smallest class that holds n bytes, for 1 <= n <= MaxSize.

@@ -3,11 +3,12 @@
 package bytespool
 
 // getSlow is Get with everything that the short path leaves out: zero and bad sizes, sizes above
-// the maximum, options, and the checks of debug builds.
+// the maximum, the first use, options, and the checks of debug builds.
 func (p *Pool) getSlow(n int) []byte {
 	if n < 0 {
 		panic("bytespool: Get of a negative size")
 	}
+	p.begin()
 	if p.histogram != nil {
 		p.histogram.observe(n)
 	}
@@ -19,8 +20,7 @@ func (p *Pool) getSlow(n int) []byte {
 	}
 	c := classOf(n)
 	size := classSizes[c]
-	b := p.take(c)
-	hit := b != nil
+	b, hit := p.take(c)
 	if !hit {
 		b = make([]byte, size)
 	}
@@ -38,6 +38,7 @@ func (p *Pool) getSlow(n int) []byte {
 
 // putSlow is Put with everything that the short path leaves out.
 func (p *Pool) putSlow(b []byte) {
+	p.begin()
 	size := cap(b)
 	switch {
 	case size == 0:
@@ -74,8 +75,15 @@ func (p *Pool) putSlow(b []byte) {
 	}
 }
 
-// take returns an idle buffer of class c at its full length, or nil.
-func (p *Pool) take(c int) []byte {
+// begin opens the short paths for what comes after, if this Pool may use them.
+func (p *Pool) begin() {
+	if !p.options && p.limit.Load() == 0 {
+		p.limit.Store(uintptr(p.MaxSize()))
+	}
+}
+
+// take returns an idle buffer of class c at its full length, or false.
+func (p *Pool) take(c int) ([]byte, bool) {
 	if p.shelves != nil {
 		return p.shelves[c].take()
 	}

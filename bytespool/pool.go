@@ -5,6 +5,7 @@ package bytespool
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // Config describes a Pool. The zero Config describes the zero Pool.
@@ -36,19 +37,19 @@ type Config struct {
 // not be copied after first use. Buffers may be put back into any Pool, not only the one that
 // lent them.
 type Pool struct {
-	// slow is DefaultMaxSize minus the largest size that the short paths of Get and Put may
-	// serve, modulo 2^UintSize, so that zero is right for the zero Pool. Pools with an option
-	// store DefaultMaxSize, and everything takes the long way.
-	slow uint
+	// limit is the largest size that the short paths of Get and Put serve. It is zero, so that
+	// everything takes the long way, in Pools with an option and in a zero Pool before first use.
+	limit atomic.Uintptr
 
-	max       int // largest class size kept; 0 means DefaultMaxSize
+	max       int  // largest class size kept; 0 means DefaultMaxSize
+	options   bool // any of those below
 	zeroOnPut bool
 	shelves   []shelf    // by class, nil without MaxIdle; replaces idle
 	counters  []counters // by class, nil without Stats
 	overflow  counters   // what is above max, with Stats
 	histogram *histogram // nil without Histogram
 
-	idle [numClasses]sync.Pool
+	idle [classMask + 1]sync.Pool
 }
 
 // defaultPool serves the package functions.
@@ -76,10 +77,7 @@ func New(c Config) (*Pool, error) {
 	if c.Histogram {
 		p.histogram = new(histogram)
 	}
-	p.slow = DefaultMaxSize - uint(p.max)
-	if c.MaxIdle > 0 || c.ZeroOnPut || c.Stats || c.Histogram {
-		p.slow = DefaultMaxSize
-	}
+	p.options = c.MaxIdle > 0 || c.ZeroOnPut || c.Stats || c.Histogram
 	return p, nil
 }
 
@@ -97,16 +95,16 @@ func Grow(b []byte, n int) []byte { return defaultPool.Grow(b, n) }
 // Above the maximum of the Pool it is made anew. Get(0) is not nil. Get panics if n is negative.
 func (p *Pool) Get(n int) []byte {
 	// n-1 as unsigned sends zero and negative sizes the long way with the same comparison.
-	if debug || uint(n-1) >= DefaultMaxSize-p.slow {
+	if debug || uintptr(n-1) >= p.limit.Load() {
 		return p.getSlow(n)
 	}
-	c := slotOf(n)
+	c := slotOf(n) & classMask
 	size := classSizes[c]
 	if n > size {
-		c++
+		c = (c + 1) & classMask
 		size = classSizes[c]
 	}
-	if b := unbox(p.idle[c].Get(), n, size); b != nil {
+	if b, ok := unbox(p.idle[c].Get(), n, size); ok {
 		return b
 	}
 	return make([]byte, n, size)
@@ -122,11 +120,11 @@ func (p *Pool) Get(n int) []byte {
 // the latter.
 func (p *Pool) Put(b []byte) {
 	size := cap(b)
-	if debug || uint(size-1) >= DefaultMaxSize-p.slow {
+	if debug || uintptr(size-1) >= p.limit.Load() {
 		p.putSlow(b)
 		return
 	}
-	if c := slotOf(size); classSizes[c] == size {
+	if c := slotOf(size) & classMask; classSizes[c] == size {
 		p.idle[c].Put(box(b))
 	}
 }

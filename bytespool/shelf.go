@@ -22,17 +22,17 @@ func makeShelves(classes, maxIdle int) []shelf {
 	return shelves
 }
 
-func (s *shelf) take() []byte {
+func (s *shelf) take() ([]byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := len(s.idle) - 1
 	if last < 0 {
-		return nil
+		return nil, false
 	}
 	b := s.idle[last]
 	s.idle[last] = nil
 	s.idle = s.idle[:last]
-	return b
+	return b, true
 }
 
 func (s *shelf) keep(b []byte) bool {

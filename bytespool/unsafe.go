@@ -13,11 +13,17 @@ import "unsafe"
 // box returns the first byte of b as an interface value without allocating. cap(b) > 0.
 func box(b []byte) any { return unsafe.SliceData(b) }
 
-// unbox undoes box for a buffer of the given capacity. It returns nil for a nil v.
-func unbox(v any, n, size int) []byte {
+// unbox undoes box for a buffer of the given capacity and returns its first n bytes, or false for
+// a nil v. 0 <= n <= size.
+func unbox(v any, n, size int) ([]byte, bool) {
 	p, ok := v.(*byte)
-	if !ok {
-		return nil
-	}
-	return unsafe.Slice(p, size)[:n]
+	// unsafe.Slice(p, size)[:n] would check again what class and n guarantee.
+	h := header{p, n, size}
+	return *(*[]byte)(unsafe.Pointer(&h)), ok
+}
+
+// header is what a slice is made of.
+type header struct {
+	data     *byte
+	len, cap int
 }

@@ -19,13 +19,13 @@ func box(b []byte) any {
 	return h
 }
 
-func unbox(v any, n, _ int) []byte {
+func unbox(v any, n, _ int) ([]byte, bool) {
 	h, ok := v.(*[]byte)
 	if !ok {
-		return nil
+		return nil, false
 	}
 	b := (*h)[:n]
 	*h = nil
 	headers.Put(h)
-	return b
+	return b, true
 }
