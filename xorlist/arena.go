@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package xorlist
+
+import (
+	"math/bits"
+	"sync/atomic"
+)
+
+// Elements are numbered through all chunks: the first chunk holds the numbers 8 to 15, the
+// second 16 to 31, and so on, until chunks have 4096 elements each. So the position of the
+// highest bit is the number of a small chunk, and the upper 20 bits are the number of a large
+// one. The numbers below 8 are never used, and 0 means none.
+//
+// Chunks never move or grow, which keeps pointers into them good and makes growth free of
+// copying. 4096 elements are a multiple of the runtime's page whatever the size of T, so that a
+// large chunk wastes nothing in the allocator; a power of two that fits its size classes would
+// lose a tenth to the header that those give to memory with pointers.
+const (
+	firstBits   = 3
+	chunkBits   = 12
+	chunkLen    = 1 << chunkBits
+	smallChunks = chunkBits - firstBits
+	// The very last chunk is left out, so that the number behind a chunk always exists.
+	maxChunks = smallChunks + 1<<(32-chunkBits) - 2
+)
+
+// node is one element, live or free.
+type node[T any] struct {
+	// link is the XOR of both neighbours' numbers while the element is in a list, and the
+	// next free element's number while it is free.
+	link uint32
+	// gen counts births and deaths: odd while the element is live. It fills what would be
+	// padding for most T, which is why a second link would cost as much as it takes.
+	gen uint32
+	val T
+}
+
+// retired is the generation of an element that died so often that counting on would wrap and
+// revive old handles. It is never used again.
+const retired = ^uint32(0) - 1
+
+// lastArena numbers the arenas of the process, so that a handle tells whose it is without a
+// pointer that the collector would follow. Zero is nobody's.
+var lastArena atomic.Uint64
+
+// Arena is the memory of one or more lists. A list that was made by [Arena.NewList] shares it
+// with all others made there: what one list frees the next one uses, and elements go from list
+// to list in constant time.
+//
+// The zero value is ready to use. An Arena must not be copied after first use, and it must not
+// be used by two goroutines at once, nor may two of its lists, except to read.
+type Arena[T any] struct {
+	_ noCopy
+
+	id          uint64 // 0 until the first chunk
+	shared      bool   // not one list's own
+	free        uint32 // the freed element that is used next
+	fresh, last uint32 // never used elements of the newest chunk: fresh, ..., last-1
+
+	small [smallChunks][]node[T]
+	large []*[chunkLen]node[T] // entry 0 would cover the small chunks and is nil
+	made  int                  // chunks up to the highest that was ever made
+	slots int                  // elements in the chunks that are there
+
+	// After Trim some chunks are missing. When one is made again, its elements have to go on
+	// counting where the highest of them stopped, or an old handle would find a newer element.
+	missing int
+	floor   []uint32 // by chunk, covers all that are missing
+}
+
+// noCopy makes go vet object to copies.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
+
+// NewList returns an empty list whose elements live in a.
+func (a *Arena[T]) NewList() *List[T] {
+	a.shared = true
+	return &List[T]{arena: a}
+}
+
+// Cap returns how many elements the memory of a has room for, those in use included. A list that
+// stays below it allocates nothing.
+func (a *Arena[T]) Cap() int { return a.slots }
+
+// Trim gives memory back to the garbage collector: all chunks in which no element is in use.
+// Elements in use stay where they are, and so do handles, cursors and pointers. It looks at
+// every element that there is room for; call it after a list has shrunk a lot, not after every
+// removal.
+func (a *Arena[T]) Trim() {
+	if a.id == 0 {
+		return
+	}
+	// The free list is built anew without the elements of the chunks that go; from the back, so
+	// that the lowest numbers are used first and the high chunks get a chance to become empty.
+	freshFrom, freshTo := a.fresh, a.last
+	a.free = 0
+	inUse := false
+	for c := a.made - 1; c >= 0; c-- {
+		nodes := a.chunk(c)
+		if nodes == nil {
+			continue
+		}
+		start := chunkStart(c)
+		head, live, highest := a.free, false, uint32(0)
+		for off := len(nodes) - 1; off >= 0; off-- {
+			n, i := &nodes[off], start+uint32(off)
+			switch {
+			case n.gen&1 != 0:
+				live = true
+			case n.gen != retired && (i < freshFrom || i >= freshTo):
+				n.link, head = head, i
+			}
+			highest = max(highest, n.gen)
+		}
+		if live {
+			a.free, inUse = head, true
+			continue
+		}
+		a.drop(c, highest)
+	}
+	if !inUse {
+		// Nothing has to be remembered when old handles name another arena.
+		*a = Arena[T]{shared: a.shared}
+	}
+}
+
+// chunk returns the elements of chunk c, nil if it is not there.
+func (a *Arena[T]) chunk(c int) []node[T] {
+	if c < smallChunks {
+		return a.small[c]
+	}
+	if p := a.large[c-smallChunks+1]; p != nil {
+		return p[:]
+	}
+	return nil
+}
+
+// chunkStart returns the number of the first element of chunk c. It is the chunk's length, too,
+// while chunks are small.
+func chunkStart(c int) uint32 {
+	if c < smallChunks {
+		return 1 << (firstBits + c)
+	}
+	return uint32(c-smallChunks+1) << chunkBits
+}
+
+// drop forgets the memory of chunk c, whose highest generation is known.
+func (a *Arena[T]) drop(c int, highest uint32) {
+	size, start := uint32(len(a.chunk(c))), chunkStart(c)
+	a.slots -= int(size)
+	for len(a.floor) <= c {
+		a.floor = append(a.floor, 0)
+	}
+	a.floor[c] = highest
+	if a.fresh >= start && a.fresh < start+size {
+		a.fresh, a.last = 0, 0
+	}
+	if c < smallChunks {
+		a.small[c] = nil
+	} else {
+		a.large[c-smallChunks+1] = nil
+	}
+	if highest < retired { // else it never comes back, and there is no hole to fill
+		a.missing++
+	}
+}
+
+// at returns element i, which must exist.
+func (a *Arena[T]) at(i uint32) *node[T] {
+	if c := i >> chunkBits; c != 0 {
+		return &a.large[c][i%chunkLen]
+	}
+	c := bits.Len32(i) - 1
+	return &a.small[c-firstBits][i-1<<c]
+}
+
+// run returns the elements of the chunk that i is in, and the number of the first of them.
+func (a *Arena[T]) run(i uint32) (nodes []node[T], start uint32) {
+	if c := i >> chunkBits; c != 0 {
+		return a.large[c][:], c << chunkBits
+	}
+	c := bits.Len32(i) - 1
+	return a.small[c-firstBits], 1 << c
+}
+
+// alloc returns a live element that is in no list. Its value is zero.
+func (a *Arena[T]) alloc() (uint32, *node[T]) {
+	i := a.free
+	if i == 0 {
+		return a.allocFresh()
+	}
+	n := a.at(i)
+	a.free = n.link
+	n.gen++
+	return i, n
+}
+
+// allocFresh takes an element that was never used in this chunk, and a new chunk if need be.
+func (a *Arena[T]) allocFresh() (uint32, *node[T]) {
+	if a.fresh == a.last {
+		a.grow()
+	}
+	i := a.fresh
+	a.fresh++
+	n := a.at(i)
+	n.gen++
+	return i, n
+}
+
+// release frees element i, which is in no list any more.
+func (a *Arena[T]) release(i uint32, n *node[T]) {
+	var zero T
+	n.val = zero // or the collector would keep what it points to
+	n.gen++
+	if n.gen == retired {
+		return
+	}
+	n.link = a.free
+	a.free = i
+}
+
+// grow makes a chunk: one that is missing, else the next one.
+func (a *Arena[T]) grow() {
+	if a.id == 0 {
+		a.id = lastArena.Add(1)
+	}
+	c := a.vacancy()
+	if c < smallChunks {
+		a.small[c] = make([]node[T], chunkStart(c))
+	} else {
+		a.large[c-smallChunks+1] = new([chunkLen]node[T])
+	}
+	nodes := a.chunk(c)
+	if c < len(a.floor) && a.floor[c] != 0 {
+		for off := range nodes {
+			nodes[off].gen = a.floor[c]
+		}
+	}
+	a.slots += len(nodes)
+	a.fresh = chunkStart(c)
+	a.last = a.fresh + uint32(len(nodes))
+}
+
+// vacancy returns the number of the chunk to make.
+func (a *Arena[T]) vacancy() int {
+	if a.missing > 0 {
+		for c := range a.made {
+			if a.chunk(c) == nil && a.floor[c] != retired {
+				a.missing--
+				return c
+			}
+		}
+	}
+	if a.made == maxChunks {
+		panic("xorlist: more than 4294963192 elements in one arena")
+	}
+	if c := a.made; c >= smallChunks {
+		a.large = append(a.large, make([]*[chunkLen]node[T], c-smallChunks+2-len(a.large))...)
+	}
+	a.made++
+	return a.made - 1
+}
