@@ -47,7 +47,8 @@ func (s *session) writeOut(b *batch, flusher bool) {
 			err := s.tr.write(s, b, flusher)
 			if err == errWouldBlock {
 				s.clock.stalled()
-				s.spawn(func() { s.writeOut(b, true) })
+				stuck := b // so that b itself does not escape
+				s.spawn(func() { s.writeOut(stuck, true) })
 				return
 			}
 			if err != nil {

@@ -7,6 +7,7 @@ require (
 	github.com/gostkit/kit/netx v0.0.0
 	github.com/gostkit/kit/taskpool v0.0.0
 	github.com/gostkit/kit/timerwheel v0.0.0
+	github.com/stretchr/testify v1.12.1
 )
 
 replace (
