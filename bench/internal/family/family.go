@@ -5,6 +5,9 @@ package family
 
 import (
 	"github.com/gostkit/kit/bench/internal/family/bytespool"
+	"github.com/gostkit/kit/bench/internal/family/idle"
+	"github.com/gostkit/kit/bench/internal/family/netx"
+	"github.com/gostkit/kit/bench/internal/family/ringbuffer"
 	"github.com/gostkit/kit/bench/internal/family/tcp"
 	"github.com/gostkit/kit/bench/internal/harness"
 )
@@ -14,5 +17,9 @@ import (
 func All() []harness.Family {
 	return []harness.Family{
 		bytespool.Family(),
+		netx.Family(),
+		ringbuffer.Family(),
+		tcp.Family(),
+		idle.Family(),
 	}
 }

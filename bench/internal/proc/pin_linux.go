@@ -63,7 +63,10 @@ func self() (Usage, error) {
 		System:     time.Duration(r.Stime.Nano()),
 		Goroutines: runtime.NumGoroutine(),
 	}
-	u.Resident = field("/proc/self/status", "VmRSS:") << 10
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	u.Mallocs = int64(m.Mallocs)
+	u.Resident = field("/proc/self/smaps_rollup", "Rss:") << 10 // exact, unlike the counters of status
 	u.Reads = field("/proc/self/io", "syscr:")
 	u.Writes = field("/proc/self/io", "syscw:")
 	return u, nil

@@ -3,10 +3,10 @@
 // Package proc runs servers and load generators as separate processes pinned to one CPU.
 //
 // The comparison executes itself again with a hidden mode: [Main], called first in main, takes
-// over in the child. Parent and child speak lines of JSON over standard input and output: the
-// child says once that it is ready, then answers one line per command; it ends when its standard
-// input does, so it never outlives its parent. What a child writes to standard error is kept and
-// becomes its message when it dies.
+// over in the child. The parent writes commands to the child's standard input and reads lines of
+// JSON from a pipe of their own: the child says once that it is ready, then answers one line per
+// command; it ends when its standard input does, so it never outlives its parent. What a child
+// prints is kept and becomes its message when it dies.
 package proc
 
 import (
@@ -17,6 +17,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +35,9 @@ const (
 	envConfig = "GOSTKIT_BENCH_CONFIG"
 )
 
+// controlFD carries the child's answers. It is not standard output, because libraries log there.
+const controlFD = 3
+
 // Main runs the server that this process was started as and exits; it returns at once in the
 // process that a user started.
 func Main(servers map[string]Server) {
@@ -45,10 +50,7 @@ func Main(servers map[string]Server) {
 		fmt.Fprintf(os.Stderr, "bench: no server of the name %s\n", name)
 		os.Exit(1)
 	}
-	// Libraries that print to standard output would break the control channel: it moves away,
-	// and what they print goes where the parent keeps messages.
-	control := os.Stdout
-	os.Stdout = os.Stderr
+	control := os.NewFile(controlFD, "control")
 	c := &Child{config: os.Getenv(envConfig), in: bufio.NewScanner(os.Stdin), out: json.NewEncoder(control)}
 	c.in.Buffer(nil, 1<<20)
 	if err := server(c); err != nil {
@@ -71,7 +73,8 @@ func (c *Child) Config(v any) error { return json.Unmarshal([]byte(c.config), v)
 // Ready tells the parent that the server serves at addr ("" if it has none).
 func (c *Child) Ready(addr string) error { return c.out.Encode(hello{Addr: addr}) }
 
-// Commands answers the parent until it hangs up. The command "usage" is answered with a [Usage];
+// Commands answers the parent until it hangs up. The command "usage" is answered with a [Usage],
+// "settle" too, after garbage was collected and given back to the system;
 // any other goes to handle, whose result is sent as JSON; a nil handle knows none.
 func (c *Child) Commands(handle func(command string) (any, error)) error {
 	for c.in.Scan() {
@@ -80,6 +83,12 @@ func (c *Child) Commands(handle func(command string) (any, error)) error {
 		var err error
 		switch {
 		case command == "usage":
+			value, err = self()
+		case command == "settle":
+			// Twice, because the first collection runs finalizers and empties pools by half.
+			runtime.GC()
+			runtime.GC()
+			debug.FreeOSMemory()
 			value, err = self()
 		case handle == nil:
 			err = fmt.Errorf("unknown command %q", command)
@@ -118,7 +127,9 @@ type Usage struct {
 	// recv and send families are not in them.
 	Reads  int64 `json:"reads"`
 	Writes int64 `json:"writes"`
-	// Goroutines and the rest describe the Go runtime.
+	// Mallocs counts the allocations on the Go heap.
+	Mallocs int64 `json:"mallocs"`
+	// Goroutines is how many there are.
 	Goroutines int `json:"goroutines"`
 }
 
@@ -131,6 +142,7 @@ func (u Usage) Sub(earlier Usage) Usage {
 	u.System -= earlier.System
 	u.Reads -= earlier.Reads
 	u.Writes -= earlier.Writes
+	u.Mallocs -= earlier.Mallocs
 	return u
 }
 
@@ -165,20 +177,25 @@ func Start(name string, config any, cpu int, wait time.Duration) (*Process, erro
 	}
 	p := &Process{Name: name, cmd: exec.Command(self), lines: make(chan []byte, 1)}
 	p.cmd.Env = append(os.Environ(), envName+"="+name, envConfig+"="+string(encoded))
-	p.cmd.Stderr = &p.tail
+	p.cmd.Stdout, p.cmd.Stderr = &p.tail, &p.tail
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	stdout, err := p.cmd.StdoutPipe()
+	control, theirs, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := startPinned(p.cmd, cpu); err != nil {
+	p.cmd.ExtraFiles = []*os.File{theirs} // the first one is controlFD there
+	err = startPinned(p.cmd, cpu)
+	theirs.Close()
+	if err != nil {
+		control.Close()
 		return nil, err
 	}
-	go func() { // ends when the child closes its output, at the latest by dying
+	go func() { // ends when the child closes its end, at the latest by dying
 		defer close(p.lines)
-		scan := bufio.NewScanner(stdout)
+		defer control.Close()
+		scan := bufio.NewScanner(control)
 		scan.Buffer(nil, 1<<20)
 		for scan.Scan() {
 			p.lines <- append([]byte(nil), scan.Bytes()...)
@@ -279,6 +296,13 @@ func (p *Process) Await(v any, wait time.Duration) error {
 func (p *Process) Usage() (Usage, error) {
 	var u Usage
 	err := p.Ask("usage", &u, 10*time.Second)
+	return u, err
+}
+
+// Settle asks the child what it holds once its garbage has been given back to the system.
+func (p *Process) Settle() (Usage, error) {
+	var u Usage
+	err := p.Ask("settle", &u, 30*time.Second)
 	return u, err
 }
 
