@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gostkit/kit/getty"
+	"github.com/gostkit/kit/getty/codec"
+	"github.com/stretchr/testify/require"
+)
+
+// patience is how long a test waits for what must happen. It is no measure of speed.
+const patience = 20 * time.Second
+
+// A tracer is a listener that records its callbacks and checks the order that every session promises.
+type tracer struct {
+	t         testing.TB
+	unordered bool
+	open      func(getty.Session) error
+	message   func(getty.Session, any)
+	cron      func(getty.Session)
+	writable  func(getty.Session)
+	onError   func(getty.Session, error)
+	onClose   func(getty.Session)
+
+	opened chan getty.Session
+	closed chan getty.Session
+
+	mu     sync.Mutex
+	states map[getty.Session]*traced // guarded by mu
+}
+
+type traced struct {
+	opened, closed, busy bool
+	errs                 []error
+	messages, crons      int
+}
+
+func newTracer(t testing.TB) *tracer {
+	return &tracer{
+		t: t, opened: make(chan getty.Session, 20000), closed: make(chan getty.Session, 20000),
+		states: make(map[getty.Session]*traced),
+	}
+}
+
+// enter checks and records the beginning of a callback and returns its end.
+func (l *tracer) enter(s getty.Session, what string) func() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st := l.states[s]
+	if st == nil {
+		st = &traced{}
+		l.states[s] = st
+	}
+	exclusive := !l.unordered || what != "OnMessage" && what != "OnCron"
+	switch {
+	case st.closed:
+		l.t.Errorf("%s after OnClose", what)
+	case (what == "OnOpen") == st.opened:
+		l.t.Errorf("%s with opened=%v", what, st.opened)
+	case exclusive && st.busy:
+		l.t.Errorf("%s overlaps another callback", what)
+	case len(st.errs) > 0 && what != "OnClose":
+		l.t.Errorf("%s after OnError", what)
+	}
+	switch what {
+	case "OnMessage":
+		st.messages++
+	case "OnCron":
+		st.crons++
+	}
+	st.opened = true
+	if exclusive {
+		st.busy = true
+	}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if exclusive {
+			st.busy = false
+		}
+		if what == "OnClose" {
+			st.closed = true
+		}
+	}
+}
+
+func (l *tracer) OnOpen(s getty.Session) error {
+	defer l.enter(s, "OnOpen")()
+	var err error
+	if l.open != nil {
+		err = l.open(s)
+	}
+	if err == nil {
+		l.opened <- s
+	}
+	return err
+}
+
+func (l *tracer) OnMessage(s getty.Session, pkg any) {
+	defer l.enter(s, "OnMessage")()
+	if l.message != nil {
+		l.message(s, pkg)
+	}
+}
+
+func (l *tracer) OnCron(s getty.Session) {
+	defer l.enter(s, "OnCron")()
+	if l.cron != nil {
+		l.cron(s)
+	}
+}
+
+func (l *tracer) OnWritable(s getty.Session) {
+	defer l.enter(s, "OnWritable")()
+	if l.writable != nil {
+		l.writable(s)
+	}
+}
+
+func (l *tracer) OnError(s getty.Session, err error) {
+	defer l.enter(s, "OnError")()
+	l.mu.Lock()
+	l.states[s].errs = append(l.states[s].errs, err)
+	l.mu.Unlock()
+	if l.onError != nil {
+		l.onError(s, err)
+	}
+}
+
+func (l *tracer) OnClose(s getty.Session) {
+	done := l.enter(s, "OnClose")
+	defer func() {
+		done()
+		l.closed <- s
+	}()
+	if l.onClose != nil {
+		l.onClose(s)
+	}
+}
+
+// of returns a copy of what is recorded for s.
+func (l *tracer) of(s getty.Session) traced {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if st := l.states[s]; st != nil {
+		return *st
+	}
+	return traced{}
+}
+
+func echoPkg(s getty.Session, pkg any) { _, _, _ = s.WritePkg(pkg, 0) }
+
+var frames = &codec.LengthField{}
+
+// prepare returns a new-session callback with l and a codec, the length field unless another is given.
+func prepare(l getty.EventListener, rw ...getty.ReadWriter) getty.NewSessionCallback {
+	return func(s getty.Session) error {
+		if err := s.SetEventListener(l); err != nil {
+			return err
+		}
+		if len(rw) > 0 {
+			return s.SetPkgHandler(rw[0])
+		}
+		return s.SetPkgHandler(frames)
+	}
+}
+
+// serve runs a TCP server until the test ends; it must end completely.
+func serve(t testing.TB, newSession getty.NewSessionCallback, opts ...getty.ServerOption) *getty.Server {
+	t.Helper()
+	srv := getty.NewTCPServer(opts...)
+	require.NoError(t, srv.RunEventLoop(newSession))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, err := srv.Shutdown(ctx)
+		require.NoError(t, err, "Shutdown")
+	})
+	return srv
+}
+
+// dial returns a plain connection to srv that the test's end closes.
+func dial(t testing.TB, srv *getty.Server) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", srv.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	return c.(*net.TCPConn)
+}
+
+// frame returns the wire form of a package for the length-field codec.
+func frame(payload string) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(payload))), payload...)
+}
+
+func numbered(n int) []byte { return frame(fmt.Sprintf("%08d", n)) }
+
+// readFrame reads one package from a plain connection.
+func readFrame(t testing.TB, c net.Conn) string {
+	t.Helper()
+	p, err := tryReadFrame(c)
+	require.NoError(t, err)
+	return p
+}
+
+func tryReadFrame(c io.Reader) (string, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(c, head[:]); err != nil {
+		return "", err
+	}
+	b := make([]byte, binary.BigEndian.Uint32(head[:]))
+	if _, err := io.ReadFull(c, b); err != nil {
+		return "", err
+	}
+	return string(b), nil
+}
+
+// within receives from ch or fails the test.
+func within[T any](t testing.TB, ch <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(patience):
+		require.FailNow(t, "never happened: "+what)
+		panic("unreachable")
+	}
+}
+
+// eventually waits for a condition that nothing announces.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			require.FailNow(t, "never became true: "+what)
+		}
+	}
+}
+
+// eachDispatch runs a test for every way of dispatching.
+func eachDispatch(t *testing.T, f func(t *testing.T, d getty.Dispatch)) {
+	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered, getty.Unordered} {
+		t.Run(d.String(), func(t *testing.T) { f(t, d) })
+	}
+}
