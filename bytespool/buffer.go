@@ -60,26 +60,10 @@ func (*noCopy) Unlock() {}
 func (b *Buffer) Len() int { return b.len }
 
 // Write appends p. It never fails.
-func (b *Buffer) Write(p []byte) (int, error) {
-	b.settle()
-	for rest := p; len(rest) > 0; {
-		n := copy(b.room(len(rest)), rest)
-		b.wrote(n)
-		rest = rest[n:]
-	}
-	return len(p), nil
-}
+func (b *Buffer) Write(p []byte) (int, error) { return write(b, p) }
 
 // WriteString appends s. It never fails.
-func (b *Buffer) WriteString(s string) (int, error) {
-	b.settle()
-	for rest := s; len(rest) > 0; {
-		n := copy(b.room(len(rest)), rest)
-		b.wrote(n)
-		rest = rest[n:]
-	}
-	return len(s), nil
-}
+func (b *Buffer) WriteString(s string) (int, error) { return write(b, s) }
 
 // WriteByte appends c. It never fails.
 func (b *Buffer) WriteByte(c byte) error {

@@ -17,6 +17,22 @@ func (b *Buffer) settle() {
 	c.Release()
 }
 
+func write[T []byte | string](b *Buffer, p T) (int, error) {
+	// Most writes fit into the last chunk and have nothing to settle.
+	if h, t := b.head, b.tail; h != nil && h.r < h.w && len(p) <= len(t.buf)-t.w {
+		copy(t.buf[t.w:], p)
+		b.wrote(len(p))
+		return len(p), nil
+	}
+	b.settle()
+	for rest := p; len(rest) > 0; {
+		n := copy(b.room(len(rest)), rest)
+		b.wrote(n)
+		rest = rest[n:]
+	}
+	return len(p), nil
+}
+
 // room returns the space behind the last byte, at least one byte, in a new chunk if necessary;
 // want is how much the caller has in hand. What is put there counts after wrote.
 func (b *Buffer) room(want int) []byte {

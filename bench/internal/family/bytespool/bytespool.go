@@ -106,14 +106,14 @@ func across(size int) harness.Case {
 					touch(b, size)
 					return b
 				},
-				bytespool.Put),
+				func(b []byte) { bytespool.Put(b) }),
 			belt("mcache", "github.com/bytedance/gopkg",
 				func() []byte {
 					b := mcache.Malloc(size)
 					touch(b, size)
 					return b
 				},
-				mcache.Free),
+				func(b []byte) { mcache.Free(b) }),
 			belt("bytebufferpool", "github.com/valyala/bytebufferpool",
 				func() *bytebufferpool.ByteBuffer {
 					b := buffers.Get()
@@ -121,14 +121,14 @@ func across(size int) harness.Case {
 					touch(b.B, size)
 					return b
 				},
-				buffers.Put),
+				func(b *bytebufferpool.ByteBuffer) { buffers.Put(b) }),
 			belt("gost", "github.com/dubbogo/gost",
 				func() *[]byte {
 					b := gxbytes.AcquireBytes(size)
 					touch(*b, size)
 					return b
 				},
-				gxbytes.ReleaseBytes),
+				func(b *[]byte) { gxbytes.ReleaseBytes(b) }),
 			belt("sync.Pool-fixed", "",
 				func() *[]byte {
 					b := fixed.Get().(*[]byte)
