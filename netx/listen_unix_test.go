@@ -86,7 +86,7 @@ func TestListenUnixFullBacklogIsAlive(t *testing.T) {
 	defer l.Close()
 	rc, err := l.SyscallConn()
 	require.NoError(t, err)
-	require.NoError(t, control(rc, func(fd uintptr) error { return syscall.Listen(int(fd), 0) }))
+	require.NoError(t, control(rc, noBacklog))
 	c, err := net.Dial("unix", path)
 	require.NoError(t, err)
 	defer c.Close()

@@ -12,3 +12,6 @@ func twinSystem() *system {
 	s.alive = alivePortable
 	return &s
 }
+
+// noBacklog makes a listener queue no more than one connection.
+func noBacklog(fd uintptr) error { return unix.Listen(int(fd), 0) }

@@ -9,3 +9,5 @@ import "errors"
 func unshareNet() error { return errors.ErrUnsupported }
 
 func twinSystem() *system { return nil }
+
+func noBacklog(uintptr) error { return errors.ErrUnsupported }

@@ -27,7 +27,8 @@ type system struct {
 	dropForeign func(fd uintptr, peer netip.AddrPort)
 	peer        func(fd uintptr) (netip.AddrPort, error)
 	connect     func(fd uintptr, peer netip.AddrPort) (local netip.AddrPort, err error)
-	chmodSocket func(fd uintptr, mode os.FileMode) error // before bind
+	batch       func(c *net.UDPConn, size int) (fastBatch, error) // nil: none
+	chmodSocket func(fd uintptr, mode os.FileMode) error          // before bind
 	lockDir     func(ctx context.Context, dir string) (unlock func(), err error)
 	sameFile    func(path string) (fileID, error)
 	isSocket    func(fd uintptr) (bool, error) // of a descriptor that may be anything
@@ -52,6 +53,7 @@ var stubSystem = system{
 	connect: func(uintptr, netip.AddrPort) (netip.AddrPort, error) {
 		return netip.AddrPort{}, errors.ErrUnsupported
 	},
+	batch:       func(*net.UDPConn, int) (fastBatch, error) { return nil, nil },
 	chmodSocket: func(uintptr, os.FileMode) error { return errors.ErrUnsupported },
 	lockDir: func(context.Context, string) (func(), error) {
 		return nil, errors.ErrUnsupported

@@ -22,6 +22,7 @@ var hostSystem = system{
 	dropForeign: dropForeign,
 	peer:        peerName,
 	connect:     connectUDP,
+	batch:       stubSystem.batch,
 	// fchmod on a socket that is not bound does not reach the file; the mode is set after bind.
 	chmodSocket: func(uintptr, os.FileMode) error { return errors.ErrUnsupported },
 	lockDir:     lockDir,

@@ -17,6 +17,7 @@ var hostSystem = system{
 	dropForeign: dropForeign,
 	peer:        peerName,
 	connect:     connectUDP,
+	batch:       newLinuxBatch,
 	chmodSocket: chmodSocket,
 	lockDir:     lockDir,
 	sameFile:    sameFile,

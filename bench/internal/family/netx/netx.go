@@ -66,6 +66,7 @@ func Family() harness.Family {
 				Name: "udp/burst=16", Unit: "ns/op",
 				Subjects: []harness.Subject{
 					bursts("ours", "", 16, oursBurst),
+					bursts("ours-batch", "", 16, oursBatch),
 					bursts("x-net-batch", "golang.org/x/net", 16, batchBurst),
 				},
 			},
@@ -73,7 +74,16 @@ func Family() harness.Family {
 				Name: "udp/burst=4", Unit: "ns/op",
 				Subjects: []harness.Subject{
 					bursts("ours", "", 4, oursBurst),
+					bursts("ours-batch", "", 4, oursBatch),
 					bursts("x-net-batch", "golang.org/x/net", 4, batchBurst),
+				},
+			},
+			{
+				Name: "udp/burst=1", Unit: "ns/op", // what a batch costs where there is none
+				Subjects: []harness.Subject{
+					bursts("ours", "", 1, oursBurst),
+					bursts("ours-batch", "", 1, oursBatch),
+					bursts("x-net-batch", "golang.org/x/net", 1, batchBurst),
 				},
 			},
 			{
@@ -209,6 +219,9 @@ type sockets struct {
 	to    netip.AddrPort
 	buf   []byte
 	batch [2][]ipv4.Message
+	ours  [2][]netx.Datagram
+	out   *netx.Batch
+	in    *netx.Batch
 }
 
 func newSockets(burst int) (*sockets, error) {
@@ -221,6 +234,12 @@ func newSockets(burst int) (*sockets, error) {
 		return nil, err
 	}
 	s.to = s.b.LocalAddr().(*net.UDPAddr).AddrPort()
+	if s.out, err = netx.NewBatch(s.a, 16); err != nil {
+		return nil, err
+	}
+	if s.in, err = netx.NewBatch(s.b, 16); err != nil {
+		return nil, err
+	}
 	for i := range s.batch {
 		for range burst {
 			m := ipv4.Message{Buffers: [][]byte{make([]byte, 64)}}
@@ -228,6 +247,7 @@ func newSockets(burst int) (*sockets, error) {
 				m.Addr = s.b.LocalAddr()
 			}
 			s.batch[i] = append(s.batch[i], m)
+			s.ours[i] = append(s.ours[i], netx.Datagram{Buf: make([]byte, 64), Addr: s.to})
 		}
 	}
 	return s, nil
@@ -292,6 +312,20 @@ func oursBurst(s *sockets, burst int) error {
 		if _, _, _, err := netx.ReadUDP(s.b, s.buf); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func oursBatch(s *sockets, burst int) error {
+	if n, err := s.out.WriteBatch(s.ours[0]); err != nil || n != burst {
+		return fmt.Errorf("wrote %d datagrams: %w", n, err)
+	}
+	for got := 0; got < burst; {
+		n, err := s.in.ReadBatch(s.ours[1][got:])
+		if err != nil {
+			return err
+		}
+		got += n
 	}
 	return nil
 }
