@@ -13,11 +13,14 @@ import (
 // DefaultTick is the tick of a [Wheel] whose Config names none.
 const DefaultTick = time.Millisecond
 
+// maxTick leaves 292 years less a day to the deadlines.
+const maxTick = 24 * time.Hour
+
 // Config describes a [Wheel]. The zero Config is the usual choice.
 type Config struct {
 	// Tick is the resolution: a timer fires at the first multiple of Tick, counted from
 	// the making of the Wheel, that is not before its deadline. Zero means [DefaultTick].
-	// A negative Tick makes [New] panic.
+	// A negative Tick, or one of more than a day, makes [New] panic.
 	Tick time.Duration
 
 	// Executor runs the callbacks of AfterFunc, TickFunc and their kin. Nil starts a

@@ -32,7 +32,8 @@ type shard struct {
 
 	mu      sync.Mutex // guards the rest
 	levels  levels
-	due     list // in the order in which they fire
+	catchUp int64 // when place may try again to move levels.cur
+	due     list  // in the order in which they fire
 	closed  bool
 	pending int
 	fired   uint64
@@ -101,20 +102,25 @@ func (sh *shard) stop(t *Timer) bool {
 // place puts t, which is in no list, where its deadline at belongs, and returns when the shard
 // has to be served for it.
 func (sh *shard) place(t *Timer, now, at int64) (start int64) {
-	tick := sh.w.tick
-	nowTick := now / tick
-	if nowTick > sh.levels.cur && nowTick < sh.next.Load() {
-		// Nothing lies between: catching up here, where it is free, keeps timers in low
-		// levels although nobody has moved the wheel for a while.
-		sh.levels.cur = nowTick
+	tick := uint64(sh.w.tick) // a division of unsigned numbers is the faster one
+	if now >= sh.catchUp {
+		nowTick := int64(uint64(now) / tick)
+		if nowTick > sh.levels.cur && nowTick < sh.next.Load() {
+			// Nothing lies between: moving on here, where it is free, keeps timers in
+			// low levels although the goroutine has slept for a while.
+			sh.levels.cur = nowTick
+		}
+		sh.catchUp = now + slotCount*int64(tick)
 	}
-	want := (at-1)/tick + 1 // rounded up: never early
+	want := int64(uint64(at-1)/tick) + 1 // rounded up: never early
 	if want <= sh.levels.cur {
 		sh.pushDue(t)
 		return 0
 	}
-	if delta := want - nowTick; t.coarse && delta > 0 {
-		want = coarseTick(want, delta)
+	if t.coarse {
+		if delta := want - now/sh.w.tick; delta > 0 {
+			want = coarseTick(want, delta)
+		}
 	}
 	return sh.levels.insert(t, want)
 }

@@ -214,8 +214,8 @@ func (t *Timer) postpone(at int64) bool {
 
 // SetCoarse says whether the Timer may fire late by up to an eighth of the duration it was last
 // set to, plus a tick. It takes effect when the Timer is set the next time. Coarse timers
-// expire together at round ticks, most of them without being moved from level to level: right
-// for idle limits, which rarely expire. SetCoarse panics on a zero Timer.
+// expire together at round ticks, and are moved between levels once or not at all as a rule:
+// right for idle limits, which need not be exact. SetCoarse panics on a zero Timer.
 func (t *Timer) SetCoarse(coarse bool) {
 	if t.sh == nil {
 		panic("timerwheel: SetCoarse of an uninitialized Timer")

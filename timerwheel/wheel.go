@@ -47,15 +47,15 @@ type Stats struct {
 	Latest  time.Duration // longest time from a deadline to its serving; Coarse timers excluded
 }
 
-// New makes a Wheel. It panics if cfg.Tick is negative.
+// New makes a Wheel. It panics if cfg.Tick is negative or more than a day.
 //
 // A Wheel made inside a testing/synctest bubble belongs to it: it follows the clock of the
 // bubble, must not be used outside, and must be closed before the bubble ends.
 func New(cfg Config) *Wheel { return newWheel(cfg, defaultShards()) }
 
 func newWheel(cfg Config, shards int) *Wheel {
-	if cfg.Tick < 0 {
-		panic("timerwheel: negative Config.Tick")
+	if cfg.Tick < 0 || cfg.Tick > maxTick {
+		panic("timerwheel: Config.Tick out of range")
 	}
 	if cfg.Tick == 0 {
 		cfg.Tick = DefaultTick

@@ -3,6 +3,11 @@
 package timerwheel
 
 import (
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,21 +15,366 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAfterFuncFiresAtItsTick(t *testing.T) {
+// bubble runs f in a synctest bubble with a Wheel whose callbacks run inline.
+func bubble(t *testing.T, cfg Config, f func(t *testing.T, w *Wheel)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := New(Config{Executor: Inline})
+		w := New(cfg)
 		defer w.Close()
+		f(t, w)
+		synctest.Wait()
+		w.check()
+	})
+}
+
+func ceil(d, tick time.Duration) time.Duration {
+	return (max(d, 0) + tick - 1) / tick * tick
+}
+
+// acceptance: T01 T08 T09 T11
+func TestFiresInItsTick(t *testing.T) {
+	for _, tick := range []time.Duration{time.Millisecond, 7 * time.Microsecond, time.Second} {
+		bubble(t, Config{Tick: tick, Executor: Inline}, func(t *testing.T, w *Wheel) {
+			begin := time.Now()
+			n := 0
+			for k := range 7 {
+				p := tick << (k * slotBits)
+				if p <= 0 || p > 3*365*24*time.Hour {
+					break
+				}
+				for _, d := range []time.Duration{-p, 0, 1, p - tick, p - 1, p, p + 1, p + tick, 63 * p, 64*p - 1} {
+					n++
+					w.AfterFunc(d, func() {
+						if got, want := time.Since(begin), ceil(d, tick); got != want {
+							t.Errorf("tick %v: AfterFunc(%v) fired after %v", tick, d, got)
+						}
+					})
+				}
+			}
+			for w.Stats().Pending > 0 {
+				time.Sleep(10 * 365 * 24 * time.Hour)
+				synctest.Wait()
+			}
+			require.Equal(t, uint64(n), w.Stats().Fired, "Fired")
+			require.Less(t, w.Stats().Latest, tick, "Latest")
+		})
+	}
+}
+
+// Durations up to the largest are accepted, wait, and can be stopped.
+func TestHorizon(t *testing.T) {
+	for _, tick := range []time.Duration{1, time.Millisecond, maxTick} {
+		bubble(t, Config{Tick: tick}, func(t *testing.T, w *Wheel) {
+			for _, d := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1, 50 * 365 * 24 * time.Hour} {
+				tm := w.AfterFunc(d, func() { t.Errorf("tick %v: fired for %v", tick, d) })
+				time.Sleep(24 * time.Hour)
+				require.True(t, tm.Stop(), "Stop of a timer for %v", d)
+			}
+		})
+	}
+	require.Panics(t, func() { New(Config{Tick: -1}) }, "negative Tick")
+	require.Panics(t, func() { New(Config{Tick: maxTick + 1}) }, "too long a Tick")
+}
+
+// A million timers, spread and at one instant, each in the tick it belongs to.
+// acceptance: T02
+// fault: 130
+func TestMillionFireInTheirTicks(t *testing.T) {
+	n := 1_000_000
+	if raceEnabled {
+		n = 50_000
+	}
+	bubble(t, Config{Executor: Inline}, func(t *testing.T, w *Wheel) {
 		begin := time.Now()
-		for _, d := range []time.Duration{-1, 0, 1, time.Millisecond, 63 * time.Millisecond,
-			64 * time.Millisecond, 65*time.Millisecond + 1, time.Second, time.Hour, 1000 * time.Hour} {
+		fired := 0
+		for i := range n {
+			d := time.Duration(rand.Int64N(int64(10 * time.Second)))
+			if i%2 == 0 {
+				d = 5 * time.Second // half of them at one instant
+			}
 			w.AfterFunc(d, func() {
-				want := (max(d, 0) + time.Millisecond - 1).Truncate(time.Millisecond)
-				require.Equal(t, want, time.Since(begin), "fired for %v", d)
+				fired++
+				if got := time.Since(begin); got != ceil(d, time.Millisecond) {
+					t.Errorf("AfterFunc(%v) fired after %v", d, got)
+				}
 			})
 		}
-		time.Sleep(1001 * time.Hour)
+		require.Equal(t, n, w.Stats().Pending, "Pending")
+		time.Sleep(10*time.Second + time.Millisecond)
 		synctest.Wait()
-		require.Equal(t, uint64(10), w.Stats().Fired, "Fired")
-		require.Zero(t, w.Stats().Pending, "Pending")
+		require.Equal(t, n, fired, "callbacks")
 	})
+}
+
+// The wheel lags behind (its goroutine gets no processor, the process was stopped): timers fire
+// late, but in the order of their ticks.
+func TestLateTimersFireInOrder(t *testing.T) {
+	w := newWheel(Config{Executor: Inline}, 1)
+	defer w.Close()
+	sh := &w.shards[0]
+	w.started = true // no goroutine: the test serves
+	close(w.done)
+	var got []int
+	for _, ms := range rand.Perm(5000) {
+		w.AfterFunc(time.Duration(ms+1)*time.Millisecond, func() { got = append(got, ms) })
+	}
+	now := w.now() + int64(time.Minute)
+	w.base = w.base.Add(-time.Minute) // a minute has passed at once
+	for sh.serve(now); sh.next.Load() == 0; {
+		sh.serve(now)
+	}
+	require.Len(t, got, 5000, "fired")
+	// The deadlines of neighbours differ by a millisecond less the time between the calls.
+	for i, ms := range got {
+		require.InDelta(t, i, ms, 1000, "position of the timer for %d ms", ms)
+	}
+	require.True(t, sh.latest > int64(50*time.Second), "Latest = %v", time.Duration(sh.latest))
+}
+
+// fault: 129
+// acceptance: T09
+func TestClockIsMonotonic(t *testing.T) {
+	w := New(Config{})
+	defer w.Close()
+	// A time.Time whose monotonic reading was stripped would print without "m=".
+	require.Contains(t, w.base.String(), " m=", "the base has a monotonic reading")
+	a := w.Elapsed()
+	require.Positive(t, a, "Elapsed")
+	require.GreaterOrEqual(t, w.Elapsed(), a, "Elapsed goes on")
+}
+
+// No wake-ups but for what is due, and one for each level that a far timer falls.
+// acceptance: T13
+func TestIdleWheelSleeps(t *testing.T) {
+	bubble(t, Config{Executor: Inline}, func(t *testing.T, w *Wheel) {
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		require.Zero(t, w.Stats().Wakeups, "wake-ups without a timer")
+		require.False(t, w.started, "a goroutine without a timer")
+		for range 1000 {
+			w.AfterFunc(1000*time.Hour, func() {})
+		}
+		synctest.Wait()
+		before := w.Stats().Wakeups
+		time.Sleep(900 * time.Hour)
+		synctest.Wait()
+		// 3.6e9 ticks are level 5; it falls to level 4 at most once in each shard.
+		require.LessOrEqual(t, w.Stats().Wakeups-before, uint64(5), "wake-ups in 900 hours")
+		time.Sleep(101 * time.Hour)
+		synctest.Wait()
+		require.Equal(t, uint64(1000), w.Stats().Fired, "Fired")
+		before = w.Stats().Wakeups
+		time.Sleep(1000 * time.Hour)
+		require.Equal(t, before, w.Stats().Wakeups, "wake-ups after the last timer")
+	})
+}
+
+// fault: 130
+// acceptance: T05 T06
+func TestStressEachFiresOnceOrIsStopped(t *testing.T) {
+	const goroutines = 8
+	each := 12_500
+	if raceEnabled {
+		each = 3_000
+	}
+	if long {
+		each *= 50
+	}
+	for name, exec := range map[string]func(func()){"goroutine": nil, "inline": Inline} {
+		t.Run("executor="+name, func(t *testing.T) {
+			w := New(Config{Executor: exec})
+			defer w.Close()
+			var starts, stops, fires atomic.Int64
+			var group sync.WaitGroup
+			for g := range goroutines {
+				group.Go(func() {
+					r := rand.New(rand.NewPCG(uint64(g), 0))
+					var mine [16]*Timer
+					for range each {
+						k := r.IntN(len(mine))
+						d := time.Duration(r.IntN(3_000)-100) * time.Microsecond
+						switch t := mine[k]; {
+						case t == nil:
+							mine[k] = w.AfterFunc(d, func() { fires.Add(1) })
+							starts.Add(1)
+						case r.IntN(3) == 0:
+							if t.Stop() {
+								stops.Add(1)
+							}
+						case r.IntN(4) == 0:
+							mine[k] = nil // left to fire
+						default:
+							if !t.Reset(d) {
+								starts.Add(1)
+							}
+						}
+					}
+				})
+			}
+			group.Wait()
+			require.Eventually(t, func() bool { return starts.Load() == stops.Load()+fires.Load() },
+				20*time.Second, time.Millisecond, "every start ends in a fire or a true Stop")
+			s := w.Stats()
+			require.Equal(t, Stats{Fired: uint64(fires.Load()), Stopped: uint64(stops.Load()),
+				Wakeups: s.Wakeups, Latest: s.Latest}, s, "Stats")
+			w.check()
+		})
+	}
+}
+
+// Timers shared by goroutines: the lazy Reset meets Stop, firing and itself.
+// fault: 130
+func TestStressSharedTimers(t *testing.T) {
+	const goroutines = 8
+	each := 20_000
+	if raceEnabled {
+		each = 4_000
+	}
+	w := New(Config{Executor: Inline})
+	defer w.Close()
+	var starts, stops, fires atomic.Int64
+	var timers [4]Timer
+	for i := range timers {
+		w.InitFunc(&timers[i], func() { fires.Add(1) })
+	}
+	var group sync.WaitGroup
+	for g := range goroutines {
+		group.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 1))
+			for range each {
+				tm := &timers[r.IntN(len(timers))]
+				switch d := time.Duration(r.IntN(200)-20) * 20 * time.Microsecond; r.IntN(4) {
+				case 0:
+					if tm.Stop() {
+						stops.Add(1)
+					}
+				case 1:
+					if !tm.ResetAt(w.Elapsed() + d) {
+						starts.Add(1)
+					}
+				default:
+					if !tm.Reset(d) {
+						starts.Add(1)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	require.Eventually(t, func() bool { return starts.Load() == stops.Load()+fires.Load() },
+		20*time.Second, time.Millisecond, "every start ends in a fire or a true Stop")
+	w.check()
+}
+
+// Timers never fire early on the real clock either.
+// acceptance: T08
+func TestNeverEarly(t *testing.T) {
+	w := New(Config{})
+	defer w.Close()
+	var group sync.WaitGroup
+	for i := range 2000 {
+		group.Add(1)
+		d := time.Duration(i%50)*time.Millisecond + time.Duration(i)*time.Microsecond
+		begin := time.Now()
+		w.AfterFunc(d, func() {
+			if got := time.Since(begin); got < d {
+				t.Errorf("AfterFunc(%v) fired after %v", d, got)
+			}
+			group.Done()
+		})
+	}
+	group.Wait()
+}
+
+// The purego and the address spread both use all shards.
+func TestSpread(t *testing.T) {
+	w := newWheel(Config{}, 8)
+	defer w.Close()
+	used := map[*shard]int{}
+	var keep []*Timer
+	for range 100_000 {
+		tm := w.AfterFunc(time.Hour, func() {})
+		used[tm.sh]++
+		keep = append(keep, tm)
+	}
+	require.Len(t, used, 8, "shards in use")
+	for _, n := range used {
+		require.Less(t, n, 100_000/8*2, "timers in one shard")
+	}
+	runtime.KeepAlive(keep)
+}
+
+// A stopped or fired timer is collectable at once, whatever its neighbours do.
+func TestStoppedTimerIsCollectable(t *testing.T) {
+	w := newWheel(Config{Executor: Inline}, 1)
+	defer w.Close()
+	type big struct {
+		tm   Timer
+		data [1000]byte
+	}
+	const n = 300
+	var freed atomic.Int64
+	fired := make(chan struct{}, n)
+	var keep []*big // every third stays pending between the others
+	func() {
+		var stop []*big
+		for i := range n {
+			b := &big{}
+			w.InitFunc(&b.tm, func() { fired <- struct{}{} })
+			switch i % 3 {
+			case 0:
+				b.tm.Reset(time.Hour)
+				keep = append(keep, b)
+				continue
+			case 1:
+				b.tm.Reset(time.Hour)
+				stop = append(stop, b)
+			case 2:
+				b.tm.Reset(0)
+			}
+			runtime.AddCleanup(b, func(int) { freed.Add(1) }, 0)
+		}
+		for _, b := range stop {
+			require.True(t, b.tm.Stop(), "Stop")
+		}
+	}()
+	for range n / 3 {
+		<-fired
+	}
+	require.Eventually(t, func() bool { runtime.GC(); return freed.Load() >= n/3*2-1 },
+		10*time.Second, time.Millisecond, "collected")
+	require.Equal(t, n/3, w.Stats().Pending, "Pending")
+	runtime.KeepAlive(keep)
+}
+
+// acceptance: T02
+func TestAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	w := New(Config{Executor: Inline})
+	defer w.Close()
+	f := func() {}
+	arg := new(int)
+	g := func(*int) {}
+	check := func(want float64, what string, op func()) {
+		t.Helper()
+		op() // levels are made once
+		require.Equal(t, want, testing.AllocsPerRun(1000, op), what)
+	}
+	check(1, "AfterFunc and Stop", func() { w.AfterFunc(time.Hour, f).Stop() })
+	check(1, "AfterFuncArg and Stop", func() { AfterFuncArg(w, time.Hour, g, arg).Stop() })
+	tm := w.AfterFunc(time.Hour, f)
+	check(0, "Reset to later", func() { tm.Reset(time.Hour) })
+	check(0, "Reset to earlier and later", func() { tm.Reset(time.Minute); tm.Reset(time.Hour) })
+	check(0, "Stop and Reset", func() { tm.Stop(); tm.Reset(time.Hour) })
+	var s struct{ idle Timer }
+	check(0, "InitFuncArg and Reset", func() {
+		InitFuncArg(w, &s.idle, g, arg)
+		s.idle.Reset(time.Hour)
+		s.idle.Stop()
+	})
+	done := make(chan struct{})
+	InitFuncArg(w, &s.idle, func(c chan struct{}) { c <- struct{}{} }, done)
+	check(0, "firing inline", func() { s.idle.Reset(0); <-done })
 }

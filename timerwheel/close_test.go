@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package timerwheel
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// acceptance: T03 T11
+func TestCloseReleasesEverybody(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
+		fail := func() { t.Error("fired after Close") }
+		tm, tk := w.AfterFunc(time.Hour, fail), w.TickFunc(time.Hour, fail)
+		ch, tc := w.NewTimer(time.Hour), w.NewTicker(time.Hour)
+		unread := w.NewTimer(0)
+		ctx, cancel := w.Context(t.Context(), time.Hour)
+		defer cancel()
+		var released sync.WaitGroup
+		released.Go(func() { w.Sleep(time.Hour) })
+		released.Go(func() { <-w.After(time.Hour) })
+		released.Go(func() {
+			for range w.Tick(time.Hour) {
+				t.Error("a tick after Close")
+			}
+		})
+		released.Go(func() { <-ctx.Done() })
+		synctest.Wait()
+		begin := time.Now()
+		var closers sync.WaitGroup
+		for range 4 {
+			closers.Go(w.Close) // concurrently, and more than once
+		}
+		closers.Wait()
+		w.Close()
+		released.Wait()
+		require.Equal(t, begin, time.Now(), "no time passed")
+		require.ErrorIs(t, ctx.Err(), context.Canceled, "Context")
+		_, ok := <-ch.C
+		require.False(t, ok, "a pending Timer's channel is closed")
+		_, ok = <-tc.C
+		require.False(t, ok, "a pending Ticker's channel is closed")
+		_, ok = <-unread.C
+		require.True(t, ok, "what was sent before is still there")
+		for _, stop := range []func() bool{tm.Stop, tk.Stop, ch.Stop, tc.Stop, unread.Stop} {
+			require.False(t, stop(), "Stop after Close")
+		}
+		require.False(t, tm.Reset(0), "Reset after Close")
+		require.False(t, tk.Reset(ms), "Ticker.Reset after Close")
+		require.False(t, ch.Reset(ms), "Reset after Close")
+		require.False(t, unread.Reset(ms), "Reset after Close")
+		_, ok = <-unread.C
+		require.False(t, ok, "a Timer started after Close is released")
+
+		// What is started later does nothing and keeps nobody waiting.
+		require.False(t, w.AfterFunc(0, fail).Stop(), "AfterFunc after Close")
+		w.Sleep(time.Hour)
+		<-w.After(time.Hour)
+		<-w.NewTicker(time.Hour).C
+		late, cancel := w.Context(t.Context(), time.Hour)
+		defer cancel()
+		<-late.Done()
+		require.Equal(t, begin, time.Now(), "no time passed")
+		require.Zero(t, w.Stats().Pending, "Pending")
+	})
+	New(Config{}).Close() // never used
+}
+
+// Close comes between everything else, again and again.
+// acceptance: T03
+func TestCloseRacesUse(t *testing.T) {
+	rounds := 300
+	if raceEnabled {
+		rounds = 60
+	}
+	for range rounds {
+		w := New(Config{})
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				for range 50 {
+					tm := w.NewTimer(time.Millisecond)
+					w.AfterFunc(0, func() { tm.Reset(0) })
+					tm.Reset(time.Microsecond)
+					tm.Stop()
+					tm.Reset(time.Hour)
+				}
+				w.Sleep(time.Hour)
+			})
+		}
+		runtime.Gosched()
+		begin := time.Now()
+		w.Close()
+		group.Wait()
+		require.Less(t, time.Since(begin), 10*time.Second, "Close and everybody it released")
+		w.check()
+	}
+}
+
+func TestCloseFromCallback(t *testing.T) {
+	for name, exec := range map[string]func(func()){
+		"goroutine": nil, "inline": Inline, "like inline": func(f func()) { f() }} {
+		bubble(t, Config{Executor: exec}, func(t *testing.T, w *Wheel) {
+			done := make(chan struct{})
+			w.AfterFunc(ms, func() { w.Close(); w.Close(); close(done) })
+			for range 100 {
+				w.AfterFunc(2*ms, func() { t.Error("fired after Close: " + name) })
+			}
+			<-done
+			<-w.done
+			time.Sleep(time.Second)
+		})
+	}
+}
+
+// Close waits for an inline callback that is running.
+func TestCloseWaitsForTheGoroutine(t *testing.T) {
+	bubble(t, Config{Executor: Inline}, func(t *testing.T, w *Wheel) {
+		ended := false
+		w.AfterFunc(0, func() { time.Sleep(10 * ms); ended = true })
+		time.Sleep(ms)
+		w.Close()
+		require.True(t, ended, "the callback has ended")
+	})
+}
+
+// fault: 131
+// acceptance: T07
+func TestSlowCallbackDelaysNobody(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
+		begin := time.Now()
+		for range 100 {
+			w.AfterFunc(0, func() { time.Sleep(time.Second) })
+		}
+		<-w.After(50 * ms)
+		require.Equal(t, 50*ms, time.Since(begin), "After beside slow callbacks")
+		time.Sleep(2 * time.Second)
+	})
+}
+
+// fault: 131
+// acceptance: T07
+func TestPanicAndGoexit(t *testing.T) {
+	for name, exec := range map[string]func(func()){"goroutine": nil, "inline": Inline,
+		"like inline": func(f func()) { f() }, "own": func(f func()) { go f() }} {
+		var panics atomic.Int64
+		cfg := Config{Executor: exec, OnPanic: func(v any, stack []byte) {
+			if v != "boom" || len(stack) == 0 {
+				t.Errorf("OnPanic(%v, %d bytes)", v, len(stack))
+			}
+			panics.Add(1)
+		}}
+		bubble(t, cfg, func(t *testing.T, w *Wheel) {
+			begin := time.Now()
+			var calls atomic.Int64
+			for range 200 {
+				w.AfterFunc(ms, func() { panic("boom") })
+				w.AfterFunc(ms, func() { runtime.Goexit() })
+				w.AfterFunc(ms, func() { calls.Add(1) })
+			}
+			tk := w.TickFunc(ms, func() { calls.Add(1); panic("boom") })
+			<-w.After(10*ms + 1)
+			synctest.Wait()
+			require.Equal(t, 11*ms, time.Since(begin), "%s: After", name)
+			tk.Stop()
+			synctest.Wait()
+			require.InDelta(t, 210, int(calls.Load()), 1, "%s: the others ran", name)
+			require.Equal(t, calls.Load(), panics.Load(), "%s: OnPanic", name)
+		})
+	}
+}
+
+// An Executor that refuses by a panic loses that callback and nothing else.
+func TestExecutorPanics(t *testing.T) {
+	var refuse atomic.Bool
+	var panics atomic.Int64
+	cfg := Config{
+		OnPanic: func(any, []byte) { panics.Add(1) },
+		Executor: func(f func()) {
+			if refuse.Load() {
+				panic(errors.New("full"))
+			}
+			go f()
+		},
+	}
+	bubble(t, cfg, func(t *testing.T, w *Wheel) {
+		var calls atomic.Int64
+		tk := w.TickFunc(10*ms, func() { calls.Add(1) })
+		time.Sleep(15 * ms)
+		refuse.Store(true)
+		time.Sleep(20 * ms)
+		refuse.Store(false)
+		time.Sleep(20 * ms)
+		require.Equal(t, int64(3), calls.Load(), "calls")
+		require.Equal(t, int64(2), panics.Load(), "panics")
+		tk.Stop()
+	})
+}
+
+func TestContext(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
+		begin := time.Now()
+		key := new(int)
+		parent, cancelParent := context.WithCancelCause(context.WithValue(t.Context(), key, "v"))
+		ctx, cancel := w.Context(parent, 50*ms)
+		child, cancelChild := context.WithCancel(ctx)
+		defer cancelChild()
+		deadline, ok := ctx.Deadline()
+		require.True(t, ok, "Deadline")
+		require.Equal(t, begin.Add(50*ms), deadline, "Deadline")
+		require.Equal(t, "v", ctx.Value(key), "Value")
+		require.NoError(t, ctx.Err(), "Err before")
+		<-child.Done()
+		require.Equal(t, 50*ms, time.Since(begin), "expired")
+		for _, c := range []context.Context{ctx, child} {
+			require.Equal(t, context.DeadlineExceeded, c.Err(), "Err")
+			require.Equal(t, context.DeadlineExceeded, context.Cause(c), "Cause")
+		}
+		cancel()
+		require.Equal(t, context.DeadlineExceeded, ctx.Err(), "Err after cancel")
+
+		ctx, cancel = w.Context(parent, time.Hour)
+		cancel()
+		<-ctx.Done()
+		require.Equal(t, context.Canceled, ctx.Err(), "canceled")
+		require.Zero(t, w.Stats().Pending, "cancel stops the timer")
+
+		ctx, cancel = w.Context(parent, time.Hour)
+		defer cancel()
+		cause := errors.New("why")
+		cancelParent(cause)
+		require.Equal(t, context.Canceled, ctx.Err(), "parent canceled")
+		require.Equal(t, cause, context.Cause(ctx), "parent's cause")
+
+		ctx, cancel = w.Context(t.Context(), 0)
+		defer cancel()
+		require.Equal(t, context.DeadlineExceeded, ctx.Err(), "no time at all")
+		short, cancelShort := w.Context(t.Context(), ms)
+		defer cancelShort()
+		ctx, cancel = w.Context(short, time.Hour)
+		defer cancel()
+		<-ctx.Done()
+		require.Equal(t, context.DeadlineExceeded, ctx.Err(), "the parent's deadline is earlier")
+	})
+}
+
+func TestDefault(t *testing.T) {
+	require.Same(t, Default(), Default(), "Default")
+	<-Default().After(ms)
+	Default().Close() // only here, for the check for leaked goroutines
+}
