@@ -27,8 +27,9 @@ const (
 
 // node is one element, live or free.
 type node[T any] struct {
-	// link is the XOR of both neighbours' numbers while the element is in a list, and the
-	// next free element's number while it is free.
+	// link is the XOR of both neighbours' numbers while the element is in a list. While it is
+	// free, it tells which free element is next: by how much its number is off the one that
+	// follows in memory, so that fresh memory is a list of free elements as it is.
 	link uint32
 	// gen counts births and deaths: odd while the element is live. It fills what would be
 	// padding for most T, which is why a second link would cost as much as it takes.
@@ -53,10 +54,9 @@ var lastArena atomic.Uint64
 type Arena[T any] struct {
 	_ noCopy
 
-	id          uint64 // 0 until the first chunk
-	shared      bool   // not one list's own
-	free        uint32 // the freed element that is used next
-	fresh, last uint32 // never used elements of the newest chunk: fresh, ..., last-1
+	id     uint64 // 0 until the first chunk
+	free   uint32 // the free element that is used next
+	shared bool   // not one list's own
 
 	small [smallChunks][]node[T]
 	large []*[chunkLen]node[T] // entry 0 would cover the small chunks and is nil
@@ -95,7 +95,6 @@ func (a *Arena[T]) Trim() {
 	}
 	// The free list is built anew without the elements of the chunks that go; from the back, so
 	// that the lowest numbers are used first and the high chunks get a chance to become empty.
-	freshFrom, freshTo := a.fresh, a.last
 	a.free = 0
 	inUse := false
 	for c := a.made - 1; c >= 0; c-- {
@@ -110,8 +109,8 @@ func (a *Arena[T]) Trim() {
 			switch {
 			case n.gen&1 != 0:
 				live = true
-			case n.gen != retired && (i < freshFrom || i >= freshTo):
-				n.link, head = head, i
+			case n.gen != retired:
+				n.link, head = head-i-1, i
 			}
 			highest = max(highest, n.gen)
 		}
@@ -149,15 +148,11 @@ func chunkStart(c int) uint32 {
 
 // drop forgets the memory of chunk c, whose highest generation is known.
 func (a *Arena[T]) drop(c int, highest uint32) {
-	size, start := uint32(len(a.chunk(c))), chunkStart(c)
-	a.slots -= int(size)
+	a.slots -= len(a.chunk(c))
 	for len(a.floor) <= c {
 		a.floor = append(a.floor, 0)
 	}
 	a.floor[c] = highest
-	if a.fresh >= start && a.fresh < start+size {
-		a.fresh, a.last = 0, 0
-	}
 	if c < smallChunks {
 		a.small[c] = nil
 	} else {
@@ -168,11 +163,15 @@ func (a *Arena[T]) drop(c int, highest uint32) {
 	}
 }
 
-// at returns element i, which must exist.
+// at returns element i, which must exist. It is small enough to be inlined.
 func (a *Arena[T]) at(i uint32) *node[T] {
 	if c := i >> chunkBits; c != 0 {
 		return &a.large[c][i%chunkLen]
 	}
+	return a.atSmall(i)
+}
+
+func (a *Arena[T]) atSmall(i uint32) *node[T] {
 	c := bits.Len32(i) - 1
 	return &a.small[c-firstBits][i-1<<c]
 }
@@ -188,24 +187,12 @@ func (a *Arena[T]) run(i uint32) (nodes []node[T], start uint32) {
 
 // alloc returns a live element that is in no list. Its value is zero.
 func (a *Arena[T]) alloc() (uint32, *node[T]) {
-	i := a.free
-	if i == 0 {
-		return a.allocFresh()
-	}
-	n := a.at(i)
-	a.free = n.link
-	n.gen++
-	return i, n
-}
-
-// allocFresh takes an element that was never used in this chunk, and a new chunk if need be.
-func (a *Arena[T]) allocFresh() (uint32, *node[T]) {
-	if a.fresh == a.last {
+	if a.free == 0 {
 		a.grow()
 	}
-	i := a.fresh
-	a.fresh++
+	i := a.free
 	n := a.at(i)
+	a.free = i + 1 + n.link
 	n.gen++
 	return i, n
 }
@@ -215,14 +202,13 @@ func (a *Arena[T]) release(i uint32, n *node[T]) {
 	var zero T
 	n.val = zero // or the collector would keep what it points to
 	n.gen++
-	if n.gen == retired {
-		return
+	if n.gen != retired {
+		n.link = a.free - i - 1
+		a.free = i
 	}
-	n.link = a.free
-	a.free = i
 }
 
-// grow makes a chunk: one that is missing, else the next one.
+// grow makes a chunk when no element is free: one that is missing, else the next one.
 func (a *Arena[T]) grow() {
 	if a.id == 0 {
 		a.id = lastArena.Add(1)
@@ -240,8 +226,8 @@ func (a *Arena[T]) grow() {
 		}
 	}
 	a.slots += len(nodes)
-	a.fresh = chunkStart(c)
-	a.last = a.fresh + uint32(len(nodes))
+	a.free = chunkStart(c)
+	nodes[len(nodes)-1].link = -(a.free + uint32(len(nodes))) // the end: leads to 0
 }
 
 // vacancy returns the number of the chunk to make.

@@ -21,6 +21,18 @@ func BenchmarkPushBack(b *testing.B) {
 			}
 		}
 	})
+	b.Run("list=xorlist/memory=kept", func(b *testing.B) {
+		b.ReportAllocs()
+		var l List[int64]
+		for done := 0; done < b.N; done += million {
+			b.StopTimer()
+			l.Clear()
+			b.StartTimer()
+			for i := range min(million, b.N-done) {
+				l.PushBack(int64(i))
+			}
+		}
+	})
 	b.Run("list=container", func(b *testing.B) {
 		b.ReportAllocs()
 		for done := 0; done < b.N; done += million {
