@@ -5,6 +5,8 @@ package timerwheel
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,8 +74,26 @@ func (s kitSide) newTicker(d time.Duration) event {
 type player struct {
 	side
 	events [6]event
-	fired  [6][]time.Time // written by callbacks, read when they have ended
 	notes  []string
+
+	mu    sync.Mutex // for the race detector: callbacks and steps take turns anyway
+	fired [6][]time.Time
+}
+
+func (p *player) fire(k int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fired[k] = append(p.fired[k], time.Now())
+}
+
+// calls returns when callbacks ran, of all events.
+func (p *player) calls() (all [6][]time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k := range all {
+		all[k] = slices.Clone(p.fired[k])
+	}
+	return all
 }
 
 func (p *player) note(format string, args ...any) {
@@ -86,11 +106,10 @@ func (p *player) step(op byte, k int, d time.Duration) {
 	case e.stop == nil || op == 0:
 		if e.stop != nil {
 			e.stop()
-			p.fired[k] = nil
 		}
 		switch op % 3 {
 		case 0:
-			*e = p.afterFunc(d, func() { p.fired[k] = append(p.fired[k], time.Now()) })
+			*e = p.afterFunc(d, func() { p.fire(k) })
 		case 1:
 			*e = p.newTimer(d)
 		case 2:
@@ -126,7 +145,7 @@ func runDifferential(t *testing.T, data []byte) {
 		settle := func(d time.Duration) {
 			time.Sleep(d)
 			synctest.Wait()
-			require.Equal(t, std.fired, kit.fired, "callbacks")
+			require.Equal(t, std.calls(), kit.calls(), "callbacks")
 			w.check()
 		}
 		for ; len(data) >= 3; data = data[3:] {
