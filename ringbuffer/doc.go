@@ -25,7 +25,7 @@
 //	}
 //
 // Each type has a constructor; a zero value has no room. Forms that begin with Try, and PushN and PopN, never
-// wait; Push, Pop, Read, Write and those with a context wait: they spin for about a microsecond,
+// wait; Push, Pop, Read, Write and those with a context wait: they spin for about two microseconds,
 // yield, then park, and lose no wakeup (see wait.go for the argument). Close may be called at any
 // moment by anybody; what was accepted before it can be drained after it, and nothing is accepted later.
 // Which methods may run together is said at each type: "the producer" is one
