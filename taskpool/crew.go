@@ -1,0 +1,594 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package taskpool
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// source is where a crew's workers find work. The kinds of pools differ only in it.
+type source interface {
+	// attach prepares w before its goroutine starts; called with crew.mu held.
+	attach(w *worker)
+	// work runs tasks until it finds none, or w is surplus.
+	work(w *worker)
+	// pending reports whether w would find work.
+	pending(w *worker) bool
+	// crashed puts the source in order after the task that w ran did not return.
+	crashed(w *worker)
+	// trim gives back memory after a time without work; it returns true if it wants to be called again.
+	trim() bool
+}
+
+// worker is one goroutine of a crew. It outlives the goroutine if a task calls Goexit: a new one takes over.
+type worker struct {
+	wake   chan struct{} // capacity 1; one token per removal from the idle list
+	local  any           // the source's own
+	slot   int           // smallest free number at the start
+	steals atomic.Uint64
+
+	// searching counts in crew.searching; written by the waker before wake, else by the worker.
+	searching bool
+	finished  bool // the goroutine ends as planned
+	discharge bool // no longer counted in crew.live; written under crew.mu
+
+	// Guarded by crew.mu.
+	idle       bool
+	idleSince  uint64 // crew.ticks at that time
+	prev, next *worker
+}
+
+// crew is the one mechanism behind all pools: workers start when there is work, park, are woken, survive panics and
+// Goexit, retire when idle for long, and are waited for.
+//
+// No wakeup is lost, because both sides announce before they look. A producer adds work, then reads spare and searching.
+// A worker about to park raises spare and lowers searching, then looks for work again. A worker that finds work while
+// others could help wakes the next one, so that a producer need wake at most one ("searching" workers were woken and
+// have not found work yet).
+type crew struct {
+	src       source
+	cfg       Config
+	labels    context.Context // nil without Name
+	maxSearch int32
+	pinned    bool // worker i alone serves queue i: see notifySlot
+	tracked   bool // ids is kept
+
+	idleSlot  atomic.Int64 // slot of the worker that would be woken next; -1: none. A hint
+	_         [64]byte
+	spare     atomic.Int64 // idle workers + workers that may still be started
+	searching atomic.Int32
+	over      atomic.Bool // more workers than limit
+	_         [64]byte
+
+	panics    atomic.Uint64
+	callerRan atomic.Uint64
+	spawned   atomic.Uint64
+	extra     sync.WaitGroup // goroutines of policy Spawn
+
+	closing atomic.Bool
+	stop    chan struct{} // closed when closing
+	ended   chan struct{} // closed when no task will start any more
+	done    chan struct{} // closed when the last worker is gone
+
+	mu         sync.Mutex
+	limit      int
+	live       int // workers, without the discharged
+	goroutines int
+	idleTop    *worker // woken first: its stack and caches are warm
+	idleBottom *worker
+	nIdle      int
+	free       []int // slots given back
+	slots      int   // slots handed out so far
+	roster     atomic.Pointer[[]*worker]
+	steals     uint64 // of workers that are gone
+	seats      []seat // pinned only
+	ids        map[uint64]struct{}
+
+	ticks  uint64
+	armed  bool
+	timer  *time.Timer
+	wgDone sync.Once
+	endOne sync.Once
+}
+
+// seat is the place of a pinned worker. busy is false while the worker is parked or absent.
+type seat struct {
+	busy atomic.Bool
+	w    *worker // guarded by crew.mu
+	_    [48]byte
+}
+
+func (c *crew) init(cfg Config, src source) {
+	c.cfg, c.src = cfg, src
+	c.limit = cfg.Workers
+	c.spare.Store(int64(cfg.Workers))
+	c.maxSearch = 1
+	c.idleSlot.Store(-1)
+	c.stop, c.ended, c.done = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	c.roster.Store(new([]*worker))
+	c.tracked = cfg.Workers < noLimit
+	if cfg.Name != "" {
+		c.labels = pprof.WithLabels(context.Background(), pprof.Labels("taskpool", cfg.Name))
+	}
+}
+
+// notify is called after work was added that any worker may do.
+func (c *crew) notify() {
+	if c.helpful() {
+		c.hire()
+	}
+}
+
+// helpful reports whether another worker could be woken and none is on its way.
+func (c *crew) helpful() bool { return c.spare.Load() > 0 && c.searching.Load() < c.maxSearch }
+
+// hire wakes the worker that parked last, or starts one.
+func (c *crew) hire() {
+	c.mu.Lock()
+	if c.searching.Load() >= c.maxSearch || c.finishedLocked() {
+		c.mu.Unlock()
+		return
+	}
+	w := c.idleTop
+	started := false
+	switch {
+	case w != nil:
+		c.unparkLocked(w)
+	case c.live < c.limit:
+		w, started = c.enlistLocked(-1), true
+	default:
+		c.mu.Unlock()
+		return
+	}
+	w.searching = true
+	c.searching.Add(1)
+	c.mu.Unlock()
+	c.launch(w, started)
+}
+
+// notifySlot is notify for a pinned crew: only worker i may do the work.
+func (c *crew) notifySlot(i int) {
+	if c.seats[i].busy.Load() {
+		return
+	}
+	c.mu.Lock()
+	w := c.seats[i].w
+	if c.finishedLocked() || (w != nil && !w.idle) {
+		c.mu.Unlock()
+		return
+	}
+	started := w == nil
+	if started {
+		w = c.enlistLocked(i)
+	} else {
+		c.unparkLocked(w)
+	}
+	c.mu.Unlock()
+	c.launch(w, started)
+}
+
+func (c *crew) launch(w *worker, started bool) {
+	if started {
+		go c.run(w)
+	} else {
+		w.wake <- struct{}{}
+	}
+}
+
+func (c *crew) finishedLocked() bool { return c.closing.Load() && c.goroutines == 0 }
+
+func (c *crew) unparkLocked(w *worker) {
+	c.unlinkIdleLocked(w)
+	c.spare.Add(-1)
+	if c.pinned {
+		c.seats[w.slot].busy.Store(true)
+	}
+}
+
+// enlistLocked makes a worker that is about to be started; slot -1 means any.
+func (c *crew) enlistLocked(slot int) *worker {
+	w := &worker{wake: make(chan struct{}, 1), slot: slot}
+	if slot < 0 {
+		if n := len(c.free); n > 0 {
+			w.slot, c.free = c.free[n-1], c.free[:n-1]
+		} else {
+			w.slot = c.slots
+			c.slots++
+		}
+	} else {
+		c.seats[slot].w = w
+		c.seats[slot].busy.Store(true)
+	}
+	c.live++
+	c.goroutines++
+	c.spare.Add(-1)
+	c.src.attach(w)
+	return w
+}
+
+// enrollLocked adds w to the roster, which thieves and the end of the pool walk without lock.
+func (c *crew) enrollLocked(w *worker) {
+	old := *c.roster.Load()
+	list := append(old[:len(old):len(old)], w)
+	c.roster.Store(&list)
+}
+
+func (c *crew) strikeLocked(w *worker) {
+	old := *c.roster.Load()
+	for i, x := range old {
+		if x == w {
+			list := append(old[:i:i], old[i+1:]...)
+			c.roster.Store(&list)
+			return
+		}
+	}
+}
+
+// run is the goroutine of a worker. It starts in launch, ends when the worker is surplus, has been idle for long, or
+// the crew is closing, and shutdown waits for it.
+func (c *crew) run(w *worker) {
+	defer c.leave(w)
+	if c.labels != nil {
+		pprof.SetGoroutineLabels(c.labels)
+	}
+	if c.tracked {
+		id := goid()
+		c.mu.Lock()
+		if c.ids == nil {
+			c.ids = make(map[uint64]struct{})
+		}
+		c.ids[id] = struct{}{}
+		c.mu.Unlock()
+		defer func() {
+			c.mu.Lock()
+			delete(c.ids, id)
+			c.mu.Unlock()
+		}()
+	}
+	for !c.shift(w) {
+	}
+	w.finished = true
+}
+
+// shift works until the worker is to leave (true) or a task panicked (false). The one recover of the package is here,
+// so that a task costs no defer.
+func (c *crew) shift(w *worker) (leave bool) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		c.report(recover())
+		c.src.crashed(w)
+	}()
+	for {
+		c.src.work(w)
+		if !c.park(w) {
+			leave = true
+			break
+		}
+	}
+	returned = true
+	return leave
+}
+
+// leave ends the goroutine of w; after Goexit a new one carries on with the same worker and its queue.
+func (c *crew) leave(w *worker) {
+	if !w.finished {
+		go c.run(w)
+		return
+	}
+	c.mu.Lock()
+	c.goroutines--
+	c.finishLocked()
+	c.mu.Unlock()
+}
+
+func (c *crew) finishLocked() {
+	if c.finishedLocked() {
+		c.wgDone.Do(func() { close(c.done) })
+		c.end()
+	}
+}
+
+func (c *crew) end() { c.endOne.Do(func() { close(c.ended) }) }
+
+// found is called by a worker that took work; more tells that there was more than it will do itself at once.
+func (c *crew) found(w *worker, more bool) {
+	if w.searching {
+		w.searching = false
+		c.searching.Add(-1)
+	}
+	if more {
+		c.notify()
+	}
+}
+
+// looks is how often an idle worker yields and looks again before it parks.
+const looks = 2
+
+// park waits for work. It returns false if the worker is to leave.
+func (c *crew) park(w *worker) bool {
+	if !c.over.Load() {
+		for range looks {
+			runtime.Gosched()
+			if c.src.pending(w) {
+				return true
+			}
+		}
+	}
+	c.mu.Lock()
+	if c.surplusLocked(w) || (c.closing.Load() && !c.src.pending(w)) {
+		c.dischargeLocked(w)
+		c.mu.Unlock()
+		c.handOver(w)
+		return false
+	}
+	w.idle, w.idleSince = true, c.ticks
+	w.prev, w.next = nil, c.idleTop
+	if c.idleTop != nil {
+		c.idleTop.prev = w
+	} else {
+		c.idleBottom = w
+	}
+	c.idleTop = w
+	c.nIdle++
+	c.idleSlot.Store(int64(w.slot))
+	c.spare.Add(1)
+	if c.pinned {
+		c.seats[w.slot].busy.Store(false)
+	}
+	if w.searching {
+		w.searching = false
+		c.searching.Add(-1)
+	}
+	c.armLocked()
+	c.mu.Unlock()
+
+	// Look again, now that producers can see that this worker is idle.
+	if c.src.pending(w) || c.closing.Load() {
+		c.mu.Lock()
+		if w.idle {
+			c.unparkLocked(w)
+			c.mu.Unlock()
+			return true
+		}
+		c.mu.Unlock()
+	}
+	<-w.wake
+	return !w.discharge
+}
+
+// handOver makes sure that a worker that leaves is not the only one that knew of some work.
+func (c *crew) handOver(w *worker) {
+	if w.searching {
+		w.searching = false
+		c.searching.Add(-1)
+	}
+	if c.src.pending(w) {
+		if c.pinned {
+			if w.slot < len(c.seats) {
+				c.notifySlot(w.slot)
+			}
+			return
+		}
+		c.notify()
+	}
+}
+
+func (c *crew) unlinkIdleLocked(w *worker) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		c.idleTop = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		c.idleBottom = w.prev
+	}
+	w.prev, w.next, w.idle = nil, nil, false
+	c.nIdle--
+	if c.idleTop == nil {
+		c.idleSlot.Store(-1)
+	} else {
+		c.idleSlot.Store(int64(c.idleTop.slot))
+	}
+}
+
+// dischargeLocked takes w out of the books: its goroutine will end.
+func (c *crew) dischargeLocked(w *worker) {
+	if w.idle {
+		c.unparkLocked(w)
+	}
+	w.discharge = true
+	c.live--
+	c.spare.Add(1)
+	c.strikeLocked(w)
+	c.steals += w.steals.Load()
+	if c.pinned {
+		c.seats[w.slot].w = nil
+		c.seats[w.slot].busy.Store(false)
+	} else {
+		c.free = append(c.free, w.slot)
+	}
+	c.over.Store(c.anySurplusLocked())
+}
+
+func (c *crew) surplusLocked(w *worker) bool {
+	if c.pinned {
+		return w.slot >= c.limit
+	}
+	return c.live > c.limit
+}
+
+func (c *crew) anySurplusLocked() bool {
+	if !c.pinned {
+		return c.live > c.limit
+	}
+	for i := c.limit; i < len(c.seats); i++ {
+		if c.seats[i].w != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// resize changes the limit. Idle workers beyond it leave now, others when they have finished what they took along.
+func (c *crew) resize(n int) {
+	c.mu.Lock()
+	c.spare.Add(int64(n - c.limit))
+	c.limit = n
+	c.over.Store(c.anySurplusLocked())
+	var leaving []*worker
+	for w := c.idleBottom; w != nil && c.over.Load(); {
+		above := w.prev
+		if c.surplusLocked(w) {
+			c.dischargeLocked(w)
+			leaving = append(leaving, w)
+		}
+		w = above
+	}
+	c.mu.Unlock()
+	for _, w := range leaving {
+		w.wake <- struct{}{}
+	}
+}
+
+// report tells OnPanic, or the log, about a task that did not return. v is nil after Goexit.
+func (c *crew) report(v any) {
+	c.panics.Add(1)
+	info := PanicInfo{Pool: c.cfg.Name, Value: v, Goexit: v == nil, Stack: debug.Stack()}
+	if c.cfg.OnPanic == nil {
+		c.log("taskpool: task did not return", info)
+		return
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			c.log("taskpool: OnPanic panicked", PanicInfo{Pool: c.cfg.Name, Value: v, Stack: debug.Stack()})
+		}
+	}()
+	c.cfg.OnPanic(info)
+}
+
+func (c *crew) log(msg string, info PanicInfo) {
+	logger := c.cfg.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	logger.Error(msg, "pool", info.Pool, "panic", info.Value, "goexit", info.Goexit, "stack", string(info.Stack))
+}
+
+// workers returns n as a limit of workers, or the default if it is not one.
+func (c *crew) workers(n int) int {
+	switch {
+	case n > 0 && n < noLimit:
+		return n
+	case !c.tracked:
+		return noLimit
+	}
+	return procs()
+}
+
+// spawn runs t on a goroutine of its own, by policy Spawn.
+func (c *crew) spawn(t Task) error {
+	c.mu.Lock()
+	if c.closing.Load() {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	c.extra.Add(1) // under the lock: close comes before or after, and wait only after close
+	c.spawned.Add(1)
+	c.mu.Unlock()
+	go func() {
+		defer c.extra.Done()
+		c.guarded(t)
+	}()
+	return nil
+}
+
+// guarded runs t on a goroutine that is not a worker.
+func (c *crew) guarded(t Task) {
+	returned := false
+	defer func() {
+		if !returned {
+			c.report(recover())
+		}
+	}()
+	t()
+	returned = true
+}
+
+// close makes idle workers leave; busy ones leave when they find no more work. Only the first call does anything.
+func (c *crew) close() {
+	c.mu.Lock()
+	if c.closing.Load() {
+		c.mu.Unlock()
+		return
+	}
+	c.closing.Store(true)
+	close(c.stop)
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	var leaving []*worker
+	for w := c.idleTop; w != nil; w = c.idleTop {
+		c.unparkLocked(w)
+		leaving = append(leaving, w)
+	}
+	c.finishLocked()
+	c.mu.Unlock()
+	// They look for work once more, find that the crew is closing, and leave.
+	for _, w := range leaving {
+		w.wake <- struct{}{}
+	}
+}
+
+// wait returns when all workers and the goroutines of Spawn are gone, or with the cause of ctx.
+func (c *crew) wait(ctx context.Context) error {
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		// Both may be ready; a pool that has ended did not fail to.
+		select {
+		case <-c.done:
+		default:
+			return context.Cause(ctx)
+		}
+	}
+	if c.spawned.Load() == 0 {
+		return nil
+	}
+	extra := make(chan struct{})
+	go func() {
+		c.extra.Wait()
+		close(extra)
+	}()
+	select {
+	case <-extra:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *crew) stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := Stats{
+		Workers: c.live, Idle: c.nIdle, Steals: c.steals, Panics: c.panics.Load(),
+		CallerRan: c.callerRan.Load(), Spawned: c.spawned.Load(),
+	}
+	s.Accepted = s.CallerRan + s.Spawned
+	for _, w := range *c.roster.Load() {
+		s.Steals += w.steals.Load()
+	}
+	return s
+}

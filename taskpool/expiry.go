@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package taskpool
+
+import "time"
+
+// Idle workers retire without a helper goroutine and without a timer of their own: one runtime timer per crew runs only
+// while somebody is idle, counts half idle timeouts, and sends home those that have been idle for three of its ticks
+// (between one and one and a half timeouts).
+
+const (
+	retireTicks = 3
+	retireChunk = 256 // workers sent home under one lock
+)
+
+func (c *crew) armLocked() {
+	if c.armed || c.cfg.IdleTimeout < 0 || c.closing.Load() {
+		return
+	}
+	c.armed = true
+	period := max(c.cfg.IdleTimeout/2, time.Microsecond)
+	if c.timer == nil {
+		c.timer = time.AfterFunc(period, c.tick)
+		return
+	}
+	c.timer.Reset(period)
+}
+
+// arm is for work of trim that has no idle worker to arm the timer.
+func (c *crew) arm() {
+	c.mu.Lock()
+	c.armLocked()
+	c.mu.Unlock()
+}
+
+func (c *crew) tick() {
+	c.mu.Lock()
+	c.ticks++
+	c.mu.Unlock()
+	for c.retire() {
+	}
+	again := c.src.trim()
+	c.mu.Lock()
+	c.armed = false
+	if c.nIdle > 0 || again {
+		c.armLocked()
+	}
+	c.mu.Unlock()
+}
+
+// retire sends home some of the workers that have been idle for long; true if there may be more.
+func (c *crew) retire() bool {
+	var leaving [retireChunk]*worker
+	n := 0
+	c.mu.Lock()
+	for n < len(leaving) && c.idleBottom != nil && c.ticks-c.idleBottom.idleSince >= retireTicks {
+		leaving[n] = c.idleBottom
+		c.dischargeLocked(c.idleBottom)
+		n++
+	}
+	c.mu.Unlock()
+	for _, w := range leaving[:n] {
+		w.wake <- struct{}{}
+	}
+	return n == len(leaving)
+}

@@ -1,0 +1,584 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package taskpool
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+var _ Pool = (*Ordered)(nil)
+
+// Ordered runs tasks of the same key one at a time and in order, and lets any idle worker serve any key: what workers
+// steal from each other is not a task but a key's [Mailbox]. A slow key delays only itself while a worker is free or may
+// be started. A mailbox runs a bounded batch and goes to the end of the line again. A key costs memory while it has
+// tasks and for up to one and a half idle timeouts after.
+//
+// Tasks have keys (SubmitKey), or an owner that holds a mailbox (NewMailbox), or neither (Submit; any order). It is
+// also the home of every [Strand]. Create it with [NewOrdered]; all methods may be called from any goroutine.
+type Ordered struct {
+	c     crew
+	lists []runList
+	width atomic.Uint32 // lists in use; fewer than all only in Keyed
+	next  atomic.Uint32
+	keys  keyMap
+	loose queue[Task] // tasks without key
+	lines sync.Pool   // of *waiter[Task]
+	drops atomic.Uint64
+	limit int
+
+	admin sync.Mutex // Keyed.Resize against the end of the pool
+
+	// left has tasks of mailboxes that were running when the pool was told to stop, and wanted to go on.
+	leftMu sync.Mutex
+	left   []Task
+}
+
+// runList is an intrusive list of strands that wait for a worker.
+type runList struct {
+	size atomic.Int64 // for looking without the lock
+
+	mu      sync.Mutex
+	first   *Strand
+	last    *Strand
+	n       int
+	closed  bool // refuses strands that were idle
+	aborted bool // refuses all
+	_       [64]byte
+}
+
+// runner is what a worker of Ordered carries.
+type runner struct {
+	cur   atomic.Pointer[Strand] // set under the lock of the list it came from
+	batch batch[Task]
+	more  bool // what the mailbox in progress will answer
+	turn  uint
+}
+
+// NewOrdered returns a pool with at most cfg.Workers workers; zero means no limit. It panics if cfg.Policy is
+// CallerRuns or Spawn, which cannot keep order.
+func NewOrdered(cfg Config) *Ordered {
+	cfg = cfg.filled(noLimit)
+	o := new(Ordered)
+	o.init(cfg, min(cfg.Workers, max(8, 4*procs()), maxBatchers))
+	return o
+}
+
+func (o *Ordered) init(cfg Config, lists int) {
+	if cfg.Policy == CallerRuns || cfg.Policy == Spawn {
+		panic("taskpool: a pool that keeps order cannot have policy CallerRuns or Spawn")
+	}
+	o.lists = make([]runList, lists)
+	o.width.Store(uint32(lists))
+	o.limit = cfg.QueueLen
+	o.loose.limit = cfg.QueueLen
+	o.keys.init()
+	o.c.init(cfg, o)
+}
+
+// seat returns the list of a new strand or owner's mailbox.
+func (o *Ordered) seat() uint32 { return o.next.Add(1) % uint32(len(o.lists)) }
+
+// push puts an idle strand into its list. done is false if it was not idle any more.
+func (o *Ordered) push(s *Strand) (done bool, err error) {
+	l, i := o.lockList(s)
+	if l.closed {
+		l.mu.Unlock()
+		return true, ErrClosed
+	}
+	if !s.state.CompareAndSwap(strandIdle, strandQueued) {
+		l.mu.Unlock()
+		return false, nil
+	}
+	l.addLocked(s)
+	l.mu.Unlock()
+	o.notify(i)
+	return true, nil
+}
+
+// lockList locks and returns the list that s belongs to.
+func (o *Ordered) lockList(s *Strand) (*runList, int) {
+	for {
+		width := o.width.Load()
+		i := int(s.home % width)
+		l := &o.lists[i]
+		l.mu.Lock()
+		if o.width.Load() == width {
+			return l, i
+		}
+		l.mu.Unlock() // Keyed.Resize moves what it finds in the lists after changing width
+	}
+}
+
+// notify tells a worker that list i has something.
+func (o *Ordered) notify(i int) {
+	if o.c.pinned {
+		o.c.notifySlot(i)
+		return
+	}
+	o.c.notify()
+}
+
+func (l *runList) addLocked(s *Strand) {
+	s.next = nil
+	if l.last != nil {
+		l.last.next = s
+	} else {
+		l.first = s
+	}
+	l.last = s
+	l.n++
+	l.size.Store(int64(l.n))
+}
+
+// pop takes the first strand for r.
+func (l *runList) pop(r *runner) (s *Strand, more bool) {
+	if l.size.Load() == 0 {
+		return nil, false
+	}
+	l.mu.Lock()
+	if s = l.first; s != nil {
+		l.first = s.next
+		if l.first == nil {
+			l.last = nil
+		}
+		s.next = nil
+		l.n--
+		l.size.Store(int64(l.n))
+		r.cur.Store(s)
+		// Before the lock is given up, so that nobody takes a strand that has left the list for one in it.
+		// Swap rather than Store: the run sees what each Wake saw.
+		s.state.Swap(strandRunning)
+	}
+	more = l.n > 0
+	l.mu.Unlock()
+	return s, more
+}
+
+func (o *Ordered) attach(w *worker) {
+	w.local = new(runner)
+	o.c.enrollLocked(w)
+}
+
+func (o *Ordered) pending(w *worker) bool {
+	if o.c.pinned {
+		return o.lists[w.slot].size.Load() > 0
+	}
+	for i := range o.lists {
+		if o.lists[i].size.Load() > 0 {
+			return true
+		}
+	}
+	return o.loose.size.Load() > 0
+}
+
+func (o *Ordered) work(w *worker) {
+	r := w.local.(*runner)
+	if s := r.cur.Load(); s != nil {
+		o.resume(r, s) // its last task panicked; the rest of its batch is here
+	}
+	for !o.c.over.Load() {
+		r.turn++
+		// Tasks without key come first now and then, so that neither kind starves the other.
+		if r.turn%8 == 0 && o.runLoose(w) {
+			continue
+		}
+		if s := o.find(w, r); s != nil {
+			o.resume(r, s)
+			continue
+		}
+		if !o.runLoose(w) {
+			return
+		}
+	}
+}
+
+// find takes a strand, from the worker's own list first.
+func (o *Ordered) find(w *worker, r *runner) *Strand {
+	if o.c.pinned {
+		s, _ := o.lists[w.slot].pop(r)
+		return s
+	}
+	home := w.slot % len(o.lists)
+	for i := range o.lists {
+		j := home + i
+		if j >= len(o.lists) {
+			j -= len(o.lists)
+		}
+		if s, more := o.lists[j].pop(r); s != nil {
+			if i > 0 {
+				w.steals.Add(1)
+			}
+			o.c.found(w, more || (o.c.helpful() && o.pending(w)))
+			return s
+		}
+	}
+	return nil
+}
+
+func (o *Ordered) runLoose(w *worker) bool {
+	if o.loose.size.Load() == 0 {
+		return false
+	}
+	var t [1]Task
+	o.loose.mu.Lock()
+	k := o.loose.popLocked(t[:])
+	more := o.loose.n > 0
+	o.loose.mu.Unlock()
+	if k == 0 {
+		return false
+	}
+	o.c.found(w, more || (o.c.helpful() && o.pending(w)))
+	t[0]()
+	return true
+}
+
+// resume runs s, which r has taken, and puts it back in line if it wants to go on.
+func (o *Ordered) resume(r *runner, s *Strand) {
+	var more bool
+	if s.mail != nil {
+		more = s.mail.drain(r)
+	} else {
+		more = s.run()
+	}
+	o.settle(r, s, more)
+}
+
+// settle ends a run of s.
+func (o *Ordered) settle(r *runner, s *Strand, more bool) {
+	if !more && s.state.CompareAndSwap(strandRunning, strandIdle) {
+		r.cur.Store(nil)
+		return
+	}
+	l, i := o.lockList(s)
+	if l.aborted {
+		s.state.Store(strandIdle)
+		l.mu.Unlock()
+		// abandon may have looked at this worker before or after; what it did not take goes to left first.
+		if left := o.discard(s); len(left) > 0 {
+			o.leftMu.Lock()
+			o.left = append(o.left, left...)
+			o.leftMu.Unlock()
+		}
+		r.cur.Store(nil)
+		return
+	}
+	s.state.Swap(strandQueued)
+	l.addLocked(s)
+	l.mu.Unlock()
+	r.cur.Store(nil)
+	o.notify(i)
+}
+
+// discard tells a strand that it will not run, and returns the tasks of a mailbox.
+func (o *Ordered) discard(s *Strand) []Task {
+	if s.mail != nil {
+		return s.mail.take()
+	}
+	if s.drop != nil {
+		o.c.guarded(s.drop)
+	}
+	return nil
+}
+
+// crashed is called when a run of a strand, a task of a mailbox or a task without key did not return. A mailbox goes on
+// with the next task of its batch, see work.
+func (o *Ordered) crashed(w *worker) {
+	r := w.local.(*runner)
+	if s := r.cur.Load(); s != nil && s.mail == nil {
+		o.settle(r, s, false)
+	}
+}
+
+func (o *Ordered) trim() bool {
+	o.loose.trim()
+	return o.keys.sweep()
+}
+
+// Submit adds a task that has no key: it runs in any order, beside any other. Waiting, errors and tasks that submit to
+// their own pool are as for [Shared].
+func (o *Ordered) Submit(ctx context.Context, t Task) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	err := o.TrySubmit(t)
+	if err != ErrFull {
+		return err
+	}
+	inside := o.c.inside()
+	q := &o.loose
+	q.mu.Lock()
+	switch {
+	case q.closed:
+		q.mu.Unlock()
+		return ErrClosed
+	case inside || !q.fullLocked():
+		q.putLocked(t)
+		q.mu.Unlock()
+		o.c.notify()
+		return nil
+	}
+	return q.await(ctx, o.c.stop, &o.lines, t)
+}
+
+// TrySubmit adds a task that has no key if there is room. It never blocks and returns nil, [ErrFull] or [ErrClosed].
+func (o *Ordered) TrySubmit(t Task) error {
+	q := &o.loose
+	q.mu.Lock()
+	var err error
+	switch {
+	case q.closed:
+		err = ErrClosed
+	case q.fullLocked():
+		err = ErrFull
+	default:
+		q.putLocked(t)
+	}
+	q.mu.Unlock()
+	if err == nil {
+		o.c.notify()
+	}
+	return err
+}
+
+// SubmitKey adds t to the mailbox of key: it runs after every task of that key that was accepted before, and never
+// beside one. It waits for room in that mailbox if there is none, and returns nil, the cause of ctx, or [ErrClosed]. A
+// task that submits to its own pool is not made to wait.
+func (o *Ordered) SubmitKey(ctx context.Context, key Key, t Task) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return o.keys.lock(o, key).submitLocked(ctx, t)
+}
+
+// TrySubmitKey is SubmitKey that never blocks: it returns nil, [ErrFull] or [ErrClosed].
+func (o *Ordered) TrySubmitKey(key Key, t Task) error {
+	return o.keys.lock(o, key).trySubmitLocked(t)
+}
+
+// GoKey adds t to the mailbox of key; without room it does what Config.Policy says. It returns nil, [ErrClosed], or
+// with policy Reject [ErrFull].
+func (o *Ordered) GoKey(key Key, t Task) error {
+	if o.c.cfg.Policy == Block {
+		return o.SubmitKey(context.Background(), key, t)
+	}
+	return o.goLocked(o.keys.lock(o, key), t)
+}
+
+// SubmitKeyN adds tasks of one key in order, as many as fit under one lock, and waits for room as SubmitKey does. It
+// returns how many were accepted, and the error that kept it from accepting the rest.
+func (o *Ordered) SubmitKeyN(ctx context.Context, key Key, ts ...Task) (int, error) {
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	return o.keys.lock(o, key).submitNLocked(ctx, ts)
+}
+
+// goTo does for m what Config.Policy says.
+func (o *Ordered) goTo(m *Mailbox, t Task) error {
+	if o.c.cfg.Policy == Block {
+		return m.Submit(context.Background(), t)
+	}
+	m.q.mu.Lock()
+	return o.goLocked(m, t)
+}
+
+// goLocked is goTo without the policy Block; it unlocks m.q.mu.
+func (o *Ordered) goLocked(m *Mailbox, t Task) error {
+	if o.c.cfg.Policy == Reject {
+		return m.trySubmitLocked(t)
+	}
+	old, err := m.displaceLocked(t)
+	if old != nil {
+		o.drops.Add(1)
+		o.c.cfg.OnDrop(old)
+	}
+	return err
+}
+
+// Go adds a task that has no key; without room it does what Config.Policy says, as GoKey does.
+func (o *Ordered) Go(t Task) error {
+	switch o.c.cfg.Policy {
+	case Block:
+		return o.Submit(context.Background(), t)
+	case Reject:
+		return o.TrySubmit(t)
+	}
+	for {
+		if err := o.TrySubmit(t); err != ErrFull {
+			return err
+		}
+		var old [1]Task
+		o.loose.mu.Lock()
+		k := o.loose.popLocked(old[:])
+		o.loose.mu.Unlock()
+		if k > 0 {
+			o.drops.Add(1)
+			o.c.cfg.OnDrop(old[0])
+		}
+	}
+}
+
+// SubmitN adds tasks that have no key, and waits for room as Submit does. It returns how many were accepted, and the
+// error that kept it from accepting the rest.
+func (o *Ordered) SubmitN(ctx context.Context, ts ...Task) (int, error) {
+	for i, t := range ts {
+		if err := o.Submit(ctx, t); err != nil {
+			return i, err
+		}
+	}
+	return len(ts), nil
+}
+
+// Do runs t, without key, and waits for its end, as Do of [Shared] does.
+func (o *Ordered) Do(ctx context.Context, t Task) error {
+	if o.c.tracked && o.c.inside() {
+		d := newErrand(t)
+		d.run()
+		return d.err
+	}
+	return doOn(ctx, o.c.ended, t, func(t Task) error { return o.Submit(ctx, t) })
+}
+
+// DoKey runs t in the order of key and waits for its end. Errors are those of Do. A task that calls DoKey with its own
+// key waits for itself until ctx ends; called from a task of this pool with a ctx that cannot end, DoKey returns
+// [ErrInTask] and t does not run.
+func (o *Ordered) DoKey(ctx context.Context, key Key, t Task) error {
+	if ctx.Done() == nil && o.c.inside() {
+		return ErrInTask
+	}
+	return doOn(ctx, o.c.ended, t, func(t Task) error { return o.SubmitKey(ctx, key, t) })
+}
+
+// Resize changes the largest number of workers, as Config.Workers sets it.
+func (o *Ordered) Resize(n int) { o.c.resize(o.c.workers(n)) }
+
+// Stats returns a snapshot.
+func (o *Ordered) Stats() Stats {
+	s := o.c.stats()
+	s.Queues = make([]int, len(o.lists))
+	for i := range o.lists {
+		l := &o.lists[i]
+		l.mu.Lock()
+		s.Queues[i] = l.n
+		for x := l.first; x != nil; x = x.next {
+			if x.mail != nil {
+				s.Queued += int(x.mail.q.size.Load())
+			} else {
+				s.Queued++
+			}
+		}
+		l.mu.Unlock()
+	}
+	for _, w := range *o.c.roster.Load() {
+		s.Queued += w.local.(*runner).batch.len()
+	}
+	o.loose.mu.Lock()
+	s.Queued += o.loose.n
+	s.Accepted += o.loose.accepted
+	o.loose.mu.Unlock()
+	s.Accepted += o.keys.accepted()
+	s.Dropped = o.drops.Load()
+	return s
+}
+
+// Stopped returns a channel that is closed when no further task will start.
+func (o *Ordered) Stopped() <-chan struct{} { return o.c.ended }
+
+// Shutdown refuses further tasks, lets the workers run those that were accepted, also in owners' mailboxes, and waits
+// for the workers to end. If ctx ends before, it takes back the tasks that have not started and returns them with the
+// cause of ctx: those of one mailbox in their order. Called from a task of this pool (without limit of workers: of any
+// pool of this package) it only begins the shutdown and returns [ErrInTask]. Of several calls, one gets the tasks.
+func (o *Ordered) Shutdown(ctx context.Context) ([]Task, error) {
+	o.begin()
+	if o.c.inside() {
+		return nil, ErrInTask
+	}
+	err := o.c.wait(ctx)
+	if err == nil {
+		return nil, nil
+	}
+	return o.abandon(), err
+}
+
+// Close is Shutdown without drain: tasks that have not started never will. They go to Config.OnDrop, if set, and are
+// returned in a *[LeftError]. It waits for those that are running, except when called from a task, as Shutdown.
+// Further calls wait too and return nil.
+func (o *Ordered) Close() error {
+	o.begin()
+	left := o.abandon()
+	if !o.c.inside() {
+		_ = o.c.wait(context.Background()) // cannot fail
+		left = append(left, o.takeLeft()...)
+	}
+	if o.c.cfg.OnDrop != nil {
+		for _, t := range left {
+			o.c.cfg.OnDrop(t)
+		}
+	}
+	if len(left) > 0 {
+		return &LeftError[Task]{Left: left}
+	}
+	return nil
+}
+
+func (o *Ordered) begin() {
+	for i := range o.lists {
+		l := &o.lists[i]
+		l.mu.Lock()
+		l.closed = true
+		l.mu.Unlock()
+	}
+	o.loose.close()
+	o.c.close()
+}
+
+// abandon takes back what has not started. Every such task is in a mailbox whose strand is in a list or with a worker,
+// in a worker's batch, in loose, or in left. Lists come first: a strand leaves a list only for a worker's cur, under the
+// list's lock, and cannot come back; then what a worker holds; then left, where workers put what they may not put back.
+func (o *Ordered) abandon() []Task {
+	o.admin.Lock()
+	defer o.admin.Unlock()
+	var left []Task
+	var dropped *Strand
+	for i := range o.lists {
+		l := &o.lists[i]
+		l.mu.Lock()
+		l.aborted = true
+		for s := l.first; s != nil; {
+			next := s.next
+			s.next = dropped
+			dropped = s
+			s = next
+		}
+		l.first, l.last, l.n = nil, nil, 0
+		l.size.Store(0)
+		l.mu.Unlock()
+	}
+	for dropped != nil {
+		s := dropped
+		dropped, s.next = s.next, nil
+		s.state.Store(strandIdle)
+		left = append(left, o.discard(s)...)
+	}
+	left = append(left, o.loose.drain()...)
+	for _, w := range *o.c.roster.Load() {
+		r := w.local.(*runner)
+		s := r.cur.Load()
+		left = append(left, r.batch.close()...)
+		if s != nil && s.mail != nil {
+			left = append(left, s.mail.take()...)
+		}
+	}
+	o.c.end()
+	return append(left, o.takeLeft()...)
+}
+
+func (o *Ordered) takeLeft() []Task {
+	o.leftMu.Lock()
+	defer o.leftMu.Unlock()
+	left := o.left
+	o.left = nil
+	return left
+}

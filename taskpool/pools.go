@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package taskpool
+
+import (
+	"context"
+	"runtime/debug"
+	"sync/atomic"
+)
+
+var (
+	_ Pool = (*Shared)(nil)
+	_ Pool = (*Stealing)(nil)
+	_ Pool = (*Sharded)(nil)
+	_ Pool = (*Elastic)(nil)
+)
+
+// tasks is the engine of pools of Task.
+type tasks struct{ engine[Task] }
+
+func (p *tasks) init(cfg Config, queues int, pick picker) {
+	p.engine.init(cfg, queues, pick, func(t Task) { t() }, func(t Task) Task { return t })
+}
+
+// Shared is one queue and N workers: tasks start in the order of submission, and no worker is idle while a task waits.
+// It is the pool to begin with. Create it with [NewShared]; all methods may be called from any goroutine.
+type Shared struct{ tasks }
+
+// NewShared returns a pool of cfg.Workers workers on one queue.
+func NewShared(cfg Config) *Shared {
+	p := new(Shared)
+	p.init(cfg.filled(procs()), 1, pickFirst)
+	return p
+}
+
+// Stealing is N queues and N workers without order: a producer prefers the queue of an idle worker, and a worker whose
+// queue is empty steals. It serves many producers on many processors better than Shared. Create it with [NewStealing];
+// all methods may be called from any goroutine.
+type Stealing struct{ tasks }
+
+// NewStealing returns a pool of cfg.Workers workers with a queue each. Resize does not change the number of queues.
+func NewStealing(cfg Config) *Stealing {
+	cfg = cfg.filled(procs())
+	p := new(Stealing)
+	p.init(cfg, min(cfg.Workers, maxBatchers), pickRandom)
+	return p
+}
+
+// Sharded is M queues and N workers: producers take the queues in turn, and the next one if that is full; workers look
+// at all of them, beginning with one of their own. Create it with [NewSharded]; all methods may be called from any
+// goroutine.
+type Sharded struct{ tasks }
+
+// NewSharded returns a pool of cfg.Workers workers on cfg.Queues queues.
+func NewSharded(cfg Config) *Sharded {
+	cfg = cfg.filled(procs())
+	if cfg.Queues <= 0 {
+		cfg.Queues = min(cfg.Workers, maxBatchers)
+	}
+	p := new(Sharded)
+	p.init(cfg, cfg.Queues, pickRobin)
+	return p
+}
+
+// Elastic starts workers as tasks arrive and keeps them, with their grown stacks, for Config.IdleTimeout. It shrinks to
+// nothing and has no goroutine of its own. Without Config.Workers it has no limit and never makes anyone wait: use it
+// for tasks that block. Create it with [NewElastic]; all methods may be called from any goroutine.
+type Elastic struct{ tasks }
+
+// NewElastic returns an elastic pool with at most cfg.Workers workers; zero means no limit.
+func NewElastic(cfg Config) *Elastic {
+	cfg = cfg.filled(noLimit)
+	if cfg.Workers == noLimit {
+		cfg.QueueLen = -1
+	}
+	p := new(Elastic)
+	p.init(cfg, 1, pickFirst)
+	p.take = 1 // its tasks are expected to block: nobody takes two
+	return p
+}
+
+// Do runs t on the pool and waits for its end. It returns nil, a *[PanicError] if t panicked (OnPanic is not told),
+// [ErrGoexit], the cause of ctx, or [ErrClosed]. If ctx or the pool ends before t has started, t never runs; if t has
+// started, Do returns the cause of ctx and t goes on. Called from a task of this pool, Do runs t at once on the calling
+// goroutine, because there may be no other worker.
+func (p *tasks) Do(ctx context.Context, t Task) error {
+	if p.c.tracked && p.c.inside() {
+		d := newErrand(t)
+		d.run()
+		return d.err
+	}
+	return doOn(ctx, p.c.ended, t, func(t Task) error { return p.Submit(ctx, t) })
+}
+
+// errand is a task that somebody waits for.
+type errand struct {
+	state atomic.Int32
+	t     Task
+	err   error // valid after done
+	done  chan struct{}
+}
+
+const (
+	errandWaiting int32 = iota
+	errandTaken         // runs, or ran
+	errandWithdrawn
+)
+
+func newErrand(t Task) *errand { return &errand{t: t, done: make(chan struct{})} }
+
+func (d *errand) run() {
+	if !d.state.CompareAndSwap(errandWaiting, errandTaken) {
+		return
+	}
+	d.err = ErrGoexit
+	defer close(d.done)
+	returned := false
+	defer func() {
+		if returned {
+			d.err = nil
+		} else if v := recover(); v != nil {
+			d.err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	d.t()
+	returned = true
+}
+
+// withdraw makes sure that the task never starts; false if it has.
+func (d *errand) withdraw() bool { return d.state.CompareAndSwap(errandWaiting, errandWithdrawn) }
+
+// doOn submits t through submit and waits for its end.
+func doOn(ctx context.Context, ended <-chan struct{}, t Task, submit func(Task) error) error {
+	d := newErrand(t)
+	if err := submit(d.run); err != nil {
+		return err
+	}
+	select {
+	case <-d.done:
+		return d.err
+	case <-ctx.Done():
+		d.withdraw()
+		return context.Cause(ctx)
+	case <-ended:
+		if d.withdraw() {
+			return ErrClosed
+		}
+	}
+	select {
+	case <-d.done:
+		return d.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

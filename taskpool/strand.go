@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package taskpool
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+// Strand is a closure-free unit of work that runs on at most one worker at a time. Its owner embeds it, keeps the work
+// itself in a structure of its own, and calls Wake when there is some. On an [Ordered] pool waking is an intrusive push
+// of one entry, without allocation and without blocking. Before use it needs Init; it must not be copied. All other
+// methods may be called from any goroutine.
+//
+// A strand whose Wake returned nil runs afterwards, even if Shutdown began in between. If Shutdown's ctx ends or Close
+// is called before, it does not, and its drop function (see OnDrop) is called instead, once, before Close returns. The
+// drop function is called by whoever stops the pool, or, if the strand was running and wanted to run again, by its
+// worker when that run ends.
+type Strand struct {
+	_ noCopy
+
+	// state is strandIdle, Queued, Running or Again (running, and woken meanwhile). It becomes Queued only under
+	// the lock of the list that it then stands in; a worker makes it Running, and at the end Idle or Queued.
+	state atomic.Uint32
+	home  uint32
+	next  *Strand // guarded by the lock of the list
+
+	pool *Ordered // nil on any other Pool
+	run  func() bool
+	drop func()
+	mail *Mailbox // set if the strand is that of a mailbox
+
+	other *foreignStrand
+}
+
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
+
+const (
+	strandIdle uint32 = iota
+	strandQueued
+	strandRunning
+	strandAgain
+)
+
+// Init prepares s to run on p. A worker calls run; if it returns true, s goes to the end of the line again, so that a
+// long job gives way to others after every part. If run panics or calls Goexit, OnPanic is told, the worker survives,
+// and s stays usable: it runs again when it is woken, or at once if it was woken meanwhile.
+//
+// On a Pool other than Ordered, Wake submits a task that was allocated here; run may then be called once more than
+// needed, and Shutdown returns that task like any other instead of calling the drop function.
+func (s *Strand) Init(p Pool, run func() (more bool)) {
+	s.run = run
+	if o, ok := p.(*Ordered); ok {
+		s.pool = o
+		s.home = o.seat()
+		return
+	}
+	s.other = &foreignStrand{s: s, pool: p}
+	s.other.task = s.other.work
+}
+
+// OnDrop sets the function that is called if the pool ends before s could run; see Strand. It must be set before the
+// first Wake, and must not block.
+func (s *Strand) OnDrop(f func()) { s.drop = f }
+
+// Wake makes s run: not at all now if it is waiting to run already, once more afterwards if it is running. What the
+// caller did before is visible to that run. It returns nil or [ErrClosed]; on a Pool other than Ordered it may wait for
+// room, and return the cause of ctx.
+func (s *Strand) Wake(ctx context.Context) error {
+	if s.pool == nil {
+		return s.other.wake(func(t Task) error { return s.other.pool.Submit(ctx, t) })
+	}
+	return s.TryWake()
+}
+
+// TryWake is Wake that never blocks; on a Pool other than Ordered it may return [ErrFull].
+func (s *Strand) TryWake() error {
+	o := s.pool
+	if o == nil {
+		return s.other.wake(s.other.pool.TrySubmit)
+	}
+	for {
+		switch s.state.Load() {
+		case strandQueued:
+			// Not just a look: the write orders what the caller did before the run that it relies on.
+			if s.state.CompareAndSwap(strandQueued, strandQueued) {
+				return nil
+			}
+		case strandAgain:
+			if s.state.CompareAndSwap(strandAgain, strandAgain) {
+				return nil
+			}
+		case strandRunning:
+			if o.c.closing.Load() {
+				return ErrClosed
+			}
+			if s.state.CompareAndSwap(strandRunning, strandAgain) {
+				return nil
+			}
+		default:
+			done, err := o.push(s)
+			if done {
+				return err
+			}
+		}
+	}
+}
+
+// foreignStrand is a strand's state on a Pool that knows nothing of strands.
+type foreignStrand struct {
+	s    *Strand
+	pool Pool
+	task Task
+
+	mu      sync.Mutex
+	running bool
+	again   bool
+	// entries is how many tasks were accepted, as far as noted, minus how many have started. If it is positive,
+	// at least one has yet to start. It is negative for a moment if one starts before its acceptance is noted.
+	entries int
+}
+
+func (f *foreignStrand) wake(submit func(Task) error) error {
+	f.mu.Lock()
+	if f.running {
+		f.again = true
+		f.mu.Unlock()
+		return nil
+	}
+	if f.entries > 0 {
+		f.mu.Unlock()
+		return nil
+	}
+	f.mu.Unlock()
+	if err := submit(f.task); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.entries++
+	f.mu.Unlock()
+	return nil
+}
+
+func (f *foreignStrand) work() {
+	f.mu.Lock()
+	f.entries--
+	if f.running {
+		f.again = true
+		f.mu.Unlock()
+		return
+	}
+	f.running = true
+	f.mu.Unlock()
+
+	more, returned := false, false
+	defer func() {
+		f.mu.Lock()
+		more = more || f.again
+		f.running, f.again = false, false
+		f.mu.Unlock()
+		if more && !returned && f.pool.TrySubmit(f.task) == nil {
+			f.note()
+		}
+	}()
+	for {
+		f.mu.Lock()
+		f.again = false
+		f.mu.Unlock()
+		more = false
+		more = f.s.run()
+		f.mu.Lock()
+		more = more || f.again
+		if !more {
+			f.running = false
+			returned = true
+			f.mu.Unlock()
+			return
+		}
+		f.mu.Unlock()
+		// To the end of the line, if there is room; else this worker goes on.
+		f.mu.Lock()
+		f.running, f.again = false, false
+		f.mu.Unlock()
+		if f.pool.TrySubmit(f.task) == nil {
+			f.note()
+			returned = true
+			return
+		}
+		f.mu.Lock()
+		if f.running {
+			f.again = true
+			returned = true
+			f.mu.Unlock()
+			return
+		}
+		f.running = true
+		f.mu.Unlock()
+	}
+}
+
+func (f *foreignStrand) note() {
+	f.mu.Lock()
+	f.entries++
+	f.mu.Unlock()
+}
