@@ -25,6 +25,13 @@ prefix() { local path; path=$(sed -n 's/^module //p' "$(modules | sed -n 1p)/go.
 # declared prints what .ci/layers allows module $1 to import, one a line.
 declared() { sed -n "s/^$1:\([^#]*\).*/\1/p" .ci/layers | tr -s ' \t' '\n\n' | sed '/^$/d' | sort -u; }
 
+# allowed prints that and what the declared siblings are allowed in turn.
+allowed() {
+  local d
+  declared "$1"
+  for d in $(declared "$1" | grep -v / || true); do allowed "$d"; done
+}
+
 # complain reports one violation; the check goes on and ends with `verdict`.
 complaints=0
 complain() { echo "$*" >&2; complaints=$((complaints + 1)); }

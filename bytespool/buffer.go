@@ -45,7 +45,7 @@ type Buffer struct {
 	_ noCopy
 
 	// head to tail is the list of chunks, both nil if there is none. No chunk is empty except
-	// head: after Next has used it up, or when the Buffer is empty and keeps it.
+	// head: after Next has used it up, or when the Buffer was empty and kept it. settle sees to it.
 	head, tail *node
 	len        int
 }
@@ -204,9 +204,6 @@ func (b *Buffer) AddChunk(c Chunk) {
 	if c.r == c.w {
 		c.Release()
 		return
-	}
-	if b.len == 0 {
-		b.Release() // the kept chunk must not stand before one with content
 	}
 	b.link(newNode(c))
 	b.len += c.w - c.r

@@ -142,6 +142,7 @@ func drive(t testing.TB, program []byte) {
 			}
 		case 14:
 			c := got.TakeChunk()
+			require.Equal(t, len(c.Bytes()), cap(c.Bytes()), "appending to Bytes must not reach the chunk")
 			equal(t, want.Next(len(c.Bytes())), c.Bytes(), "TakeChunk")
 			require.Equal(t, want.Len() == 0, got.Len() == 0)
 			if n%2 == 0 {
@@ -329,8 +330,26 @@ func TestBufferRetention(t *testing.T) {
 	require.GreaterOrEqual(t, b.held(), 1<<20, "until the next call Next's result is kept")
 	b.WriteByte(1)
 	require.Equal(t, minChunk, b.held())
+	b.Next(1)
+	b.AddChunk(NewChunk(nil, Get(1 << 20)[:1000]))
+	b.Next(1000)
+	b.Write([]byte("x"))
+	require.Equal(t, minChunk, b.held(), "a short write after Next must not keep the large chunk")
 	b.Release()
 	require.Zero(t, b.held())
+}
+
+// The chunk that an empty Buffer keeps serves all of a conversation.
+func TestBufferKeepsItsChunk(t *testing.T) {
+	p, err := New(Config{Stats: true})
+	require.NoError(t, err)
+	b := Buffer{Pool: p}
+	for range 1000 {
+		b.Write(make([]byte, 300))
+		require.Len(t, b.Next(300), 300)
+	}
+	require.Equal(t, []ClassStats{{Size: minChunk, Misses: 1, Outstanding: 1}}, p.Stats().Classes)
+	b.Release()
 }
 
 // A chunk moves from one Buffer to another without a copy.

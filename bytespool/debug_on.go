@@ -86,14 +86,11 @@ func debugPut(b []byte) bool {
 // newRecordLocked starts a record for the buffer at p.
 func newRecordLocked(p *byte, size int) *record {
 	r := &record{addr: uintptr(unsafe.Pointer(p)), base: weak.Make(p), size: size}
-	if old := guard.at[r.addr]; old != nil {
-		forgetLocked(old) // its cleanup has not run yet
-	}
 	if guard.at == nil {
 		guard.at = make(map[uintptr]*record)
 		guard.lost = make(map[*record]struct{})
 	}
-	guard.at[r.addr] = r
+	guard.at[r.addr] = r // perhaps instead of one whose cleanup has yet to run and finds r here
 	runtime.AddCleanup(p, func(r *record) {
 		guard.mu.Lock()
 		defer guard.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -152,12 +153,16 @@ func NewTCPClient(opts ...ClientOption) *Client {
 }
 
 func dialTCP(ctx context.Context, o *ClientOptions) (transport, error) {
-	d := netx.Dialer{Options: o.Socket}
-	conn, err := d.DialContext(ctx, "tcp", o.Addr)
+	conn, err := dialConn(ctx, o, o.Addr)
 	if err != nil {
 		return nil, err
 	}
 	return newStream(conn), nil
+}
+
+func dialConn(ctx context.Context, o *ClientOptions, addr string) (net.Conn, error) {
+	d := netx.Dialer{Options: o.Socket}
+	return d.DialContext(ctx, "tcp", addr)
 }
 
 // ID implements [EndPoint].

@@ -26,6 +26,7 @@ type clock struct {
 	readLimit  atomic.Int64 // ReadTimeout
 	idleLimit  atomic.Int64 // IdleTimeout
 	cronPeriod atomic.Int64
+	pingPeriod int64 // constant; 0: the transport sends no pings
 
 	lastActive atomic.Int64 // bytes moved, or a turn ended
 	begunAt    atomic.Int64 // the incomplete package's first byte, 0: there is none
@@ -36,6 +37,7 @@ type clock struct {
 	timer  *timerwheel.Timer // guarded by mu; nil until a limit needs it
 	due    int64             // guarded by mu: when timer fires, 0: not armed
 	cronAt int64             // guarded by mu: the next tick, 0: none
+	pingAt int64             // guarded by mu: the next ping, 0: none
 	live   bool              // guarded by mu: the session has begun
 	ended  bool              // guarded by mu
 }
@@ -45,7 +47,16 @@ func (c *clock) init(s *session) {
 	c.readLimit.Store(int64(s.opts.ReadTimeout))
 	c.idleLimit.Store(int64(s.opts.IdleTimeout))
 	c.cronPeriod.Store(int64(s.opts.CronPeriod))
+	if p, ok := s.tr.(pinger); ok {
+		c.pingPeriod = int64(p.pingEvery())
+	}
 	c.lastActive.Store(now())
+}
+
+// A pinger is a transport that keeps an idle peer in touch.
+type pinger interface {
+	pingEvery() time.Duration
+	ping()
 }
 
 // start begins to watch; the session's options are set.
@@ -220,6 +231,16 @@ func (c *clock) review() {
 		}
 		soonest(c.cronAt)
 	}
+	ping := false
+	if c.pingPeriod > 0 && c.live && !c.ended {
+		if c.pingAt == 0 {
+			c.pingAt = t + 1 + rand.Int64N(c.pingPeriod)
+		} else if t >= c.pingAt {
+			ping = t-c.lastActive.Load() >= c.pingPeriod/2 // there is traffic: no need
+			c.pingAt = t + c.pingPeriod
+		}
+		soonest(c.pingAt)
+	}
 	if c.due <= t {
 		c.due = 0
 	}
@@ -229,6 +250,9 @@ func (c *clock) review() {
 	c.mu.Unlock()
 	if tick {
 		c.s.post(flagCron)
+	}
+	if ping {
+		c.s.spawn(c.s.tr.(pinger).ping)
 	}
 }
 

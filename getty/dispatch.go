@@ -166,6 +166,7 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 			stage.items = append(stage.items, mail{pkg, n})
 		}
 		if len(stage.items) > 0 {
+			s.count.pkgsRead.Add(uint64(len(stage.items)))
 			if perr := s.postMails(stage.items); perr != nil {
 				err = perr
 			}
@@ -180,7 +181,6 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 
 // postMails hands packages to the mailbox and wakes whoever handles them.
 func (s *session) postMails(mails []mail) error {
-	s.count.pkgsRead.Add(uint64(len(mails)))
 	s.box.put(mails)
 	if s.dispatch == Ordered {
 		if err := s.strand.Wake(untilHard{s}); err != nil {

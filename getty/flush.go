@@ -143,12 +143,35 @@ func (s *session) discardBatch(b *batch) {
 	b.free()
 }
 
+// queueControl queues bytes that are no package: a control frame.
+func (s *session) queueControl(p []byte) {
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	if s.refused == nil {
+		s.queueControlLocked(p)
+	}
+}
+
+func (s *session) queueControlLocked(p []byte) {
+	if s.out == nil {
+		s.out = newBatch()
+	}
+	s.out.appendOwn(p, nil, nil)
+	s.queued.Add(int64(len(p)))
+}
+
 // refuse makes the session accept no more packages; err is what writers get.
-func (s *session) refuse(err error) {
+func (s *session) refuse(err error) { s.refuseWith(err, nil) }
+
+// refuseWith is refuse with last bytes to send, which nothing can follow.
+func (s *session) refuseWith(err error, last []byte) {
 	s.setFlag(flagRefuse)
 	s.qMu.Lock()
 	if s.refused == nil {
 		s.refused = err
+		if last != nil {
+			s.queueControlLocked(last)
+		}
 	}
 	room := s.room
 	s.room = nil

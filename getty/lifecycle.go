@@ -21,11 +21,14 @@ type transport interface {
 	serve(s *session) error
 	// encode encodes pkg, or takes raw, and queues it (stream) or sends it (datagram). encMu is held.
 	encode(s *session, pkg any, raw *rawPkg, w *waiter) (int, error)
-	// stream reports whether encode queues bytes for write.
-	stream() bool
+	// queues reports whether encode queues bytes for write.
+	queues() bool
 	// write gives b to the kernel and accounts it with session.took. Without wait it returns
 	// errWouldBlock instead of blocking. Only the holder of the flush token calls it.
 	write(s *session, b *batch, wait bool) error
+	// farewell returns the last bytes to queue when the session begins to end; they follow everything
+	// that was accepted.
+	farewell(s *session) []byte
 	// closeWrite tells the peer that nothing more comes. The flush token is held, the queue empty.
 	closeWrite(s *session) error
 	// close frees the descriptor and wakes serve and write.
@@ -158,6 +161,7 @@ func (s *session) prepared() error {
 		s.hard = make(chan struct{})
 		s.pool = s.ep.taskPool()
 		s.strand.Init(s.pool, s.handleBatch)
+		s.strand.OnDrop(func() { s.fail(fmt.Errorf("getty: task pool: %w", taskpool.ErrClosed)) })
 	}
 	s.started.Store(true)
 	return nil
@@ -181,6 +185,11 @@ func (s *session) conclude(err error) {
 	if ended && !s.has(flagClosing) {
 		// The peer has ended its stream: what it sent is handled, what that answers is flushed.
 		if s.box != nil {
+			if s.dispatch == Unordered {
+				for s.box.waits() { // the pool may be one that drops tasks
+					s.handleOne()
+				}
+			}
 			s.box.awaitHandled()
 		}
 		if !s.has(flagClosing) {
@@ -202,8 +211,6 @@ func (s *session) conclude(err error) {
 	s.clock.stop()
 	s.ep.freed(s)
 	s.callbacksOfEnd()
-	s.ep.ended(s)
-	s.finished()
 }
 
 // callbacksOfEnd waits for the callback that may be running, and runs the last ones. All of it is
@@ -259,7 +266,7 @@ func (s *session) Close() {
 // shut begins the graceful end: nothing more in either direction, flush, end of stream.
 func (s *session) shut() {
 	s.setFlag(flagClosing)
-	s.refuse(ErrSessionClosed)
+	s.refuseWith(ErrSessionClosed, s.tr.farewell(s))
 	if s.box != nil {
 		s.box.interrupt()
 	}

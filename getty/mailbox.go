@@ -28,7 +28,7 @@ func (q *mailQueue) pop() mail {
 }
 
 func (q *mailQueue) free() {
-	if q == nil || cap(q.items) > 4096 {
+	if q == nil || cap(q.items) > 4096 { // nothing, or grown by an unusual burst
 		return
 	}
 	clear(q.items)
@@ -77,6 +77,13 @@ func (m *mailbox) hasRoom() bool {
 	return m.count < m.maxPkgs && m.bytes < m.maxBytes
 }
 
+// fits reports whether there is room for so many packages, and any for bytes.
+func (m *mailbox) fits(pkgs, bytes int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count+pkgs <= m.maxPkgs && m.bytes+bytes < m.maxBytes
+}
+
 // put adds mails, with one lock for all of them.
 func (m *mailbox) put(mails []mail) {
 	m.mu.Lock()
@@ -123,6 +130,13 @@ func (m *mailbox) takeOrdered() (mail, bool) {
 		}
 	}
 	return m.cur.pop(), true
+}
+
+// waits reports whether a mail was put and not taken.
+func (m *mailbox) waits() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.in.empty()
 }
 
 // handled counts pkgs taken mails as done and reports whether there are more.

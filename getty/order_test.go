@@ -24,7 +24,7 @@ func TestManySessionsKeepOrderThroughAPool(t *testing.T) {
 	l := newTracer(t)
 	l.message = echoPkg
 	pool := taskpool.NewOrdered(taskpool.Config{})
-	t.Cleanup(pool.Close)
+	t.Cleanup(func() { _ = pool.Close() })
 	srv := serve(t, prepare(l), getty.WithServerTaskPool(pool))
 	var wg sync.WaitGroup
 	for range sessions {

@@ -35,11 +35,13 @@ func newStream(conn net.Conn) *stream {
 	return t
 }
 
-func (t *stream) stream() bool         { return true }
+func (t *stream) queues() bool         { return true }
 func (t *stream) netConn() net.Conn    { return t.conn }
 func (t *stream) localAddr() net.Addr  { return t.conn.LocalAddr() }
 func (t *stream) remoteAddr() net.Addr { return t.conn.RemoteAddr() }
 func (t *stream) close() error         { return t.conn.Close() }
+
+func (t *stream) farewell(*session) []byte { return nil }
 
 func (t *stream) encode(s *session, pkg any, raw *rawPkg, w *waiter) (int, error) {
 	return s.encodeStream(pkg, raw, w)

@@ -158,7 +158,7 @@ type datagrams struct {
 	keepRefused bool   // of clients
 }
 
-func (t *datagrams) stream() bool                       { return false }
+func (t *datagrams) queues() bool                       { return false }
 func (t *datagrams) netConn() net.Conn                  { return t.conn }
 func (t *datagrams) localAddr() net.Addr                { return t.conn.LocalAddr() }
 func (t *datagrams) remoteAddr() net.Addr               { return t.conn.RemoteAddr() }
@@ -166,6 +166,8 @@ func (t *datagrams) close() error                       { return t.conn.Close() 
 func (t *datagrams) write(*session, *batch, bool) error { return nil }
 func (t *datagrams) closeWrite(s *session) error        { s.closeHard(); return nil }
 func (t *datagrams) refused(err error) bool             { return errors.Is(err, syscall.ECONNREFUSED) }
+
+func (t *datagrams) farewell(*session) []byte { return nil }
 
 // encode sends one datagram, or one for each piece of raw.
 func (t *datagrams) encode(s *session, pkg any, raw *rawPkg, _ *waiter) (int, error) {
@@ -309,8 +311,8 @@ func (s *session) turnDatagram(b []byte, from netip.AddrPort) error {
 	if from.IsValid() {
 		pkg = UDPContext{Pkg: pkg, PeerAddr: from}
 	}
+	s.count.pkgsRead.Add(1)
 	if s.box == nil {
-		s.count.pkgsRead.Add(1)
 		return s.deliver(pkg)
 	}
 	if !s.box.hasRoom() {

@@ -2,8 +2,536 @@
 
 package getty
 
-// WebSocketServerOptions are the part of [ServerOptions] that only WebSocket servers use.
-type WebSocketServerOptions struct{}
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
 
-// WebSocketClientOptions are the part of [ClientOptions] that only WebSocket clients use.
-type WebSocketClientOptions struct{}
+	"github.com/gorilla/websocket"
+
+	"github.com/gostkit/kit/bytespool"
+)
+
+// A TypedWriter is a [Writer] that decides for each package whether it goes out as a text or a binary
+// WebSocket message. Packages of other Writers have the type that the endpoint's options say.
+type TypedWriter interface {
+	// IsText reports whether pkg goes out as a text message.
+	IsText(pkg any) bool
+}
+
+// A TypedReader is a [Reader] that is told the type of a WebSocket message. It is called instead of Read.
+type TypedReader interface {
+	// ReadTyped decodes one whole message.
+	ReadTyped(s Session, b []byte, text bool) (pkg any, err error)
+}
+
+// A webSocket is the transport of WebSocket sessions. gorilla/websocket parses and frames; it reads from
+// and writes to an engine-owned net.Conn, the webSocket itself: reads are served from the leased buffer of
+// the stream below, writes are appended to the session's queue. The stream alone touches the socket.
+//
+// Control frames (RFC 6455, section 5.5) do not pass through gorilla's writer. They are built here and
+// queued between messages, so that neither a ping nor a pong nor a close waits for an encoder, and
+// gorilla's rule of one writer is kept by the session's encoder lock alone.
+type webSocket struct {
+	*stream
+	ws     *websocket.Conn
+	client bool
+	pings  time.Duration
+	text   bool // messages go out as text unless the Writer says otherwise
+
+	live atomic.Bool // the handshake is over: Read and Write serve gorilla's session
+
+	// of the session's goroutine
+	s       *session
+	at      int   // bytes of stream.buf that gorilla has read
+	readErr error // what the stream's read ended with
+	inTurn  bool
+	stage   *mailQueue
+	staged  int // bytes in stage
+	where   string
+	gotEnd  atomic.Bool // the peer's close frame was read
+	code    atomic.Int32
+
+	// guarded by the session's encMu
+	dst  []byte // where gorilla's writes go
+	left int    // bytes of the current frame that are still to be written
+	drop bool   // the current frame is a control frame
+}
+
+var _ net.Conn = (*webSocket)(nil)
+
+// Close codes, RFC 6455, section 7.4.1.
+const (
+	closeNormal   = websocket.CloseNormalClosure
+	closeLeaving  = websocket.CloseGoingAway
+	closeProtocol = websocket.CloseProtocolError
+	closeBadUTF8  = websocket.CloseInvalidFramePayloadData
+	closeRefused  = websocket.ClosePolicyViolation
+	closeTooBig   = websocket.CloseMessageTooBig
+	closeNone     = websocket.CloseNoStatusReceived
+)
+
+// begin takes over after the handshake.
+func (t *webSocket) begin(ws *websocket.Conn) {
+	t.ws = ws
+	ws.SetReadLimit(0)
+	ws.SetPingHandler(func(data string) error {
+		if !t.s.has(flagBlocked) { // a peer that pings and never reads gets no more answers than fit
+			t.control(websocket.PongMessage, []byte(data))
+		}
+		return nil
+	})
+	ws.SetPongHandler(func(string) error { return nil })
+	ws.SetCloseHandler(func(int, string) error { return nil })
+	t.live.Store(true)
+}
+
+// Read implements net.Conn for gorilla. Between two reads of the socket lies the end of a turn: what the
+// packages of one read answered leaves before the session waits again.
+func (t *webSocket) Read(p []byte) (int, error) {
+	if !t.live.Load() {
+		return t.conn.Read(p)
+	}
+	for t.at == t.kept {
+		if err := t.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, t.buf[t.at:t.kept])
+	if t.at += n; t.at == t.kept {
+		t.at = 0
+		t.stream.drop()
+	}
+	return n, nil
+}
+
+// fill ends the turn and waits for more input.
+func (t *webSocket) fill() error {
+	s := t.s
+	if err := t.endTurn(); err != nil {
+		return err
+	}
+	s.awaitCredit()
+	n, err := t.stream.read(s, 0)
+	if n > 0 {
+		s.count.reads.Add(1)
+		s.count.bytesRead.Add(uint64(n))
+		s.clock.touch()
+		t.kept, t.at = n, 0
+	}
+	if err != nil {
+		t.readErr = err
+	}
+	return err
+}
+
+// Write implements net.Conn for gorilla: a data frame is appended to dst, a control frame is dropped, since
+// serve sends its own. gorilla writes a frame in one or two pieces under its write lock.
+func (t *webSocket) Write(p []byte) (int, error) {
+	if !t.live.Load() {
+		return t.conn.Write(p)
+	}
+	if t.left == 0 {
+		size, err := frameSize(p)
+		if err != nil {
+			return 0, err
+		}
+		t.left = size
+		t.drop = p[0]&0x08 != 0
+	}
+	t.left -= len(p)
+	if !t.drop {
+		t.dst = append(t.dst, p...)
+	}
+	return len(p), nil
+}
+
+// frameSize returns the size of the frame that p begins with its whole header.
+func frameSize(p []byte) (int, error) {
+	if len(p) < 2 {
+		return 0, io.ErrShortWrite
+	}
+	head, n := 2, int(p[1]&0x7f)
+	switch {
+	case n == 126 && len(p) >= 4:
+		head, n = 4, int(binary.BigEndian.Uint16(p[2:]))
+	case n == 127 && len(p) >= 10:
+		head, n = 10, int(binary.BigEndian.Uint64(p[2:]))
+	case n >= 126:
+		return 0, io.ErrShortWrite
+	}
+	if p[1]&0x80 != 0 {
+		head += 4
+	}
+	return head + n, nil
+}
+
+// Deadlines belong to the handshake. Afterwards the session's clock keeps all limits, since gorilla never
+// recovers from an expired one.
+
+func (t *webSocket) SetDeadline(d time.Time) error     { return t.handshake(t.conn.SetDeadline, d) }
+func (t *webSocket) SetReadDeadline(d time.Time) error { return t.handshake(t.conn.SetReadDeadline, d) }
+func (t *webSocket) SetWriteDeadline(d time.Time) error {
+	return t.handshake(t.conn.SetWriteDeadline, d)
+}
+
+func (t *webSocket) handshake(set func(time.Time) error, d time.Time) error {
+	if t.live.Load() {
+		return nil
+	}
+	return set(d)
+}
+
+func (t *webSocket) Close() error         { return t.conn.Close() }
+func (t *webSocket) LocalAddr() net.Addr  { return t.conn.LocalAddr() }
+func (t *webSocket) RemoteAddr() net.Addr { return t.conn.RemoteAddr() }
+
+// appendControl appends a control frame, masked if a client sends it.
+func appendControl(dst []byte, op int, payload []byte, mask bool) []byte {
+	payload = payload[:min(len(payload), 125)]
+	dst = append(dst, byte(op)|0x80, byte(len(payload)))
+	if !mask {
+		return append(dst, payload...)
+	}
+	dst[len(dst)-1] |= 0x80
+	var key [4]byte
+	binary.LittleEndian.PutUint32(key[:], rand.Uint32())
+	dst = append(dst, key[:]...)
+	for i, b := range payload {
+		dst = append(dst, b^key[i%4])
+	}
+	return dst
+}
+
+// control queues a control frame and offers it to the kernel.
+func (t *webSocket) control(op int, payload []byte) {
+	t.s.queueControl(appendControl(nil, op, payload, t.client))
+	if t.s.turns.Load() == 0 {
+		t.s.flush()
+	}
+}
+
+func (t *webSocket) pingEvery() time.Duration { return t.pings }
+
+func (t *webSocket) ping() { t.control(websocket.PingMessage, nil) }
+
+// farewell is the close frame of a session that ends.
+func (t *webSocket) farewell(s *session) []byte {
+	code := int(t.code.Load())
+	if code == 0 {
+		code = closeNormal
+		if s.ep.isClosed() && !t.client {
+			code = closeLeaving
+		}
+	}
+	if code == closeNone {
+		return appendControl(nil, websocket.CloseMessage, nil, t.client)
+	}
+	return appendControl(nil, websocket.CloseMessage, binary.BigEndian.AppendUint16(nil, uint16(code)), t.client)
+}
+
+// closeWrite follows the close frame. Only when both were exchanged may the TCP connection end; serve waits
+// for the peer's, and WaitTime limits that.
+func (t *webSocket) closeWrite(s *session) error {
+	if !t.gotEnd.Load() {
+		return nil
+	}
+	return t.stream.closeWrite(s)
+}
+
+// encode encodes pkg and frames it as one message. encMu is held.
+func (t *webSocket) encode(s *session, pkg any, raw *rawPkg, w *waiter) (int, error) {
+	if raw == nil {
+		return t.encodePkg(s, pkg, w)
+	}
+	if raw.more == nil {
+		return t.message(s, raw.one, t.text, w)
+	}
+	total := 0
+	for _, p := range raw.more {
+		n, err := t.message(s, p, t.text, nil)
+		if total += n; err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func (t *webSocket) encodePkg(s *session, pkg any, w *waiter) (int, error) {
+	text := t.text
+	if tw, ok := s.writer.(TypedWriter); ok {
+		text = tw.IsText(pkg)
+	}
+	switch {
+	case s.appender != nil:
+		buf := bytespool.Get(s.hint)
+		p, err := s.appender.AppendPkg(buf[:0], s, pkg)
+		n := 0
+		if err == nil {
+			n, err = t.message(s, p, text, w)
+		}
+		bytespool.Put(buf)
+		return n, err
+	case s.writer != nil:
+		p, err := s.writer.Write(s, pkg)
+		if err != nil {
+			return 0, err
+		}
+		return t.message(s, p, text, w)
+	}
+	return 0, fmt.Errorf("%w: no Writer set", ErrBadReader)
+}
+
+// message frames p as one message and queues it.
+func (t *webSocket) message(s *session, p []byte, text bool, w *waiter) (int, error) {
+	kind := websocket.BinaryMessage
+	if text {
+		kind = websocket.TextMessage
+	}
+	s.hint = max(len(p)+len(p)/4, 64)
+	if size := len(p) + 16; size < largeSize {
+		c := s.openChunk(size)
+		used := len(c.buf)
+		t.dst = c.buf[used:used:cap(c.buf)]
+		if err := t.ws.WriteMessage(kind, p); err != nil {
+			return 0, err
+		}
+		out := t.dst
+		t.dst = nil
+		n := len(out)
+		if n <= cap(c.buf)-used && &out[0] == &c.buf[:used+1][used] {
+			c.buf = c.buf[:used+n]
+			return n, s.publish(out, c, nil, w, nil)
+		}
+		return n, s.publish(out, nil, nil, w, nil)
+	}
+	// Room for the headers: one frame, or as many as gorilla's write buffer cuts a client's message into.
+	whole := bytespool.Get(len(p) + 16 + 16*(len(p)/wsClientBuffer+1))
+	t.dst = whole[:0]
+	err := t.ws.WriteMessage(kind, p)
+	out := t.dst
+	t.dst = nil
+	switch {
+	case err != nil:
+	case &out[0] != &whole[0]:
+		err = s.publish(out, nil, nil, w, nil)
+	default:
+		return len(out), s.publish(out, nil, whole, w, nil)
+	}
+	bytespool.Put(whole)
+	return len(out), err
+}
+
+// serve reads messages until the peer's close frame or the end of input.
+func (t *webSocket) serve(s *session) (err error) {
+	t.s = s
+	done := false
+	defer func() {
+		if !done {
+			err = s.panicked(t.where, recover())
+		}
+		t.leave()
+		t.stream.drop()
+		t.stage.free()
+	}()
+	err = t.messages()
+	done = true
+	return err
+}
+
+// messages is serve without its safety net.
+func (t *webSocket) messages() error {
+	s := t.s
+	for {
+		t.where = "WebSocket"
+		kind, r, err := t.ws.NextReader()
+		if err != nil {
+			return t.inputEnded(err)
+		}
+		if s.has(flagClosing) {
+			continue // closing: the message is skipped, up to the peer's close frame
+		}
+		s.clock.begun()
+		b, err := t.readMessage(r)
+		s.clock.complete()
+		if err == nil && kind == websocket.TextMessage && !utf8.Valid(b) {
+			err = t.violation(closeBadUTF8, errors.New("getty: text message is not UTF-8"))
+		} else if err != nil && err != ErrTooLong {
+			bytespool.Put(b)
+			return t.inputEnded(err)
+		} else if err != nil {
+			err = t.violation(closeTooBig, fmt.Errorf("%w: a message of more than %d bytes", ErrTooLong, s.MaxMsgLen()))
+		} else {
+			err = t.received(b, kind == websocket.TextMessage)
+		}
+		bytespool.Put(b)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// readMessage reads a message into pooled memory, which grows with what has arrived.
+func (t *webSocket) readMessage(r io.Reader) ([]byte, error) {
+	limit := t.s.MaxMsgLen()
+	b := bytespool.Get(1024)
+	n := 0
+	for {
+		if n == len(b) {
+			if n > limit {
+				return b, ErrTooLong
+			}
+			b = bytespool.Grow(b, min(2*n, limit+1))
+		}
+		m, err := r.Read(b[n:])
+		n += m
+		switch {
+		case n > limit:
+			return b, ErrTooLong
+		case err == io.EOF:
+			return b[:n], nil
+		case err != nil:
+			return b, err
+		}
+	}
+}
+
+// received decodes one message and delivers or stages it. An error ends the session.
+func (t *webSocket) received(b []byte, text bool) error {
+	s := t.s
+	t.where = "Reader"
+	var pkg any
+	var err error
+	n := len(b)
+	if tr, ok := s.reader.(TypedReader); ok {
+		pkg, err = tr.ReadTyped(s, b, text)
+	} else {
+		pkg, n, err = s.reader.Read(s, b)
+	}
+	switch {
+	case err != nil:
+	case pkg == nil:
+		err = fmt.Errorf("%w: a message of %d bytes holds no whole package", io.ErrUnexpectedEOF, len(b))
+	case n != len(b):
+		release(pkg)
+		err = fmt.Errorf("%w: Read took %d bytes of a message of %d", ErrBadReader, n, len(b))
+	}
+	if err != nil {
+		return t.violation(closeRefused, err)
+	}
+	s.count.pkgsRead.Add(1)
+	if s.box != nil {
+		return t.post(pkg, len(b))
+	}
+	if !t.inTurn {
+		s.token.Lock()
+		s.enterTurn()
+		t.inTurn = true
+	}
+	if s.has(flagsAttended) {
+		if s.has(flagClosing) {
+			s.count.undelivered.Add(1)
+			release(pkg)
+			return nil
+		}
+		s.servePending(&t.where)
+	}
+	t.where = "OnMessage"
+	s.listener.OnMessage(s, pkg)
+	t.where = "Release"
+	release(pkg)
+	return nil
+}
+
+// post stages a package for the mailbox; the stage is posted when the input is exhausted or the mailbox
+// has no more room for it.
+func (t *webSocket) post(pkg any, size int) error {
+	s := t.s
+	if t.stage == nil {
+		t.stage = mailQueues.Get().(*mailQueue)
+	}
+	t.stage.items = append(t.stage.items, mail{pkg, size})
+	t.staged += size
+	if s.box.fits(len(t.stage.items)+1, t.staged) && t.staged < readSize {
+		return nil
+	}
+	if err := t.endTurn(); err != nil {
+		return err
+	}
+	s.box.room() // waits while the mailbox is full
+	return nil
+}
+
+// endTurn posts what is staged, or ends the inline turn.
+func (t *webSocket) endTurn() error {
+	if t.stage != nil && len(t.stage.items) > 0 {
+		err := t.s.postMails(t.stage.items)
+		t.stage.free()
+		t.stage, t.staged = nil, 0
+		return err
+	}
+	t.leave()
+	return nil
+}
+
+func (t *webSocket) leave() {
+	if t.inTurn {
+		t.inTurn = false
+		t.s.leaveTurn()
+		t.s.unlockToken()
+	}
+}
+
+// violation ends the session because of what the peer sent, and tells the peer so with a close frame before
+// the descriptor is closed.
+func (t *webSocket) violation(code int, err error) error {
+	t.code.Store(int32(code))
+	t.s.setCause(err)
+	t.leave()
+	if perr := t.endTurn(); perr != nil {
+		return perr
+	}
+	t.gotEnd.Store(true) // there is nothing to wait for but the end of the stream
+	t.s.shut()
+	return t.stream.discard(t.s)
+}
+
+// inputEnded maps what gorilla says at the end to the cause of the session's end.
+func (t *webSocket) inputEnded(err error) error {
+	s := t.s
+	if perr := t.endTurn(); perr != nil {
+		return perr
+	}
+	var closed *websocket.CloseError
+	switch {
+	case t.readErr == io.EOF && !s.has(flagClosing):
+		return io.ErrUnexpectedEOF // the stream ended without a close frame
+	case t.readErr != nil:
+		return t.readErr
+	case errors.As(err, &closed):
+		t.gotEnd.Store(true)
+		if s.has(flagClosing) { // the answer to ours: now the stream may end
+			s.qMu.Lock()
+			sent := s.finSent
+			s.qMu.Unlock()
+			if sent {
+				_ = t.stream.closeWrite(s)
+			}
+			return io.EOF
+		}
+		t.code.Store(int32(closed.Code))
+		if closed.Code == closeNormal || closed.Code == closeLeaving || closed.Code == closeNone {
+			return io.EOF
+		}
+		s.setCause(closed)
+		return io.EOF
+	default:
+		return t.violation(closeProtocol, fmt.Errorf("getty: %w", err))
+	}
+}

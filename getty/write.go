@@ -88,7 +88,7 @@ func (s *session) WriteBytesArray(pkgs ...[]byte) (int, error) {
 // Flush implements [Session].
 func (s *session) Flush(ctx context.Context) error {
 	w := newWaiter()
-	if !s.tr.stream() || !s.enqueueMark(w) {
+	if !s.tr.queues() || !s.enqueueMark(w) {
 		w.free()
 		return nil
 	}
@@ -139,7 +139,7 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 
 // awaitPkg waits for a queued package of total bytes.
 func (s *session) awaitPkg(w *waiter, p patience, total int) (int, int, error) {
-	if !s.tr.stream() {
+	if !s.tr.queues() {
 		w.free()
 		return total, total, nil
 	}
@@ -442,7 +442,7 @@ func (s *session) enqueueMark(w *waiter) bool {
 
 // afterEnqueue decides when a package that nobody waits for goes to the kernel.
 func (s *session) afterEnqueue() {
-	if !s.tr.stream() {
+	if !s.tr.queues() {
 		return
 	}
 	if s.turns.Load() == 0 {

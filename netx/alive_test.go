@@ -203,9 +203,9 @@ func TestAliveDeadlines(t *testing.T) {
 // query falls into the moment.
 // acceptance: B05
 func TestAliveConcurrentReader(t *testing.T) {
-	rounds := 150
-	if testing.Short() || raceEnabled {
-		rounds = 40
+	rounds := 40
+	if os.Getenv("GOSTKIT_LONG") != "" {
+		rounds = 2000
 	}
 	message := bytes.Repeat([]byte("0123456789abcdef"), 256)
 	for range rounds {

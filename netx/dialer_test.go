@@ -120,5 +120,18 @@ func TestDialerNoFreePort(t *testing.T) {
 		if len(errs) != 2 || !errors.Is(errs[0], syscall.EADDRNOTAVAIL) || !errors.Is(errs[1], syscall.EADDRNOTAVAIL) {
 			t.Errorf("12 dials from 10 ports: %v", errs)
 		}
+		errs = nil
+		for range 12 {
+			c, _, err := DialUDP(context.Background(), "udp", "127.0.0.1:1234", Probe{})
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			defer c.Close()
+		}
+		var ne net.Error
+		if len(errs) != 2 || !errors.Is(errs[0], syscall.EADDRNOTAVAIL) || !errors.As(errs[1], &ne) || ne.Timeout() {
+			t.Errorf("12 UDP dials from 10 ports: %v", errs)
+		}
 	})
 }

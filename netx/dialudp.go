@@ -154,6 +154,10 @@ func (d *Dialer) resolver() *net.Resolver {
 // dialUDP dials and probes one address.
 func (d *Dialer) dialUDP(ctx context.Context, network, addr string, p Probe) (_ *net.UDPConn, res ProbeResult, err error) {
 	nc, err := d.dial(ctx, network, addr)
+	if errors.Is(err, syscall.EAGAIN) {
+		// What Linux says when no local port is free. It would pass for a timeout.
+		err = &net.OpError{Op: "dial", Net: network, Err: fmt.Errorf("no free local port: %w", errNotLocal)}
+	}
 	if err != nil {
 		return nil, res, err
 	}

@@ -225,6 +225,25 @@ func TestDialUDPCancelRace(t *testing.T) {
 	}
 }
 
+// A context that ends together with the answer must not arm a deadline behind the dial's back.
+func TestDialUDPCancelWithAnswer(t *testing.T) {
+	server, addr := listenUDP(t, "127.0.0.1")
+	serveUDP(t, server, echo)
+	for range 100 {
+		ctx, cancel := context.WithCancel(testContext(t))
+		c, res, err := DialUDP(ctx, "udp", addr.String(), Probe{Payload: []byte("?"), Wait: long,
+			Match: func([]byte) bool { cancel(); return true }})
+		require.NoError(t, err, "the answer came first")
+		require.Equal(t, Answered, res.State)
+		runtime.Gosched() // whatever is still to run does so before the read
+		_, err = c.Write([]byte("x"))
+		require.NoError(t, err, "the write deadline")
+		_, err = c.Read(make([]byte, 1))
+		require.NoError(t, err, "the read deadline")
+		c.Close()
+	}
+}
+
 // fault: 20
 func TestDialUDPSelfConnect(t *testing.T) {
 	families(t, func(t *testing.T, loopback string) {

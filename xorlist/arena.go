@@ -171,6 +171,7 @@ func (a *Arena[T]) at(i uint32) *node[T] {
 	return a.atSmall(i)
 }
 
+//go:noinline
 func (a *Arena[T]) atSmall(i uint32) *node[T] {
 	c := bits.Len32(i) - 1
 	return &a.small[c-firstBits][i-1<<c]
@@ -248,4 +249,9 @@ func (a *Arena[T]) vacancy() int {
 	}
 	a.made++
 	return a.made - 1
+}
+func (a *Arena[T]) grow1() {
+	if a.free == 0 {
+		a.grow()
+	}
 }

@@ -46,18 +46,27 @@ func (l *List[T]) PushFront(v T) Handle {
 
 // PushBack inserts v at the back and returns a handle of the new element.
 func (l *List[T]) PushBack(v T) Handle {
-	i, n := l.memory().alloc()
+	a := l.arena
+	if a == nil || a.free == 0 {
+		a = l.memory()
+		a.grow1()
+	}
+	i := a.free
+	n := a.at(i)
+	a.free = i + 1 + n.link
+	n.gen++
+	t := l.tail
 	n.val = v
-	n.link = l.tail
-	if l.tail != 0 {
-		l.arena.at(l.tail).link ^= i
+	n.link = t
+	if t != 0 {
+		a.at(t).link ^= i
 	} else {
 		l.head = i
 	}
 	l.tail = i
 	l.len++
 	l.version++
-	return Handle{l.arena.id, i, n.gen}
+	return Handle{a.id, i, n.gen}
 }
 
 // PopFront removes the first element and returns its value. It returns false if the list is

@@ -26,9 +26,6 @@ func TestTargetsNameWhatExists(t *testing.T) {
 			}
 		}
 		for _, target := range targets[f.Name] {
-			if f.Name == "tcp" || f.Name == "idle" {
-				continue
-			}
 			subjects := cases[target.Case]
 			require.NotNil(t, subjects, "%s/%s: no such case", f.Name, target.Case)
 			names := append([]string{target.Subject()}, target.Best...)

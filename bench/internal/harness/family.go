@@ -44,6 +44,9 @@ type Case struct {
 	// Sample is how long one sample should take in a full run; zero means 200 ms. A quick run
 	// shortens it for all cases alike.
 	Sample time.Duration
+	// Brief limits the case to one round in a quick run: for samples that cannot be shortened and
+	// whose targets are far from their noise.
+	Brief bool
 	// Subjects are ours and the peers.
 	Subjects []Subject
 }

@@ -178,6 +178,10 @@ func TestRunFamilyInterleaves(t *testing.T) {
 		require.Equal(t, 1.5, s.Metrics[0].Median)
 	}
 	order = nil
+	f.Cases[1].Brief = true
+	RunFamily(f, Options{Count: 2, Quick: true})
+	require.Equal(t, "1a1b1c2a"+"1b1a1c", strings.Join(order, ""))
+	order = nil
 	results = RunFamily(f, Options{Count: 1, Case: regexp.MustCompile("two")})
 	require.Equal(t, []string{"2a"}, order)
 	require.Len(t, results, 1)

@@ -77,6 +77,7 @@ func (s *SubjectResult) failedInOwnWords() bool {
 type entry struct {
 	subject Subject
 	run     Run
+	rounds  int // it takes part in
 	failed  int
 	result  *SubjectResult
 }
@@ -115,12 +116,16 @@ func RunFamily(f Family, o Options) []CaseResult {
 			if budget == 0 {
 				budget = defaultSample
 			}
-			entries = append(entries, &entry{subject: s, run: Run{Quick: o.Quick, Budget: budget}, result: &r.Subjects[i]})
+			mine := rounds
+			if o.Quick && c.Brief {
+				mine = 1
+			}
+			entries = append(entries, &entry{subject: s, rounds: mine, run: Run{Quick: o.Quick, Budget: budget}, result: &r.Subjects[i]})
 		}
 		cases = append(cases, entries)
 	}
 	if o.Quick {
-		shorten(cases, rounds)
+		shorten(cases)
 	}
 	start := time.Now()
 	for round := range rounds {
@@ -132,7 +137,7 @@ func RunFamily(f Family, o Options) []CaseResult {
 				if round%2 == 1 {
 					e = entries[(2*len(entries)-1-i-round%len(entries))%len(entries)]
 				}
-				if e.failed >= maxFailures {
+				if e.failed >= maxFailures || round >= e.rounds {
 					continue
 				}
 				e.run.Round = round
@@ -156,11 +161,11 @@ func RunFamily(f Family, o Options) []CaseResult {
 }
 
 // shorten scales the samples of a quick run down to the time there is.
-func shorten(cases [][]*entry, rounds int) {
+func shorten(cases [][]*entry) {
 	var total time.Duration
 	for _, entries := range cases {
 		for _, e := range entries {
-			total += e.run.Budget * time.Duration(rounds)
+			total += e.run.Budget * time.Duration(e.rounds)
 		}
 	}
 	if total <= quickSampling {

@@ -30,6 +30,9 @@ type Echo struct {
 	// Pause, if positive, makes the connections one after the other with this pause between
 	// them, for servers that do not survive more.
 	Pause time.Duration
+	// Narrow makes connections that look like those of a slow network instead of the loopback:
+	// small segments and small buffers, so that the kernel holds little of what is not read.
+	Narrow bool
 }
 
 // Result is what a run yielded.
@@ -62,6 +65,9 @@ type echoConn struct {
 func (e Echo) Dial() (*Client, error) {
 	c := &Client{echo: e, conns: make([]*echoConn, e.Conns)}
 	dialer := net.Dialer{Timeout: lossAfter}
+	if e.Narrow {
+		dialer.Control = narrow
+	}
 	width := 64
 	if e.Pause > 0 {
 		width = 1

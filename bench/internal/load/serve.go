@@ -10,8 +10,9 @@ import (
 )
 
 // Serve is the body of the load's process. Its configuration is an [Echo]; the commands are
-// "dial", "run DURATION" and "once WIDTH", the last two answered with a [Result], and "burst",
-// answered with a [BurstResult].
+// "burst" and "dial", and after the latter "run DURATION", "once WIDTH", "open RATE,DURATION",
+// "drip FRAMES", "slow" and "writers FRAMES". Each is answered with what the method of that name
+// returns.
 func Serve(c *proc.Child) error {
 	var e Echo
 	if err := c.Config(&e); err != nil {
@@ -23,7 +24,8 @@ func Serve(c *proc.Child) error {
 	var client *Client
 	return c.Commands(func(command string) (any, error) {
 		var d time.Duration
-		var width int
+		var n int
+		var rate float64
 		switch {
 		case command == "dial":
 			var err error
@@ -35,14 +37,23 @@ func Serve(c *proc.Child) error {
 			return nil, fmt.Errorf("not connected")
 		case scan(command, "run %d", &d):
 			return client.Run(d)
-		case scan(command, "once %d", &width):
-			return client.Once(width)
+		case scan(command, "once %d", &n):
+			return client.Once(n)
+		case scan(command, "open %g,%d", &rate, &d):
+			return client.Open(rate, d)
+		case scan(command, "drip %d", &n):
+			return client.Drip(n)
+		case command == "slow":
+			return client.Slow()
+		case scan(command, "writers %d", &n):
+			return client.Writers(n)
 		}
 		return nil, fmt.Errorf("unknown command %q", command)
 	})
 }
 
-func scan(s, format string, v any) bool {
-	n, err := fmt.Sscanf(s, format, v)
-	return n == 1 && err == nil
+// scan reports whether s has this form and reads its numbers.
+func scan(s, format string, v ...any) bool {
+	n, err := fmt.Sscanf(s, format, v...)
+	return n == len(v) && err == nil
 }

@@ -85,15 +85,15 @@ func (dubboHandler) Read(_ dubbo.Session, data []byte) (interface{}, int, error)
 
 func (dubboHandler) Write(_ dubbo.Session, pkg interface{}) ([]byte, error) { return oldWrite(pkg) }
 
-func serveDubbo(_ Config, c *proc.Child) error { return runDubbo(c) }
+func serveDubbo(_ Config, c *proc.Child) error { return runDubbo(c, dubboHandler{}) }
 
 // serveDubboPool hands messages to a pool, as its documentation advises for handlers that take
 // long. It may reorder the messages of a session.
 func serveDubboPool(_ Config, c *proc.Child) error {
-	return runDubbo(c, dubbo.WithServerTaskPool(gxsync.NewTaskPoolSimple(2000)))
+	return runDubbo(c, dubboHandler{}, dubbo.WithServerTaskPool(gxsync.NewTaskPoolSimple(2000)))
 }
 
-func runDubbo(c *proc.Child, options ...dubbo.ServerOption) error {
+func runDubbo(c *proc.Child, listener dubbo.EventListener, options ...dubbo.ServerOption) error {
 	addr, err := freeAddr()
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func runDubbo(c *proc.Child, options ...dubbo.ServerOption) error {
 		s.SetCronPeriod(oldCronPeriod)
 		s.SetWaitTime(oldWaitTime)
 		s.SetPkgHandler(dubboHandler{})
-		s.SetEventListener(dubboHandler{})
+		s.SetEventListener(listener)
 		return nil
 	})
 	if err := c.Ready(addr); err != nil {

@@ -38,6 +38,8 @@ func (p Peer) Server() string { return "tcp/" + p.Name }
 // Peers are all servers, ours first.
 func Peers() []Peer {
 	return []Peer{
+		{Name: "ours-inline", serve: serveInline},
+		{Name: "ours-ordered", serve: serveOrdered},
 		{Name: "net", serve: serveNet},
 		{Name: "gnet", Module: "github.com/panjf2000/gnet/v2", serve: serveGnet},
 		{Name: "netpoll", Module: "github.com/cloudwego/netpoll", serve: serveNetpoll},
@@ -67,15 +69,20 @@ func IdlePeers() []Peer {
 func Servers() map[string]proc.Server {
 	servers := map[string]proc.Server{}
 	for _, p := range Peers() {
-		servers[p.Server()] = func(c *proc.Child) error {
-			var cfg Config
-			if err := c.Config(&cfg); err != nil {
-				return err
-			}
-			return p.serve(cfg, c)
-		}
+		servers[p.Server()] = p.body
+	}
+	for _, p := range Writers() {
+		servers[p.WritersServer()] = p.body
 	}
 	return servers
+}
+
+func (p Peer) body(c *proc.Child) error {
+	var cfg Config
+	if err := c.Config(&cfg); err != nil {
+		return err
+	}
+	return p.serve(cfg, c)
 }
 
 // freeAddr finds a loopback port for servers that cannot say which one they were given. Between

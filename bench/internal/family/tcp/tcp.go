@@ -6,13 +6,16 @@ package tcp
 
 import (
 	"fmt"
+	"math"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/gostkit/kit/bench/internal/harness"
 	"github.com/gostkit/kit/bench/internal/load"
 	"github.com/gostkit/kit/bench/internal/proc"
 	"github.com/gostkit/kit/bench/internal/tcpecho"
+	"github.com/gostkit/kit/bench/internal/wire"
 )
 
 // loadServer is the name of the load's process.
@@ -35,7 +38,11 @@ func Family() harness.Family {
 		Servers: servers,
 		Cases: []harness.Case{
 			echoCase(16, 500*time.Millisecond),
-			echoCase(1, 1500*time.Millisecond),
+			echoCase(1, 1200*time.Millisecond),
+			openCase(),
+			writersCase(),
+			dripCase(),
+			slowCase(),
 		},
 	}
 }
@@ -43,52 +50,198 @@ func Family() harness.Family {
 // echoCase is the closed loop: every connection sends inFlight frames in one write, waits for
 // all answers, and begins again.
 func echoCase(inFlight int, sample time.Duration) harness.Case {
-	c := harness.Case{Name: fmt.Sprintf("echo/inflight=%d", inFlight), Unit: "us/msg", Sample: sample}
-	for _, p := range tcpecho.Peers() {
-		c.Subjects = append(c.Subjects, harness.Subject{Name: p.Name, Module: p.Module, Measure: func(r *harness.Run) (harness.Sample, error) {
-			return echo(p, load.Echo{Conns: 100, InFlight: inFlight, Payload: 64, Unordered: p.Unordered, Pause: p.Pause}, r.Budget)
-		}})
+	return harness.Case{Name: fmt.Sprintf("echo/inflight=%d", inFlight), Unit: "us/msg", Sample: sample,
+		Subjects: subjects(tcpecho.Peers(), func(p tcpecho.Peer, r *harness.Run) (harness.Sample, error) {
+			e := load.Echo{Conns: 100, InFlight: inFlight, Payload: 64, Unordered: p.Unordered, Pause: p.Pause}
+			return measure(p.Server(), e, fmt.Sprintf("run %d", r.Budget/5), fmt.Sprintf("run %d", r.Budget))
+		})}
+}
+
+// openCase sends at a rate that all can serve; its latencies count from when a frame was due.
+func openCase() harness.Case {
+	const rate = 20000
+	return harness.Case{Name: fmt.Sprintf("open/rate=%d", rate), Unit: "us/msg", Sample: 500 * time.Millisecond, Brief: true,
+		Subjects: subjects(some("ours-inline", "ours-ordered", "net", "gnet", "netpoll", "nbio", "dubbo-getty"), func(p tcpecho.Peer, r *harness.Run) (harness.Sample, error) {
+			e := load.Echo{Conns: 100, InFlight: 1, Payload: 64, Pause: p.Pause}
+			return measure(p.Server(), e, fmt.Sprintf("open %d,%d", rate, r.Budget/5), fmt.Sprintf("open %d,%d", rate, r.Budget))
+		})}
+}
+
+// writersCase lets the server write 64-byte frames on one connection from 64 goroutines.
+func writersCase() harness.Case {
+	const perWriter = 1000
+	return harness.Case{Name: fmt.Sprintf("writers=%d", load.Writers), Unit: "us/msg", Sample: 500 * time.Millisecond, Brief: true,
+		Subjects: subjects(tcpecho.Writers(), func(p tcpecho.Peer, _ *harness.Run) (harness.Sample, error) {
+			e := load.Echo{Conns: 1, InFlight: 1, Payload: 64, Pause: p.Pause}
+			return measure(p.WritersServer(), e, fmt.Sprintf("writers %d", perWriter/10), fmt.Sprintf("writers %d", perWriter))
+		})}
+}
+
+// dripCase sends frames one byte per write: what a byte costs must not depend on how many came
+// before.
+func dripCase() harness.Case {
+	c := harness.Case{Name: "drip", Unit: "us/byte", Sample: time.Second, Brief: true}
+	for _, who := range []struct{ subject, peer string }{{"ours", "ours-inline"}, {"net", "net"}} {
+		for _, frames := range []struct {
+			name string
+			n    int
+		}{{"1e3", 1e3}, {"1e4", 1e4}} {
+			if who.peer == "net" && frames.n > 1e3 {
+				continue // the loop by hand is here for scale only
+			}
+			p := some(who.peer)[0]
+			p.Name = who.subject + "-" + frames.name
+			c.Subjects = append(c.Subjects, subjects([]tcpecho.Peer{p}, func(tcpecho.Peer, *harness.Run) (harness.Sample, error) {
+				e := load.Echo{Conns: 1, InFlight: 1, Payload: 64}
+				s, err := measure("tcp/"+who.peer, e, "drip 20", fmt.Sprintf("drip %d", frames.n))
+				if err != nil {
+					return s, err
+				}
+				const frame = 68
+				perByte := harness.Sample{}
+				for _, m := range s.Metrics() {
+					switch m.Name {
+					case "us/msg":
+						perByte = perByte.Add("us/byte", m.Value/frame)
+					case "reads/msg":
+						perByte = perByte.Add("reads/byte", m.Value/frame)
+					}
+				}
+				return perByte, nil
+			})...)
+		}
 	}
 	return c
 }
 
-// echo takes one sample: fresh processes, a warm-up, a run whose beginning and end are quiet, so
-// that every message of it and nothing else is between the two readings of the server's clock.
-func echo(p tcpecho.Peer, e load.Echo, d time.Duration) (harness.Sample, error) {
+// slowCase lets peers send and never read: what the server holds for each.
+func slowCase() harness.Case {
+	return harness.Case{Name: "slow-readers", Unit: "KiB/peer", Sample: time.Second, Brief: true,
+		Subjects: subjects(some("ours-inline", "ours-ordered", "net", "gnet", "netpoll", "nbio", "gev", "evio", "dubbo-getty"), slow)}
+}
+
+// slow measures with 1 000 peers, 100 in a quick run. Everyone who does not stop reading ends with
+// the 2 MiB that a peer sends.
+func slow(p tcpecho.Peer, r *harness.Run) (harness.Sample, error) {
 	var s harness.Sample
-	server, err := proc.Start(p.Server(), tcpecho.Config{CPUs: runtime.NumCPU()}, serverCPU, patience)
+	conns := 1000
+	if r.Quick {
+		conns = 100
+	}
+	pair, err := start(p.Server(), load.Echo{Conns: conns, InFlight: 1, Payload: 1024, Pause: p.Pause, Narrow: true})
 	if err != nil {
 		return s, err
 	}
-	defer server.Stop()
-	e.Addr = server.Addr
-	client, err := proc.Start(loadServer, e, loadCPU, patience)
+	defer pair.stop()
+	if err := pair.ask("dial", nil, patience); err != nil {
+		return s, err
+	}
+	before, err := pair.server.Settle()
 	if err != nil {
 		return s, err
 	}
-	defer client.Stop()
-	// When the load fails because the server has died, the server's last words are the cause.
-	blame := func(err error) error {
-		if _, died := server.Usage(); died != nil {
-			return died
+	var result load.SlowResult
+	if err := pair.ask("slow", &result, 3*patience); err != nil {
+		return s, err
+	}
+	var held int64
+	ours := pair.server.Ask("held", &held, patience) == nil // others do not know the command
+	after, err := pair.server.Settle()
+	if err != nil {
+		return s, err
+	}
+	n := float64(conns)
+	s = s.Add("KiB/peer", float64(after.Resident-before.Resident)/1024/n).
+		Add("sent-KiB/peer", float64(result.Bytes)/1024/n).
+		Add("stopped-%", 100*float64(result.Stopped)/n).
+		Add("closed-%", 100*float64(result.Closed)/n)
+	if ours {
+		s = s.Add("marks/peer", float64(held)/n/(tcpecho.HighWater+wire.Header+1024))
+	}
+	return s, nil
+}
+
+// some picks servers by name.
+func some(names ...string) []tcpecho.Peer {
+	var list []tcpecho.Peer
+	for _, p := range tcpecho.Peers() {
+		if slices.Contains(names, p.Name) {
+			list = append(list, p)
 		}
-		return err
 	}
-	if err := client.Ask("dial", nil, patience); err != nil {
-		return s, blame(err)
+	return list
+}
+
+func subjects(peers []tcpecho.Peer, measure func(tcpecho.Peer, *harness.Run) (harness.Sample, error)) []harness.Subject {
+	var list []harness.Subject
+	for _, p := range peers {
+		list = append(list, harness.Subject{Name: p.Name, Module: p.Module, Measure: func(r *harness.Run) (harness.Sample, error) {
+			return measure(p, r)
+		}})
 	}
-	var r load.Result
-	if err := client.Ask(fmt.Sprintf("run %d", d/5), &r, d+patience); err != nil {
-		return s, blame(err)
+	return list
+}
+
+// pair is a server and its load, each a process on a CPU of its own.
+type pair struct{ server, client *proc.Process }
+
+// start begins both.
+func start(server string, e load.Echo) (pair, error) {
+	s, err := proc.Start(server, tcpecho.Config{CPUs: runtime.NumCPU()}, serverCPU, patience)
+	if err != nil {
+		return pair{}, err
 	}
-	before, err := server.Usage()
+	e.Addr = s.Addr
+	c, err := proc.Start(loadServer, e, loadCPU, patience)
+	if err != nil {
+		s.Stop()
+		return pair{}, err
+	}
+	return pair{s, c}, nil
+}
+
+// ask gives the load a command. When it fails because the server has died, the server's last words
+// are the error.
+func (p pair) ask(command string, v any, wait time.Duration) error {
+	err := p.client.Ask(command, v, wait)
+	if err == nil {
+		return nil
+	}
+	if _, died := p.server.Usage(); died != nil {
+		return died
+	}
+	return err
+}
+
+func (p pair) stop() {
+	p.client.Stop()
+	p.server.Stop()
+}
+
+// measure takes one sample: fresh processes, a warm-up, a run whose beginning and end are quiet, so
+// that every message of it and nothing else is between the two readings of the server's clock.
+func measure(server string, e load.Echo, warmUp, run string) (harness.Sample, error) {
+	var s harness.Sample
+	pair, err := start(server, e)
 	if err != nil {
 		return s, err
 	}
-	if err := client.Ask(fmt.Sprintf("run %d", d), &r, d+patience); err != nil {
-		return s, blame(err)
+	defer pair.stop()
+	var r load.Result
+	if err := pair.ask("dial", nil, patience); err != nil {
+		return s, err
 	}
-	after, err := server.Usage()
+	if err := pair.ask(warmUp, &r, 2*patience); err != nil {
+		return s, err
+	}
+	before, err := pair.server.Usage()
+	if err != nil {
+		return s, err
+	}
+	if err := pair.ask(run, &r, 2*patience); err != nil {
+		return s, err
+	}
+	after, err := pair.server.Usage()
 	if err != nil {
 		return s, err
 	}
@@ -102,5 +255,5 @@ func echo(p tcpecho.Peer, e load.Echo, d time.Duration) (harness.Sample, error) 
 		Add("p99-us", micros(r.P99)).
 		Add("reads/msg", float64(used.Reads)/n).
 		Add("writes/msg", float64(used.Writes)/n).
-		Add("allocs/msg", float64(int(float64(used.Mallocs)/n*100+0.5))/100), nil
+		Add("allocs/msg", math.Round(float64(used.Mallocs)/n*100)/100), nil
 }

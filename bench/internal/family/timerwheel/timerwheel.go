@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package timerwheel compares timers.
+//
+// All wheels tick every millisecond, except where a peer has a tick of its own (antlabs and gost:
+// 10 ms). Pending timers are an hour and up to ten seconds away, as the peers' own benchmarks
+// have them; the timers that are made and stopped are a second away. Callback timers throughout:
+// a channel timer of package time enters no heap until somebody receives.
+package timerwheel
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"sync"
+	"time"
+
+	rl "github.com/RussellLuo/timingwheel"
+	antlabs "github.com/antlabs/timer"
+	gxtime "github.com/dubbogo/gost/time"
+
+	"github.com/gostkit/kit/bench/internal/harness"
+	"github.com/gostkit/kit/timerwheel"
+)
+
+const (
+	modAntlabs = "github.com/antlabs/timer"
+	modRussell = "github.com/RussellLuo/timingwheel"
+	modGost    = "github.com/dubbogo/gost"
+)
+
+// Family returns the comparison.
+func Family() harness.Family {
+	var cases []harness.Case
+	for _, n := range []int{1_000, 100_000, 1_000_000} {
+		cases = append(cases,
+			harness.Case{Name: fmt.Sprintf("start-stop/pending=%d", n), Unit: "ns/op", Subjects: startStop(n, serial)},
+			harness.Case{Name: fmt.Sprintf("start-stop-parallel/pending=%d", n), Unit: "ns/op", Subjects: startStop(n, parallel)},
+		)
+	}
+	cases = append(cases,
+		harness.Case{Name: "reset/pending=1000000", Unit: "ns/op", Subjects: resets(1_000_000, func(int) time.Duration { return time.Hour })},
+		harness.Case{Name: "reset-earlier/pending=1000000", Unit: "ns/op", Subjects: resets(1_000_000, func(i int) time.Duration {
+			return 1000*time.Hour - time.Duration(i)*time.Millisecond
+		})},
+		harness.Case{Name: "memory/pending=1000000", Unit: "B/timer", Subjects: memory(1_000_000)},
+		harness.Case{Name: "idle/pending=1000000", Unit: "cpu-%", Subjects: idle(1_000_000)},
+		harness.Case{Name: "fire-all/timers=100000", Unit: "ns/op", Subjects: fireAll(100_000)},
+	)
+	return harness.Family{
+		Name:  "timerwheel",
+		Doc:   "AfterFunc and Stop, Reset, memory, idle CPU and firing, beside pending timers",
+		Cases: cases,
+	}
+}
+
+func nop() {}
+
+// far is the time to the i-th pending timer.
+func far(i int) time.Duration { return time.Hour + time.Duration(i%10_000)*time.Millisecond }
+
+// peer is a kind of timers: open makes a set of its own, which close gives back as well as the
+// package can.
+type peer struct {
+	name, module string
+	open         func() set
+}
+
+type set struct {
+	start func(d time.Duration, f func()) // fire and forget
+	cycle func()                          // make a timer for a second from now, and stop it
+	close func()
+}
+
+var peers = []peer{
+	{"ours", "", func() set {
+		w := timerwheel.New(timerwheel.Config{})
+		return set{
+			start: func(d time.Duration, f func()) { w.AfterFunc(d, f) },
+			cycle: func() { w.AfterFunc(time.Second, nop).Stop() },
+			close: w.Close,
+		}
+	}},
+	{"std", "", func() set {
+		var all []*time.Timer
+		return set{
+			start: func(d time.Duration, f func()) { all = append(all, time.AfterFunc(d, f)) },
+			cycle: func() { time.AfterFunc(time.Second, nop).Stop() },
+			close: func() {
+				for _, t := range all {
+					t.Stop()
+				}
+			},
+		}
+	}},
+	{"antlabs", modAntlabs, func() set {
+		w := antlabs.NewTimer()
+		go w.Run()
+		return set{
+			start: func(d time.Duration, f func()) { w.AfterFunc(d, f) },
+			cycle: func() { w.AfterFunc(time.Second, nop).Stop() },
+			close: w.Stop,
+		}
+	}},
+	{"russellluo", modRussell, func() set {
+		w := rl.NewTimingWheel(time.Millisecond, 20)
+		w.Start()
+		return set{
+			start: func(d time.Duration, f func()) { w.AfterFunc(d, f) },
+			cycle: func() { w.AfterFunc(time.Second, nop).Stop() },
+			close: w.Stop,
+		}
+	}},
+}
+
+func fill(s set, n int) {
+	for i := range n {
+		s.start(far(i), nop)
+	}
+}
+
+func serial(cycle func(), n int) {
+	for range n {
+		cycle()
+	}
+}
+
+func parallel(cycle func(), n int) {
+	procs := runtime.GOMAXPROCS(0)
+	var group sync.WaitGroup
+	for p := range procs {
+		group.Go(func() { serial(cycle, (n+p)/procs) })
+	}
+	group.Wait()
+}
+
+func startStop(pending int, drive func(cycle func(), n int)) []harness.Subject {
+	var subjects []harness.Subject
+	for _, p := range peers {
+		subjects = append(subjects, harness.Prepared(p.name, p.module, func() (func(int), func(), error) {
+			s := p.open()
+			fill(s, pending)
+			return func(n int) { drive(s.cycle, n) }, s.close, nil
+		}))
+	}
+	return append(subjects, gost(pending, drive))
+}
+
+// gost starts and stops timers by messages that it drops when its queue is full, inserts and
+// deletes by walking a list, and cannot be closed reliably. It gets one wheel for the whole run
+// and a second to take the pending timers; what it does not manage is its own failure.
+func gost(pending int, drive func(cycle func(), n int)) harness.Subject {
+	var once sync.Once
+	var w *gxtime.TimerWheel
+	var failed error
+	start := func(d time.Duration, until time.Time) *gxtime.Timer {
+		for {
+			if t := w.AfterFunc(d, nop); t != nil || time.Now().After(until) {
+				return t
+			}
+			runtime.Gosched() // "queue is full"
+		}
+	}
+	awaitPending := func(what string) error {
+		for until := time.Now().Add(time.Second); w.TimerNumber() != pending; runtime.Gosched() {
+			if time.Now().After(until) {
+				return harness.Failed("%s: %d timers in the wheel, want %d", what, w.TimerNumber(), pending)
+			}
+		}
+		return nil
+	}
+	return harness.Prepared("gost", modGost, func() (func(int), func(), error) {
+		once.Do(func() {
+			w = gxtime.NewTimerWheel()
+			until := time.Now().Add(time.Second)
+			for i := range pending {
+				if start(far(i), until) == nil {
+					failed = harness.Failed("%d of %d timers accepted in a second", i, pending)
+					return
+				}
+			}
+			failed = awaitPending("after a second of filling")
+		})
+		return func(n int) {
+			until := time.Now().Add(5 * time.Second)
+			drive(func() {
+				t := start(time.Second, until)
+				if t == nil {
+					panic("timer queue is full for seconds")
+				}
+				t.Stop()
+			}, n)
+			// The work is done when the wheel has taken every message.
+			if err := awaitPending("Stop loses timers"); err != nil {
+				failed = err
+				panic(err.Error())
+			}
+		}, nil, failed
+	})
+}
+
+// resets moves one pending timer among many. gap(i) is the duration of the i-th Reset.
+func resets(pending int, gap func(i int) time.Duration) []harness.Subject {
+	return []harness.Subject{
+		harness.Prepared("ours", "", func() (func(int), func(), error) {
+			w := timerwheel.New(timerwheel.Config{})
+			for i := range pending {
+				w.AfterFunc(far(i), nop)
+			}
+			t := w.AfterFunc(2000*time.Hour, nop)
+			t.Reset(gap(0))
+			return func(n int) {
+				for i := range n {
+					t.Reset(gap(i))
+				}
+			}, w.Close, nil
+		}),
+		harness.Prepared("std", "", func() (func(int), func(), error) {
+			s := peers[1].open()
+			fill(s, pending)
+			t := time.AfterFunc(2000*time.Hour, nop)
+			return func(n int) {
+					for i := range n {
+						t.Reset(gap(i))
+					}
+				}, func() {
+					t.Stop()
+					s.close()
+				}, nil
+		}),
+		harness.Prepared("clock", "", func() (func(int), func(), error) {
+			w := timerwheel.New(timerwheel.Config{})
+			return func(n int) {
+				for range n {
+					w.Elapsed()
+				}
+			}, w.Close, nil
+		}),
+	}
+}
+
+// memory is the growth of the heap by one pending timer, in bytes, whoever holds it. Package
+// time's timers are held by their heap only: the slice to stop them is taken off.
+func memory(pending int) []harness.Subject {
+	live := func() float64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	var subjects []harness.Subject
+	for _, p := range peers {
+		subjects = append(subjects, harness.Number(p.name, p.module, "B/timer", func(*harness.Run) (float64, error) {
+			s := p.open()
+			defer s.close()
+			fill(s, 1) // levels and slots are made once
+			before := live()
+			fill(s, pending)
+			grown := live() - before
+			if p.name == "std" {
+				grown -= 8 * float64(pending)
+			}
+			return math.Round(grown/float64(pending)*10) / 10, nil
+		}))
+	}
+	return subjects
+}
+
+// idle is the processor time of the process while its timers are all far away, in per cent of
+// one processor to one decimal.
+func idle(pending int) []harness.Subject {
+	var subjects []harness.Subject
+	for _, p := range peers {
+		subjects = append(subjects, harness.Number(p.name, p.module, "cpu-%", func(*harness.Run) (float64, error) {
+			s := p.open()
+			defer s.close()
+			fill(s, pending)
+			runtime.GC()
+			time.Sleep(100 * time.Millisecond) // the collector's last work is not the timers'
+			const span = 500 * time.Millisecond
+			before, err := cpuTime()
+			if err != nil {
+				return 0, err
+			}
+			time.Sleep(span)
+			after, err := cpuTime()
+			return math.Round(float64(after-before)/float64(span)*1000) / 10, err
+		}))
+	}
+	return subjects
+}
+
+// fireAll is the cost of a timer that fires: n are started for the same short time and awaited.
+func fireAll(n int) []harness.Subject {
+	var subjects []harness.Subject
+	for _, p := range peers {
+		subjects = append(subjects, harness.Number(p.name, p.module, "ns/op", func(*harness.Run) (float64, error) {
+			s := p.open()
+			defer s.close()
+			runtime.GC()
+			var group sync.WaitGroup
+			group.Add(n)
+			before, err := cpuTime()
+			if err != nil {
+				return 0, err
+			}
+			for range n {
+				s.start(200*time.Millisecond, group.Done)
+			}
+			group.Wait()
+			after, err := cpuTime()
+			return float64(after-before) / float64(n), err
+		}))
+	}
+	return subjects
+}

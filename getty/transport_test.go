@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/gostkit/kit/getty"
+	"github.com/gostkit/kit/getty/codec"
+	"github.com/stretchr/testify/require"
+)
+
+// A carrier is one transport, for tests that hold for all of them.
+type carrier struct {
+	name   string
+	server func(...getty.ServerOption) *getty.Server
+	client func(addr string, opts ...getty.ClientOption) *getty.Client
+}
+
+var carriers = []carrier{
+	{"tcp", getty.NewTCPServer, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		return getty.NewTCPClient(append(opts, getty.WithServerAddress(addr))...)
+	}},
+	{"ws", getty.NewWSServer, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		return getty.NewWSClient(append(opts, getty.WithServerAddress("ws://"+addr+"/"))...)
+	}},
+	{"udp", getty.NewUDPEndPoint, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		return getty.NewUDPClient(append(opts, getty.WithServerAddress(addr))...)
+	}},
+}
+
+func eachCarrier(t *testing.T, f func(t *testing.T, c carrier)) {
+	for _, c := range carriers {
+		t.Run(c.name, func(t *testing.T) { f(t, c) })
+	}
+}
+
+// run starts an endpoint that must end completely with the test.
+func run(t testing.TB, e getty.EndPoint, newSession getty.NewSessionCallback) {
+	t.Helper()
+	require.NoError(t, e.RunEventLoop(newSession))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, err := e.Shutdown(ctx)
+		require.NoError(t, err, "Shutdown")
+	})
+}
+
+func ready(t testing.TB, c *getty.Client) getty.Session {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, c.Ready(ctx))
+	s, err := c.Session()
+	require.NoError(t, err)
+	return s
+}
+
+// A client's package comes back as it was, whatever carries it, for each dispatch.
+func TestEchoOverEveryTransport(t *testing.T) {
+	eachCarrier(t, func(t *testing.T, c carrier) {
+		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+			sl, cl := newTracer(t), newTracer(t)
+			sl.unordered = d == getty.Unordered
+			sl.message = echoPkg
+			srv := c.server(getty.WithServerDispatch(d))
+			run(t, srv, prepare(sl))
+			got := make(chan string, 1)
+			cl.message = func(_ getty.Session, pkg any) { got <- pkg.(*codec.Frame).String() }
+			client := c.client(srv.Addr().String())
+			run(t, client, prepare(cl))
+			s := ready(t, client)
+			for _, size := range []int{1, 200, 4000, 60000} {
+				p := strings.Repeat("x", size)
+				total, sent, err := s.WritePkg(p, 0)
+				require.NoError(t, err)
+				require.Equal(t, total, sent)
+				require.Greater(t, total, size)
+				require.Equal(t, p, within(t, got, fmt.Sprintf("the echo of %d bytes", size)))
+			}
+			require.EqualValues(t, 4, s.Stats().PkgsRead)
+			require.EqualValues(t, 4, s.Stats().PkgsWritten)
+		})
+	})
+}
+
+// One package is one message, up to the limit, in both directions and for both ends of every pairing with
+// gorilla's own client.
+//
+// acceptance: W11
+func TestWebSocketWithGorilla(t *testing.T) {
+	l := newTracer(t)
+	l.message = echoPkg
+	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.Path = "/echo"; o.WebSocketServerOptions.Compression = true })
+	run(t, srv, prepare(l))
+	for _, compress := range []bool{false, true} {
+		d := websocket.Dialer{EnableCompression: compress}
+		ws, _, err := d.Dial("ws://"+srv.Addr().String()+"/echo", nil)
+		require.NoError(t, err)
+		for _, size := range []int{0, 1, 125, 126, 65535, 65536, 900_000} {
+			msg := frame(strings.Repeat("y", size))
+			require.NoError(t, ws.WriteMessage(websocket.BinaryMessage, msg))
+			kind, back, err := ws.ReadMessage()
+			require.NoError(t, err)
+			require.Equal(t, websocket.BinaryMessage, kind)
+			require.Equal(t, msg, back)
+		}
+		// The close handshake is answered with the same code. (acceptance: L18)
+		require.NoError(t, ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, "bye"), time.Now().Add(patience)))
+		_, _, err = ws.ReadMessage()
+		require.True(t, websocket.IsCloseError(err, 1000), "%v", err)
+		s := within(t, l.closed, "OnClose")
+		require.ErrorContains(t, s.Err(), "EOF")
+		require.Empty(t, l.of(s).errs, "a close frame is a clean end")
+		_ = ws.Close()
+	}
+	_, resp, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/other", nil)
+	require.Error(t, err)
+	require.Equal(t, 404, resp.StatusCode)
+}
+
+// acceptance: L18 fault: 78
+func TestWebSocketShutdownSaysGoodbye(t *testing.T) {
+	srv := getty.NewWSServer()
+	run(t, srv, prepare(newTracer(t)))
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+	require.NoError(t, err)
+	defer ws.Close()
+	code := make(chan error, 1)
+	go func() {
+		_, _, err := ws.ReadMessage()
+		code <- err
+	}()
+	eventually(t, "the session is open", func() bool { return srv.Stats().Opened == 1 })
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	report, err := srv.Shutdown(ctx)
+	require.NoError(t, err)
+	require.Equal(t, 1, report.Drained)
+	require.True(t, websocket.IsCloseError(within(t, code, "the close frame"), 1001))
+}
+
+// acceptance: R05 fault: 67
+func TestWebSocketLimitHoldsAfterDecompression(t *testing.T) {
+	l := newTracer(t)
+	l.message = func(getty.Session, any) { t.Error("OnMessage") }
+	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.MaxMsgLen = 64 << 10; o.WebSocketServerOptions.Compression = true })
+	run(t, srv, prepare(l))
+	d := websocket.Dialer{EnableCompression: true}
+	ws, _, err := d.Dial("ws://"+srv.Addr().String()+"/", nil)
+	require.NoError(t, err)
+	defer ws.Close()
+	require.NoError(t, ws.WriteMessage(websocket.BinaryMessage, make([]byte, 32<<20)))
+	_, _, err = ws.ReadMessage()
+	require.True(t, websocket.IsCloseError(err, 1009), "%v", err)
+	_ = ws.Close()
+	require.ErrorIs(t, within(t, l.closed, "OnClose").Err(), getty.ErrTooLong)
+}
+
+// acceptance: R07 fault: 72
+func TestWebSocketOriginPolicy(t *testing.T) {
+	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.AllowedOrigins = []string{"https://friend.example"} })
+	run(t, srv, prepare(newTracer(t)))
+	addr := srv.Addr().String()
+	for origin, want := range map[string]int{
+		"": 101, "http://" + addr: 101, "https://friend.example": 101, "https://evil.example": 403, "null": 403,
+	} {
+		h := map[string][]string{}
+		if origin != "" {
+			h["Origin"] = []string{origin}
+		}
+		ws, resp, err := websocket.DefaultDialer.Dial("ws://"+addr+"/", h)
+		require.Equal(t, want, resp.StatusCode, "origin %q: %v", origin, err)
+		if err == nil {
+			_ = ws.Close()
+		}
+	}
+}
+
+// acceptance: R08 fault: 72
+func TestWebSocketSlowHandshakeIsClosed(t *testing.T) {
+	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.HandshakeTimeout = 50 * time.Millisecond })
+	run(t, srv, prepare(newTracer(t)))
+	var wg sync.WaitGroup
+	for range 50 {
+		c, err := net.Dial("tcp", srv.Addr().String())
+		require.NoError(t, err)
+		wg.Go(func() {
+			defer c.Close()
+			_, _ = c.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\nUpg"))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
+			if n, err := c.Read(make([]byte, 1)); n == 0 && strings.Contains(err.Error(), "timeout") {
+				t.Error("still open")
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// acceptance: W07 fault: 76
+func TestWebSocketManyWritersAndPings(t *testing.T) {
+	const writers, each = 8, 200
+	l := newTracer(t)
+	var wg sync.WaitGroup
+	l.open = func(s getty.Session) error {
+		for w := range writers {
+			wg.Go(func() {
+				for i := range each {
+					timeout := time.Duration(0)
+					if i%3 == 0 {
+						timeout = patience
+					}
+					if _, _, err := s.WritePkg(fmt.Sprintf("%d %d", w, i), timeout); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		return nil
+	}
+	srv := getty.NewWSServer(func(o *getty.ServerOptions) {
+		o.WebSocketServerOptions.PingPeriod = time.Millisecond
+		o.CronPeriod = time.Millisecond
+	})
+	run(t, srv, prepare(l))
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+	require.NoError(t, err)
+	defer ws.Close()
+	next := make([]int, writers)
+	for range writers * each {
+		_, b, err := ws.ReadMessage()
+		require.NoError(t, err)
+		var w, i int
+		_, err = fmt.Sscanf(string(b[4:]), "%d %d", &w, &i)
+		require.NoError(t, err)
+		require.Equal(t, next[w], i, "writer %d", w)
+		next[w]++
+	}
+	wg.Wait()
+}
+
+// A handler that takes its time does not keep pings from being answered.
+//
+// fault: 71
+func TestWebSocketAnswersPingsWhileAHandlerRuns(t *testing.T) {
+	l := newTracer(t)
+	release := make(chan struct{})
+	l.message = func(getty.Session, any) { <-release }
+	srv := getty.NewWSServer()
+	run(t, srv, prepare(l))
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+	require.NoError(t, err)
+	defer ws.Close()
+	pong := make(chan string, 1)
+	ws.SetPongHandler(func(data string) error { pong <- data; return nil })
+	go func() { _, _, _ = ws.ReadMessage() }()
+	require.NoError(t, ws.WriteMessage(websocket.BinaryMessage, frame("x")))
+	require.NoError(t, ws.WriteControl(websocket.PingMessage, []byte("are you there"), time.Now().Add(patience)))
+	require.Equal(t, "are you there", within(t, pong, "the pong"))
+	close(release)
+}
+
+// The limit set in the new-session callback is the one that holds on a client too.
+//
+// acceptance: R06
+func TestWebSocketClientLimit(t *testing.T) {
+	sl, cl := newTracer(t), newTracer(t)
+	sl.open = func(s getty.Session) error { _, _, err := s.WritePkg(strings.Repeat("z", 8000), 0); return err }
+	srv := getty.NewWSServer()
+	run(t, srv, prepare(sl))
+	got := make(chan int, 1)
+	cl.message = func(_ getty.Session, pkg any) { got <- pkg.(*codec.Frame).Len() }
+	client := getty.NewWSClient(getty.WithServerAddress("ws://"+srv.Addr().String()+"/"), func(o *getty.ClientOptions) { o.MaxMsgLen = 100 })
+	run(t, client, func(s getty.Session) error {
+		s.SetMaxMsgLen(1 << 20)
+		return prepare(cl)(s)
+	})
+	require.Equal(t, 8000, within(t, got, "the package"))
+}
