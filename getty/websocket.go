@@ -387,7 +387,10 @@ func (t *webSocket) readMessage(r io.Reader) ([]byte, error) {
 			if n > limit {
 				return b, ErrTooLong
 			}
-			b = bytespool.Grow(b, min(2*n, limit+1))
+			bigger := bytespool.Get(min(2*n, limit+1))
+			copy(bigger, b)
+			bytespool.Put(b)
+			b = bigger
 		}
 		m, err := r.Read(b[n:])
 		n += m

@@ -247,7 +247,7 @@ func TestBufferStream(t *testing.T) {
 	eachProcs(t, func(t *testing.T) {
 		eachBuffer(t, func(t *testing.T, fresh func(int) byteBuffer) {
 			for _, size := range []int{1, 16, 1000, 1 << 15} {
-				watch(t, func() { stream(t, fresh(size), scaled(1<<18)) })
+				watch(t, func() { stream(t, fresh(size), scaled(1<<17)) })
 			}
 		})
 	})
@@ -336,7 +336,7 @@ func TestBufferClose(t *testing.T) {
 		eachBuffer(t, func(t *testing.T, fresh func(int) byteBuffer) {
 			watch(t, func() {
 				rnd := rand.New(rand.NewPCG(9, 9))
-				for range scaled(400) {
+				for range scaled(200) {
 					b := fresh(1 + rnd.IntN(64))
 					var wrote, got uint64
 					var wg sync.WaitGroup

@@ -227,7 +227,7 @@ func runLinkedModel(t *testing.T, script []byte) {
 }
 
 func TestLinkedModel(t *testing.T) {
-	randomScripts(scaled(3000), 300, func(script []byte) { runLinkedModel(t, script) })
+	randomScripts(scaled(1500), 300, func(script []byte) { runLinkedModel(t, script) })
 }
 
 func FuzzLinked(f *testing.F) {
@@ -323,7 +323,7 @@ func TestLinkedStressClose(t *testing.T) {
 		watch(t, func() {
 			pool := newLender(t)
 			rnd := rand.New(rand.NewPCG(11, 12))
-			for range scaled(1500) {
+			for range scaled(600) {
 				l, err := NewLinked(LinkedConfig{MaxBytes: 1 + rnd.IntN(300), ChunkSize: 1 + rnd.IntN(64), Allocator: pool})
 				require.NoError(t, err)
 				var wrote, got uint64

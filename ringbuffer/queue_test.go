@@ -198,7 +198,7 @@ func runModel(t *testing.T, script []byte) {
 
 func TestQueueModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for range scaled(3000) {
+	for range scaled(1500) {
 		script := make([]byte, 2+rnd.IntN(400))
 		for i := range script {
 			script[i] = byte(rnd.Uint32())

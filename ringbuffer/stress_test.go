@@ -69,7 +69,7 @@ func TestStressTransfer(t *testing.T) {
 	eachProcs(t, func(t *testing.T) {
 		eachKind(t, func(t *testing.T, k kind) {
 			for _, capacity := range []int{1, 2, 16, 1024} {
-				watch(t, func() { transfer(t, k, capacity, 4, scaled(20_000)) })
+				watch(t, func() { transfer(t, k, capacity, 4, scaled(12_000)) })
 			}
 		})
 	})
@@ -169,7 +169,7 @@ func TestStressWakeups(t *testing.T) {
 			watch(t, func() {
 				ping, pong := newQueue[int](k, 1), newQueue[int](k, 1)
 				_, players := k.sides(3)
-				rounds := scaled(8000)
+				rounds := scaled(4000)
 				var callers, echoes sync.WaitGroup
 				for range players {
 					echoes.Go(func() {

@@ -8,7 +8,9 @@ import (
 	"github.com/gostkit/kit/bench/internal/family/idle"
 	"github.com/gostkit/kit/bench/internal/family/netx"
 	"github.com/gostkit/kit/bench/internal/family/ringbuffer"
+	"github.com/gostkit/kit/bench/internal/family/taskpool"
 	"github.com/gostkit/kit/bench/internal/family/tcp"
+	"github.com/gostkit/kit/bench/internal/family/timerwheel"
 	"github.com/gostkit/kit/bench/internal/harness"
 )
 
@@ -19,7 +21,9 @@ func All() []harness.Family {
 		bytespool.Family(),
 		netx.Family(),
 		ringbuffer.Family(),
+		taskpool.Family(),
 		tcp.Family(),
 		idle.Family(),
+		timerwheel.Family(),
 	}
 }
