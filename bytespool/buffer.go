@@ -45,7 +45,7 @@ type Buffer struct {
 	_ noCopy
 
 	// head to tail is the list of chunks, both nil if there is none. No chunk is empty except
-	// head: after Next has used it up, or when the Buffer was empty and kept it. settle sees to it.
+	// head: after Next has used it up, or when the Buffer was empty and kept it; see settle.
 	head, tail *node
 	len        int
 }
@@ -161,8 +161,8 @@ func (b *Buffer) Bytes() ([]byte, bool) {
 	return b.head.Bytes(), true
 }
 
-// Buffers returns what is buffered without copying and without removing it, one element for each chunk, for a
-// gathering write. Discard what was written:
+// Buffers returns what is buffered without copying and without removing it, one element for each
+// chunk, for a gathering write. Discard what was written:
 //
 //	v := b.Buffers()
 //	n, err := v.WriteTo(conn)

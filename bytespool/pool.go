@@ -112,12 +112,12 @@ func (p *Pool) Get(n int) []byte {
 
 // Put gives b back; only its capacity matters, not its length. The caller must not use b or any
 // slice of the same memory afterwards. A buffer whose capacity is not exactly that of a class or
-// is above the maximum, in most cases a foreign one or one whose front was cut off, is left to the garbage
-// collector. Put(nil) does nothing.
+// is above the maximum, in most cases a foreign one or one whose front was cut off, is left to
+// the garbage collector. Put(nil) does nothing.
 //
-// That test is cheap and not complete: a foreign slice whose capacity happens to be a class size is
-// taken in, and so is a slice of the inside of a buffer. Builds with the tag bytespooldebug find
-// the latter.
+// That test is cheap and not complete: a foreign slice whose capacity happens to be a class size
+// is taken in, and so is a slice of the inside of a buffer. Builds with the tag bytespooldebug
+// leave the former alone and panic with a [*Misuse] on the latter and on a second Put.
 func (p *Pool) Put(b []byte) {
 	size := cap(b)
 	if debug || uintptr(size-1) >= p.limit.Load() {
