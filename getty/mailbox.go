@@ -118,15 +118,14 @@ func (m *mailbox) take() (mail, bool) {
 // takeOrdered is take for the holder of the token; it locks once for all that has come.
 func (m *mailbox) takeOrdered() (mail, bool) {
 	if m.cur.empty() {
+		if m.cur != nil { // emptied, it serves as the next queue
+			m.cur.items, m.cur.head = m.cur.items[:0], 0
+		}
 		m.mu.Lock()
 		m.cur, m.in = m.in, m.cur
 		m.mu.Unlock()
 		if m.cur.empty() {
 			return mail{}, false
-		}
-		if m.in != nil {
-			// what was emptied above serves as the next queue
-			m.in.items, m.in.head = m.in.items[:0], 0
 		}
 	}
 	return m.cur.pop(), true
