@@ -30,36 +30,51 @@ func (l *List[T]) Len() int { return l.len }
 
 // PushFront inserts v at the front and returns a handle of the new element.
 func (l *List[T]) PushFront(v T) Handle {
-	i, n := l.memory().alloc()
+	a := l.arena
+	if a == nil || a.free == 0 {
+		a = l.room()
+	}
+	i := a.free // this and what follows is Arena.alloc, where a call would be a quarter of the cost
+	n := a.at(i)
+	if n.link == 0 {
+		a.free = i + 1
+	} else {
+		a.free = i + 1 + n.link
+	}
+	n.gen++
 	n.val = v
-	n.link = l.head
-	if l.head != 0 {
-		l.arena.at(l.head).link ^= i
+	old := l.head
+	n.link = old
+	if old != 0 {
+		a.at(old).link ^= i
 	} else {
 		l.tail = i
 	}
 	l.head = i
 	l.len++
 	l.version++
-	return Handle{l.arena.id, i, n.gen}
+	return Handle{a.id, i, n.gen}
 }
 
 // PushBack inserts v at the back and returns a handle of the new element.
 func (l *List[T]) PushBack(v T) Handle {
 	a := l.arena
 	if a == nil || a.free == 0 {
-		a = l.memory()
-		a.grow1()
+		a = l.room()
 	}
-	i := a.free
+	i := a.free // this and what follows is Arena.alloc, where a call would be a quarter of the cost
 	n := a.at(i)
-	a.free = i + 1 + n.link
+	if n.link == 0 {
+		a.free = i + 1
+	} else {
+		a.free = i + 1 + n.link
+	}
 	n.gen++
-	t := l.tail
 	n.val = v
-	n.link = t
-	if t != 0 {
-		a.at(t).link ^= i
+	old := l.tail
+	n.link = old
+	if old != 0 {
+		a.at(old).link ^= i
 	} else {
 		l.head = i
 	}
@@ -196,6 +211,15 @@ func (l *List[T]) memory() *Arena[T] {
 		l.arena = new(Arena[T])
 	}
 	return l.arena
+}
+
+// room returns the arena when it has a free element.
+func (l *List[T]) room() *Arena[T] {
+	a := l.memory()
+	if a.free == 0 {
+		a.grow()
+	}
+	return a
 }
 
 // handle returns a handle of element i of this list, the zero Handle for none.

@@ -85,7 +85,6 @@ func TestRemovedIsCollected(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	require.EqualValues(t, 8, unsafe.Sizeof(node[struct{}]{}))
 	require.EqualValues(t, 12, unsafe.Sizeof(node[uint32]{}))
 	require.EqualValues(t, 16, unsafe.Sizeof(node[int64]{}))
 	require.EqualValues(t, 16, unsafe.Sizeof(Handle{}))
