@@ -11,6 +11,8 @@ import (
 	"github.com/gostkit/kit/bench/internal/family/taskpool"
 	"github.com/gostkit/kit/bench/internal/family/tcp"
 	"github.com/gostkit/kit/bench/internal/family/timerwheel"
+	"github.com/gostkit/kit/bench/internal/family/udp"
+	"github.com/gostkit/kit/bench/internal/family/ws"
 	"github.com/gostkit/kit/bench/internal/harness"
 )
 
@@ -23,6 +25,8 @@ func All() []harness.Family {
 		ringbuffer.Family(),
 		taskpool.Family(),
 		tcp.Family(),
+		udp.Family(),
+		ws.Family(),
 		idle.Family(),
 		timerwheel.Family(),
 	}

@@ -33,6 +33,9 @@ type Echo struct {
 	// Narrow makes connections that look like those of a slow network instead of the loopback:
 	// small segments and small buffers, so that the kernel holds little of what is not read.
 	Narrow bool
+	// WebSocket upgrades the connections and sends binary messages instead of frames. Payloads
+	// must be shorter than 126 bytes then.
+	WebSocket bool
 }
 
 // Result is what a run yielded.
@@ -57,6 +60,7 @@ type echoConn struct {
 	net.Conn
 	id, number uint64
 	out, in    []byte
+	want       []byte     // of in; the same memory as out where both directions look alike
 	hist       *Histogram // of the current run
 	count      int64
 }
@@ -79,6 +83,9 @@ func (e Echo) Dial() (*Client, error) {
 			return err
 		}
 		c.conns[i] = &echoConn{Conn: conn, id: uint64(i)}
+		if e.WebSocket {
+			return upgrade(conn, e.Addr)
+		}
 		return nil
 	})
 	if err != nil {
@@ -205,17 +212,22 @@ func (c *Client) collect(start time.Time, err error) (Result, error) {
 
 // round is one write of InFlight frames and all their answers.
 func (c *echoConn) round(e Echo) error {
-	frame := wire.Header + e.Payload
-	size := e.InFlight * frame
-	if len(c.out) != size {
-		c.out, c.in = make([]byte, size), make([]byte, size)
-		for i := range e.InFlight {
-			binary.BigEndian.PutUint32(c.out[i*frame:], uint32(e.Payload))
-		}
+	// What is sent and what comes back differ in their headers only.
+	sendHead, header := wire.Header, wire.Header
+	if e.WebSocket {
+		sendHead, header = wsClientHeader, wsServerHeader
+	}
+	sent, frame := sendHead+e.Payload, header+e.Payload
+	if len(c.in) != e.InFlight*frame {
+		c.prepare(e, sent, frame)
 	}
 	first := c.number
 	for i := range e.InFlight {
-		wire.Fill(c.out[i*frame+wire.Header:(i+1)*frame], c.id, c.number)
+		payload := c.want[i*frame+header : (i+1)*frame]
+		wire.Fill(payload, c.id, c.number)
+		if e.WebSocket {
+			mask(c.out[i*sent+sendHead:(i+1)*sent], payload)
+		}
 		c.number++
 	}
 	start := time.Now()
@@ -233,21 +245,18 @@ func (c *echoConn) round(e Echo) error {
 		complete := have / frame
 		for i := done; i < complete; i++ {
 			got := c.in[i*frame : (i+1)*frame]
-			if n := binary.BigEndian.Uint32(got); int(n) != e.Payload {
-				return fmt.Errorf("answer of %d bytes", n)
-			}
 			// In order, an answer is what was sent at its place; otherwise it is looked up by
 			// the number it claims, and every number may come once.
 			at := i
 			if e.Unordered {
-				number := binary.BigEndian.Uint64(got[wire.Header+8:])
+				number := binary.BigEndian.Uint64(got[header+8:])
 				if number < first || number >= first+uint64(e.InFlight) || seen&(1<<(number-first)) != 0 {
 					return errors.New("an answer that was not due")
 				}
 				at = int(number - first)
 				seen |= 1 << at
 			}
-			if !bytes.Equal(got, c.out[at*frame:(at+1)*frame]) {
+			if !bytes.Equal(got, c.want[at*frame:(at+1)*frame]) {
 				return fmt.Errorf("answer %d is not what was sent", i)
 			}
 		}
@@ -258,6 +267,23 @@ func (c *echoConn) round(e Echo) error {
 	}
 	c.count += int64(e.InFlight)
 	return nil
+}
+
+// prepare makes the buffers and writes the headers, which never change.
+func (c *echoConn) prepare(e Echo, sent, frame int) {
+	c.in, c.out = make([]byte, e.InFlight*frame), make([]byte, e.InFlight*sent)
+	c.want = c.out
+	if e.WebSocket {
+		c.want = make([]byte, e.InFlight*frame)
+	}
+	for i := range e.InFlight {
+		if e.WebSocket {
+			clientHeader(c.out[i*sent:], e.Payload)
+			serverHeader(c.want[i*frame:], e.Payload)
+		} else {
+			binary.BigEndian.PutUint32(c.out[i*frame:], uint32(e.Payload))
+		}
+	}
 }
 
 // parallel calls f for 0 to n-1 in at most width goroutines, waits for all, and returns the

@@ -82,7 +82,7 @@ func TestRunNoticesWrongAnswers(t *testing.T) {
 	}{
 		"flipped bit":        {func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, false, "not what was sent"},
 		"flipped, unordered": {func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, true, "not what was sent"},
-		"moved boundary":     {func(b []byte) []byte { return b[1:] }, false, "answer of"},
+		"moved boundary":     {func(b []byte) []byte { return append(b[1:], 0) }, false, "not what was sent"},
 		"order":              {swap, false, "not what was sent"},
 		"twice": {func(b []byte) []byte {
 			copy(b[frame:], b[:frame])

@@ -23,7 +23,11 @@ func (ourHandler) OnError(getty.Session, error) {}
 func (ourHandler) OnCron(getty.Session)         {}
 
 func (ourHandler) OnMessage(s getty.Session, pkg any) {
-	if _, _, err := s.WritePkg(pkg, 0); err != nil {
+	_, _, err := s.WritePkg(pkg, 0)
+	if errors.Is(err, getty.ErrSessionBlocked) {
+		_, _, err = s.WritePkg(pkg, -1) // the queue is full: wait for room, and read no more
+	}
+	if err != nil {
 		s.CloseNow()
 	}
 }

@@ -6,9 +6,9 @@ package idle
 
 import (
 	"fmt"
-	"runtime"
 	"time"
 
+	"github.com/gostkit/kit/bench/internal/echorun"
 	"github.com/gostkit/kit/bench/internal/harness"
 	"github.com/gostkit/kit/bench/internal/load"
 	"github.com/gostkit/kit/bench/internal/proc"
@@ -18,9 +18,6 @@ import (
 const (
 	sessions   = 9000
 	loadServer = "idle-load"
-	serverCPU  = 0
-	loadCPU    = 1
-	patience   = 50 * time.Second
 )
 
 // Family returns the comparison.
@@ -46,67 +43,26 @@ func subjects(measure func(p tcpecho.Peer, r *harness.Run) (harness.Sample, erro
 	return list
 }
 
-// start begins both processes. The returned function ends them.
-func start(p tcpecho.Peer, pause time.Duration) (server, client *proc.Process, stop func(), err error) {
-	server, err = proc.Start(p.Server(), tcpecho.Config{CPUs: runtime.NumCPU()}, serverCPU, patience)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	client, err = proc.Start(loadServer, load.Echo{Addr: server.Addr, Conns: sessions, InFlight: 1, Payload: 64, Pause: pause}, loadCPU, patience)
-	if err != nil {
-		server.Stop()
-		return nil, nil, nil, err
-	}
-	return server, client, func() { server.Stop(); client.Stop() }, nil
-}
-
-// resident connects 64 at a time (the predecessors one by one, they do not survive more), exchanges one message on each connection, and compares the
-// server's resident set before and after; both are read after its garbage was given back, so
-// that the figure is what sessions hold and not when the collector last ran.
+// resident weighs with everyone connected politely: the predecessors one by one, because they do not
+// survive more.
 func resident(p tcpecho.Peer, r *harness.Run) (harness.Sample, error) {
-	var s harness.Sample
-	server, client, stop, err := start(p, p.Pause)
-	if err != nil {
-		return s, err
-	}
-	defer stop()
-	before, err := server.Settle()
-	if err != nil {
-		return s, err
-	}
-	err = client.Ask("dial", nil, patience)
-	if err == nil {
-		err = client.Ask("once 64", nil, patience)
-	}
-	if err == nil {
-		time.Sleep(r.Budget) // what the server lets go after a while, it has let go
-	}
-	after, died := server.Settle()
-	switch {
-	case died != nil:
-		return s, died
-	case err != nil:
-		return s, err
-	}
-	return s.Add("KiB/session", float64(after.Resident-before.Resident)/1024/sessions).
-		Add("goroutines", float64(after.Goroutines)/sessions), nil
+	return echorun.Resident(p.Server(), loadServer, load.Echo{Conns: sessions, InFlight: 1, Payload: 64, Pause: p.Pause}, r.Budget)
 }
 
 // burst connects all at once.
 func burst(p tcpecho.Peer, _ *harness.Run) (harness.Sample, error) {
 	var s harness.Sample
-	server, client, stop, err := start(p, 0)
+	pair, err := echorun.Start(p.Server(), loadServer, load.Echo{Conns: sessions, InFlight: 1, Payload: 64})
 	if err != nil {
 		return s, err
 	}
-	defer stop()
+	defer pair.Stop()
 	var b load.BurstResult
-	err = client.Ask("burst", &b, patience)
-	if _, died := server.Usage(); died != nil {
-		return s, died
-	}
-	if err != nil {
+	if err := pair.Ask("burst", &b, 3*echorun.Patience); err != nil {
 		return s, err
+	}
+	if _, died := pair.Server.Usage(); died != nil {
+		return s, died
 	}
 	return s.Add("ms", float64(b.Elapsed)/float64(time.Millisecond)).Add("unserved", float64(b.Unserved)), nil
 }

@@ -6,27 +6,18 @@ package tcp
 
 import (
 	"fmt"
-	"math"
-	"runtime"
 	"slices"
 	"time"
 
+	"github.com/gostkit/kit/bench/internal/echorun"
 	"github.com/gostkit/kit/bench/internal/harness"
 	"github.com/gostkit/kit/bench/internal/load"
-	"github.com/gostkit/kit/bench/internal/proc"
 	"github.com/gostkit/kit/bench/internal/tcpecho"
 	"github.com/gostkit/kit/bench/internal/wire"
 )
 
 // loadServer is the name of the load's process.
 const loadServer = "tcp-load"
-
-// Which CPUs, and how long children may take beyond what they were asked to do.
-const (
-	serverCPU = 0
-	loadCPU   = 1
-	patience  = 20 * time.Second
-)
 
 // Family returns the comparison.
 func Family() harness.Family {
@@ -53,7 +44,7 @@ func echoCase(inFlight int, sample time.Duration) harness.Case {
 	return harness.Case{Name: fmt.Sprintf("echo/inflight=%d", inFlight), Unit: "us/msg", Sample: sample,
 		Subjects: subjects(tcpecho.Peers(), func(p tcpecho.Peer, r *harness.Run) (harness.Sample, error) {
 			e := load.Echo{Conns: 100, InFlight: inFlight, Payload: 64, Unordered: p.Unordered, Pause: p.Pause}
-			return measure(p.Server(), e, fmt.Sprintf("run %d", r.Budget/5), fmt.Sprintf("run %d", r.Budget))
+			return echorun.Measure(p.Server(), loadServer, e, fmt.Sprintf("run %d", r.Budget/5), fmt.Sprintf("run %d", r.Budget))
 		})}
 }
 
@@ -63,7 +54,7 @@ func openCase() harness.Case {
 	return harness.Case{Name: fmt.Sprintf("open/rate=%d", rate), Unit: "us/msg", Sample: 500 * time.Millisecond, Brief: true,
 		Subjects: subjects(some("ours-inline", "ours-ordered", "net", "gnet", "netpoll", "nbio", "dubbo-getty"), func(p tcpecho.Peer, r *harness.Run) (harness.Sample, error) {
 			e := load.Echo{Conns: 100, InFlight: 1, Payload: 64, Pause: p.Pause}
-			return measure(p.Server(), e, fmt.Sprintf("open %d,%d", rate, r.Budget/5), fmt.Sprintf("open %d,%d", rate, r.Budget))
+			return echorun.Measure(p.Server(), loadServer, e, fmt.Sprintf("open %d,%d", rate, r.Budget/5), fmt.Sprintf("open %d,%d", rate, r.Budget))
 		})}
 }
 
@@ -73,7 +64,7 @@ func writersCase() harness.Case {
 	return harness.Case{Name: fmt.Sprintf("writers=%d", load.Writers), Unit: "us/msg", Sample: 500 * time.Millisecond, Brief: true,
 		Subjects: subjects(tcpecho.Writers(), func(p tcpecho.Peer, _ *harness.Run) (harness.Sample, error) {
 			e := load.Echo{Conns: 1, InFlight: 1, Payload: 64, Pause: p.Pause}
-			return measure(p.WritersServer(), e, fmt.Sprintf("writers %d", perWriter/10), fmt.Sprintf("writers %d", perWriter))
+			return echorun.Measure(p.WritersServer(), loadServer, e, fmt.Sprintf("writers %d", perWriter/10), fmt.Sprintf("writers %d", perWriter))
 		})}
 }
 
@@ -93,7 +84,7 @@ func dripCase() harness.Case {
 			p.Name = who.subject + "-" + frames.name
 			c.Subjects = append(c.Subjects, subjects([]tcpecho.Peer{p}, func(tcpecho.Peer, *harness.Run) (harness.Sample, error) {
 				e := load.Echo{Conns: 1, InFlight: 1, Payload: 64}
-				s, err := measure("tcp/"+who.peer, e, "drip 20", fmt.Sprintf("drip %d", frames.n))
+				s, err := echorun.Measure("tcp/"+who.peer, loadServer, e, "drip 20", fmt.Sprintf("drip %d", frames.n))
 				if err != nil {
 					return s, err
 				}
@@ -128,25 +119,25 @@ func slow(p tcpecho.Peer, r *harness.Run) (harness.Sample, error) {
 	if r.Quick {
 		conns = 100
 	}
-	pair, err := start(p.Server(), load.Echo{Conns: conns, InFlight: 1, Payload: 1024, Pause: p.Pause, Narrow: true})
+	pair, err := echorun.Start(p.Server(), loadServer, load.Echo{Conns: conns, InFlight: 1, Payload: 1024, Pause: p.Pause, Narrow: true})
 	if err != nil {
 		return s, err
 	}
-	defer pair.stop()
-	if err := pair.ask("dial", nil, patience); err != nil {
+	defer pair.Stop()
+	if err := pair.Ask("dial", nil, echorun.Patience); err != nil {
 		return s, err
 	}
-	before, err := pair.server.Settle()
+	before, err := pair.Server.Settle()
 	if err != nil {
 		return s, err
 	}
 	var result load.SlowResult
-	if err := pair.ask("slow", &result, 3*patience); err != nil {
+	if err := pair.Ask("slow", &result, 3*echorun.Patience); err != nil {
 		return s, err
 	}
 	var held int64
-	ours := pair.server.Ask("held", &held, patience) == nil // others do not know the command
-	after, err := pair.server.Settle()
+	ours := pair.Server.Ask("held", &held, echorun.Patience) == nil // others do not know the command
+	after, err := pair.Server.Settle()
 	if err != nil {
 		return s, err
 	}
@@ -180,80 +171,4 @@ func subjects(peers []tcpecho.Peer, measure func(tcpecho.Peer, *harness.Run) (ha
 		}})
 	}
 	return list
-}
-
-// pair is a server and its load, each a process on a CPU of its own.
-type pair struct{ server, client *proc.Process }
-
-// start begins both.
-func start(server string, e load.Echo) (pair, error) {
-	s, err := proc.Start(server, tcpecho.Config{CPUs: runtime.NumCPU()}, serverCPU, patience)
-	if err != nil {
-		return pair{}, err
-	}
-	e.Addr = s.Addr
-	c, err := proc.Start(loadServer, e, loadCPU, patience)
-	if err != nil {
-		s.Stop()
-		return pair{}, err
-	}
-	return pair{s, c}, nil
-}
-
-// ask gives the load a command. When it fails because the server has died, the server's last words
-// are the error.
-func (p pair) ask(command string, v any, wait time.Duration) error {
-	err := p.client.Ask(command, v, wait)
-	if err == nil {
-		return nil
-	}
-	if _, died := p.server.Usage(); died != nil {
-		return died
-	}
-	return err
-}
-
-func (p pair) stop() {
-	p.client.Stop()
-	p.server.Stop()
-}
-
-// measure takes one sample: fresh processes, a warm-up, a run whose beginning and end are quiet, so
-// that every message of it and nothing else is between the two readings of the server's clock.
-func measure(server string, e load.Echo, warmUp, run string) (harness.Sample, error) {
-	var s harness.Sample
-	pair, err := start(server, e)
-	if err != nil {
-		return s, err
-	}
-	defer pair.stop()
-	var r load.Result
-	if err := pair.ask("dial", nil, patience); err != nil {
-		return s, err
-	}
-	if err := pair.ask(warmUp, &r, 2*patience); err != nil {
-		return s, err
-	}
-	before, err := pair.server.Usage()
-	if err != nil {
-		return s, err
-	}
-	if err := pair.ask(run, &r, 2*patience); err != nil {
-		return s, err
-	}
-	after, err := pair.server.Usage()
-	if err != nil {
-		return s, err
-	}
-	used := after.Sub(before)
-	n := float64(r.Messages)
-	micros := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-	return s.Add("us/msg", micros(used.CPU())/n).
-		Add("user-us/msg", micros(used.User)/n).
-		Add("msg/s", n/r.Elapsed.Seconds()).
-		Add("p50-us", micros(r.P50)).
-		Add("p99-us", micros(r.P99)).
-		Add("reads/msg", float64(used.Reads)/n).
-		Add("writes/msg", float64(used.Writes)/n).
-		Add("allocs/msg", math.Round(float64(used.Mallocs)/n*100)/100), nil
 }
