@@ -54,7 +54,7 @@ func makeClassSizes() (sizes [classMask + 1]int) {
 // below it.
 //
 // The three highest bits of n-1, top bit included, are 4 to 7: the quarter. The position of the
-// top bit is the power of two. So one count and one shift yield the class, without a loop or a branch.
+// top bit is the power of two. So one count and one shift yield the class, without a loop.
 //
 // bits.Len32 and not bits.Len, because without a test for zero it is a single instruction.
 func slotOf(n int) int {
