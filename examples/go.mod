@@ -3,6 +3,7 @@ module github.com/gostkit/kit/examples
 go 1.25.0
 
 require (
+	github.com/gorilla/websocket v1.5.3
 	github.com/gostkit/kit/bytespool v0.0.0
 	github.com/gostkit/kit/getty v0.0.0
 	github.com/gostkit/kit/netx v0.0.0

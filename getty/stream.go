@@ -108,14 +108,19 @@ func (t *stream) serve(s *session) error {
 	}
 }
 
-// awaitCredit pauses reading while the queue is above the high mark.
+// paused reports whether the queue is above the high mark, so that nothing may be read.
+func (s *session) paused() bool {
+	return s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
+}
+
+// awaitCredit waits while reading is paused.
 func (s *session) awaitCredit() {
-	if !s.has(flagBlocked) || s.opts.ReadWhileBlocked {
+	if !s.paused() {
 		return
 	}
 	begun := now()
 	s.qMu.Lock()
-	for s.has(flagBlocked) && !s.has(flagClosing) {
+	for s.paused() {
 		s.qCond.Wait()
 	}
 	s.qMu.Unlock()

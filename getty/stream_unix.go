@@ -21,6 +21,7 @@ type rawStream struct {
 	t  *stream
 
 	readFn func(fd uintptr) bool
+	rs     *session
 	need   int
 	n      int
 	err    error
@@ -45,13 +46,14 @@ func (r *rawStream) init(t *stream) {
 	r.readFn, r.writeFn = r.tryRead, r.tryWrite
 }
 
-// read waits for input and reads it behind the kept bytes of t.buf.
+// read waits for input and reads it behind the kept bytes of t.buf. It returns nothing if the session was
+// blocked while it waited.
 func (t *stream) read(s *session, need int) (int, error) {
 	r := &t.raw
 	if r.rc == nil {
 		return t.readPlain(need)
 	}
-	r.need = need
+	r.rs, r.need = s, need
 	if err := r.rc.Read(r.readFn); err != nil {
 		return 0, err
 	}
@@ -59,6 +61,10 @@ func (t *stream) read(s *session, need int) (int, error) {
 }
 
 func (r *rawStream) tryRead(fd uintptr) bool {
+	if r.rs.paused() {
+		r.n, r.err = 0, nil
+		return true
+	}
 	t := r.t
 	buf := t.lease(r.need)
 	for {

@@ -13,6 +13,7 @@ import (
 	"github.com/gostkit/kit/bench/internal/family/timerwheel"
 	"github.com/gostkit/kit/bench/internal/family/udp"
 	"github.com/gostkit/kit/bench/internal/family/ws"
+	"github.com/gostkit/kit/bench/internal/family/xorlist"
 	"github.com/gostkit/kit/bench/internal/harness"
 )
 
@@ -29,5 +30,6 @@ func All() []harness.Family {
 		ws.Family(),
 		idle.Family(),
 		timerwheel.Family(),
+		xorlist.Family(),
 	}
 }

@@ -1,0 +1,575 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gostkit/kit/getty"
+	"github.com/gostkit/kit/getty/codec"
+	"github.com/stretchr/testify/require"
+)
+
+// stall connects a peer that reads nothing, and returns it with the server's session.
+func stall(t testing.TB, l *tracer, opts ...getty.ServerOption) (*net.TCPConn, getty.Session) {
+	t.Helper()
+	c := dial(t, serve(t, prepare(l), opts...))
+	require.NoError(t, c.SetReadBuffer(64<<10)) // and no growing while nothing is read
+	return c, within(t, l.opened, "OnOpen")
+}
+
+// fill queues packages until the session refuses one, and returns how many it accepted.
+func fill(t testing.TB, s getty.Session, p string) int {
+	t.Helper()
+	// The kernel takes what fits its buffers, a little more each time it looks; then the queue fills.
+	for n, calm := 0, 0; ; {
+		switch _, _, err := s.WritePkg(p, 0); {
+		case err == nil:
+			n, calm = n+1, 0
+		case !errors.Is(err, getty.ErrSessionBlocked):
+			require.NoError(t, err)
+		case calm == 20:
+			return n
+		default:
+			calm++
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+}
+
+// A session whose peer reads nothing is closed within WaitTime, no OS thread stays in close(2), and the
+// descriptors come back.
+//
+// acceptance: W01 fault: 22
+func TestCloseWithPeersThatNeverRead(t *testing.T) {
+	peers := 200
+	if os.Getenv("GOSTKIT_LONG") != "" {
+		peers = 2000
+	}
+	l := newTracer(t)
+	p := strings.Repeat("x", 256<<10)
+	l.open = func(s getty.Session) error {
+		for range 12 {
+			if _, _, err := s.WritePkg(p, 0); err != nil && !errors.Is(err, getty.ErrSessionBlocked) {
+				return err
+			}
+		}
+		return nil
+	}
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) { o.WaitTime = 100 * time.Millisecond })
+	var conns []*net.TCPConn
+	for range peers {
+		conns = append(conns, dial(t, srv))
+	}
+	for range peers {
+		within(t, l.opened, "OnOpen").Close()
+	}
+	for range peers {
+		s := within(t, l.closed, "OnClose")
+		if s.Stats().Unsent > 0 {
+			require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
+		}
+	}
+	require.Less(t, pprof.Lookup("threadcreate").Count(), 100, "threads ever created")
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+// Each call has its own timeout; none outlives its call.
+//
+// acceptance: W02, W08
+func TestTimeoutsBelongToTheirCalls(t *testing.T) {
+	l := newTracer(t)
+	c, s := stall(t, l)
+	_, sent, err := s.WritePkg("short", 30*time.Millisecond)
+	require.NoError(t, err)
+	require.Equal(t, 9, sent)
+	time.Sleep(40 * time.Millisecond) // the first call's timeout passes
+	_, _, err = s.WritePkg("long", 5*time.Second)
+	require.NoError(t, err, "a deadline of an earlier call")
+	time.Sleep(40 * time.Millisecond)
+	_, _, err = s.WritePkg("none", 0)
+	require.NoError(t, err)
+	for _, want := range []string{"short", "long", "none"} {
+		require.Equal(t, want, readFrame(t, c))
+	}
+	require.False(t, s.IsClosed())
+}
+
+// A package that expires while a part of it has left ends the session; the peer gets a prefix and nothing
+// after it.
+//
+// acceptance: W03 fault: 24
+func TestAPartlySentPackageEndsTheSession(t *testing.T) {
+	l := newTracer(t)
+	c, s := stall(t, l)
+	big := strings.Repeat("b", 64<<20)
+	total, sent, err := s.WritePkg(big, 50*time.Millisecond)
+	require.ErrorIs(t, err, getty.ErrWriteTimeout)
+	require.Equal(t, len(big)+4, total)
+	require.Positive(t, sent)
+	require.Less(t, sent, total)
+	_, _, err = s.WritePkg("after", 0)
+	require.ErrorIs(t, err, getty.ErrSessionClosed)
+	require.ErrorIs(t, err, net.ErrClosed)
+	got, _ := io.ReadAll(c)
+	require.Equal(t, sent, len(got), "sent is what the peer gets")
+	require.Equal(t, len(got)-4, bytes.Count(got[4:], []byte("b")))
+	within(t, l.closed, "OnClose")
+	require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
+	require.ErrorIs(t, s.Err(), os.ErrDeadlineExceeded)
+	st := s.Stats()
+	require.EqualValues(t, 1, st.Unsent)
+	require.EqualValues(t, total-sent, st.UnsentBytes)
+}
+
+// A package that expires before any of it left is taken back, and the session lives. A small one behind a
+// large one waits in line, with its own deadline.
+//
+// acceptance: W09
+func TestAnExpiredPackageIsWithdrawn(t *testing.T) {
+	l := newTracer(t)
+	c, s := stall(t, l)
+	big := strings.Repeat("b", 16<<20)
+	_, sent, err := s.WritePkg(big, 0)
+	require.NoError(t, err)
+	require.Equal(t, len(big)+4, sent)
+	begun := time.Now()
+	_, sent, err = s.WritePkg("refused", 0)
+	require.ErrorIs(t, err, getty.ErrSessionBlocked)
+	require.Zero(t, sent)
+	require.Less(t, time.Since(begun), patience/2, "a refusal does not wait")
+	_, sent, err = s.WritePkg("expires", 30*time.Millisecond)
+	require.ErrorIs(t, err, getty.ErrWriteTimeout)
+	require.Zero(t, sent)
+	require.False(t, s.IsClosed())
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := s.WritePkg("waits", patience)
+		done <- err
+	}()
+	require.Equal(t, big, readFrame(t, c))
+	require.Equal(t, "waits", readFrame(t, c))
+	require.NoError(t, within(t, done, "the waiting write"))
+}
+
+// Below the high mark a package is queued behind others and withdrawn from between them.
+func TestWithdrawFromTheMiddle(t *testing.T) {
+	l := newTracer(t)
+	c, s := stall(t, l, func(o *getty.ServerOptions) { o.HighWater = 64 << 20 })
+	big := strings.Repeat("b", 16<<20)
+	_, _, err := s.WritePkg(big, 0)
+	require.NoError(t, err)
+	_, _, err = s.WritePkg("before", 0)
+	require.NoError(t, err)
+	total, sent, err := s.WritePkg("expires", 20*time.Millisecond)
+	require.ErrorIs(t, err, getty.ErrWriteTimeout)
+	require.Equal(t, 11, total)
+	require.Zero(t, sent)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("changed my mind")
+	cancel(why)
+	_, _, err = s.WritePkgContext(ctx, "cancelled")
+	require.Error(t, err)
+	ctx, cancel = context.WithCancelCause(context.Background())
+	time.AfterFunc(20*time.Millisecond, func() { cancel(why) })
+	_, _, err = s.WritePkgContext(ctx, "cancelled later")
+	require.ErrorIs(t, err, why)
+	_, _, err = s.WritePkg("after", 0)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, s.Stats().Withdrawn)
+	for _, want := range []string{big, "before", "after"} {
+		require.Equal(t, want, readFrame(t, c))
+	}
+	eventually(t, "the queue is empty", func() bool { return s.Stats().Queued == 0 })
+	require.EqualValues(t, 3, s.Stats().PkgsWritten)
+}
+
+// acceptance: W06 fault: 30
+func TestEncoderFailures(t *testing.T) {
+	why := errors.New("cannot encode")
+	for name, test := range map[string]struct {
+		writer getty.Writer
+		want   func(error) bool
+		lives  bool
+	}{
+		"error":  {writerFunc(func(any) ([]byte, error) { return nil, why }), func(err error) bool { return errors.Is(err, why) }, true},
+		"nil":    {writerFunc(func(any) ([]byte, error) { return nil, nil }), func(err error) bool { return errors.Is(err, getty.ErrBadReader) }, true},
+		"none":   {nil, func(err error) bool { return errors.Is(err, getty.ErrBadReader) }, true},
+		"panics": {writerFunc(func(any) ([]byte, error) { panic(why) }), func(err error) bool { return errors.Is(err, why) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newTracer(t)
+			srv := serve(t, func(s getty.Session) error {
+				_ = s.SetEventListener(l)
+				_ = s.SetReader(frames)
+				if test.writer != nil {
+					return s.SetWriter(test.writer)
+				}
+				return nil
+			})
+			dial(t, srv)
+			s := within(t, l.opened, "OnOpen")
+			for _, timeout := range []time.Duration{0, time.Second} {
+				_, sent, err := s.WritePkg("x", timeout)
+				require.Error(t, err)
+				require.Zero(t, sent)
+				if timeout == 0 {
+					require.True(t, test.want(err), "%v", err)
+				}
+			}
+			require.Equal(t, !test.lives, s.IsClosed())
+			if !test.lives {
+				var p *getty.PanicError
+				require.ErrorAs(t, within(t, l.closed, "OnClose").Err(), &p)
+			}
+		})
+	}
+}
+
+type writerFunc func(any) ([]byte, error)
+
+func (f writerFunc) Write(_ getty.Session, pkg any) ([]byte, error) { return f(pkg) }
+
+// An encoder that writes to its own session gets an error instead of waiting for itself.
+func TestEncoderWritesToItsSession(t *testing.T) {
+	l := newTracer(t)
+	var inner error
+	var s getty.Session
+	srv := serve(t, func(ss getty.Session) error {
+		s = ss
+		_ = ss.SetEventListener(l)
+		_ = ss.SetReader(frames)
+		return ss.SetWriter(writerFunc(func(pkg any) ([]byte, error) {
+			if pkg == "outer" {
+				_, _, inner = s.WritePkg("inner", 0)
+			}
+			return frame(pkg.(string)), nil
+		}))
+	})
+	c := dial(t, srv)
+	within(t, l.opened, "OnOpen")
+	_, _, err := s.WritePkg("outer", 0)
+	require.NoError(t, err)
+	require.ErrorIs(t, inner, getty.ErrBadReader)
+	require.Equal(t, "outer", readFrame(t, c))
+}
+
+// The counts of a call are what the transport accepted, also when it fails.
+//
+// acceptance: W10
+func TestByteCounts(t *testing.T) {
+	l := newTracer(t)
+	c, s := stall(t, l)
+	n, err := s.WriteBytes(frame("one"))
+	require.NoError(t, err)
+	require.Equal(t, 7, n)
+	n, err = s.WriteBytesArray(frame("two"), frame("three"), frame(strings.Repeat("4", 20000)))
+	require.NoError(t, err)
+	require.Equal(t, 7+9+20004, n)
+	for _, want := range []string{"one", "two", "three", strings.Repeat("4", 20000)} {
+		require.Equal(t, want, readFrame(t, c))
+	}
+	eventually(t, "all is counted", func() bool { return s.Stats().PkgsWritten == 4 })
+	require.EqualValues(t, 7+7+9+20004, s.Stats().BytesWritten)
+	_, err = s.WriteBytes(nil)
+	require.ErrorIs(t, err, getty.ErrBadReader)
+	n, err = s.WriteBytesArray()
+	require.NoError(t, err)
+	require.Zero(t, n)
+	s.CloseNow()
+	n, err = s.WriteBytes(frame("late"))
+	require.ErrorIs(t, err, getty.ErrSessionClosed)
+	require.Zero(t, n)
+}
+
+// Many goroutines write; packages are whole and each goroutine's keep their order. They leave merged.
+//
+// fault: 25
+func TestManyWriters(t *testing.T) {
+	const writers, each = 64, 200
+	l := newTracer(t)
+	c, s := stall(t, l)
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := range each {
+				timeout := []time.Duration{0, patience, -1}[i%3]
+				for {
+					_, _, err := s.WritePkg(fmt.Sprintf("%d %d", w, i), timeout)
+					if err == nil {
+						break
+					}
+					if !errors.Is(err, getty.ErrSessionBlocked) {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	next := make([]int, writers)
+	for range writers * each {
+		var w, i int
+		_, err := fmt.Sscanf(readFrame(t, c), "%d %d", &w, &i)
+		require.NoError(t, err)
+		require.Equal(t, next[w], i, "writer %d", w)
+		next[w]++
+	}
+	wg.Wait()
+	require.Less(t, s.Stats().Writes, uint64(writers*each))
+}
+
+// Writers that meet a close at any moment get nil or an error; what was accepted is sent or counted.
+//
+// fault: 26, 27
+func TestCloseAtAnyMoment(t *testing.T) {
+	rounds := 100
+	if os.Getenv("GOSTKIT_LONG") != "" {
+		rounds = 1000
+	}
+	l := newTracer(t)
+	srv := serve(t, prepare(l))
+	for round := range rounds {
+		c := dial(t, srv)
+		s := within(t, l.opened, "OnOpen")
+		var accepted atomic.Uint64
+		var wg sync.WaitGroup
+		for w := range 4 {
+			wg.Go(func() {
+				for {
+					_, _, err := s.WritePkg("package", time.Duration(w%2)*patience)
+					if err == nil {
+						accepted.Add(1)
+					} else if !errors.Is(err, getty.ErrSessionBlocked) {
+						if !errors.Is(err, getty.ErrSessionClosed) {
+							t.Error(err)
+						}
+						return
+					}
+				}
+			})
+		}
+		received := make(chan uint64)
+		go func() {
+			n := uint64(0)
+			for {
+				if _, err := tryReadFrame(c); err != nil {
+					received <- n
+					return
+				}
+				n++
+			}
+		}()
+		time.Sleep(time.Duration(round%7) * 100 * time.Microsecond)
+		graceful := round%2 == 0
+		if graceful {
+			s.Close()
+		} else {
+			s.CloseNow()
+		}
+		wg.Wait()
+		n := within(t, received, "the end of the stream")
+		_ = c.Close()
+		within(t, l.closed, "OnClose")
+		st := s.Stats()
+		require.Zero(t, st.Queued)
+		require.GreaterOrEqual(t, st.PkgsWritten+st.Unsent, accepted.Load(), "what was accepted is accounted")
+		if graceful {
+			require.NoError(t, s.Err())
+			require.Zero(t, st.Unsent)
+			require.Equal(t, st.PkgsWritten, n, "a close that drained delivers everything")
+		} else {
+			require.LessOrEqual(t, n, st.PkgsWritten)
+		}
+		_, _, err := s.WritePkg("late", 0)
+		require.ErrorIs(t, err, getty.ErrSessionClosed)
+	}
+}
+
+// The bytes given to a write may be reused when it returns.
+//
+// fault: 31
+func TestCallersBufferIsCopied(t *testing.T) {
+	l := newTracer(t)
+	c, s := stall(t, l)
+	for _, size := range []int{10, 3000, 200_000} {
+		b := frame(strings.Repeat("g", size))
+		_, err := s.WriteBytes(b)
+		require.NoError(t, err)
+		clear(b)
+		require.Equal(t, size, strings.Count(readFrame(t, c), "g"))
+	}
+}
+
+// At the high mark packages are refused or wait, reading pauses, and all of it ends at the low mark.
+//
+// fault: 22
+func TestBackpressure(t *testing.T) {
+	const high, low = 256 << 10, 64 << 10
+	l := newTracer(t)
+	var mayRead atomic.Bool
+	got := make(chan struct{})
+	l.message = func(s getty.Session, pkg any) {
+		if !mayRead.Load() {
+			t.Error("read above the high mark")
+		}
+		close(got)
+	}
+	writable := make(chan struct{}, 10)
+	l.writable = func(getty.Session) { writable <- struct{}{} }
+	c, s := stall(t, l, func(o *getty.ServerOptions) { o.HighWater, o.LowWater = high, low })
+	p := strings.Repeat("p", 10_000)
+	n := fill(t, s, p)
+	require.LessOrEqual(t, s.Stats().Queued, uint64(high+len(p)+4), "the queue is bounded")
+	_, err := c.Write(frame("not now"))
+	require.NoError(t, err)
+	waited := make(chan error, 1)
+	go func() {
+		_, _, err := s.WritePkg(p, patience)
+		waited <- err
+	}()
+	time.Sleep(30 * time.Millisecond)
+	require.Empty(t, waited)
+	mayRead.Store(true)
+	for range n + 1 {
+		require.Equal(t, p, readFrame(t, c))
+	}
+	require.NoError(t, within(t, waited, "the waiting write"))
+	within(t, writable, "OnWritable")
+	within(t, got, "the package that waited to be read")
+}
+
+// A peer that takes nothing for WriteTimeout loses its session; so does a slow consumer, by policy.
+//
+// fault: 22
+func TestSlowConsumers(t *testing.T) {
+	t.Run("write timeout", func(t *testing.T) {
+		l := newTracer(t)
+		_, s := stall(t, l, func(o *getty.ServerOptions) { o.WriteTimeout = 50 * time.Millisecond })
+		_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
+		require.NoError(t, err)
+		within(t, l.closed, "OnClose")
+		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
+		require.Positive(t, s.Stats().Unsent)
+	})
+	t.Run("policy", func(t *testing.T) {
+		l := newTracer(t)
+		_, s := stall(t, l, func(o *getty.ServerOptions) { o.SlowConsumer = getty.SlowClose })
+		_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
+		require.NoError(t, err)
+		eventually(t, "the policy strikes", func() bool { _, _, err := s.WritePkg("x", 0); return err != nil })
+		within(t, l.closed, "OnClose")
+		require.ErrorIs(t, s.Err(), getty.ErrSessionBlocked)
+	})
+}
+
+// One of many peers is stuck: the others get a broadcast, and memory stays bounded.
+//
+// acceptance: W16 fault: 34
+func TestBroadcast(t *testing.T) {
+	const peers, rounds = 50, 30
+	l := newTracer(t)
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) { o.HighWater = 128 << 10 })
+	stuck := dial(t, srv)
+	_ = stuck.SetReadBuffer(4096)
+	var conns []*net.TCPConn
+	for range peers {
+		conns = append(conns, dial(t, srv))
+	}
+	for range peers + 1 {
+		within(t, l.opened, "OnOpen")
+	}
+	p, err := frames.AppendPkg(nil, nil, strings.Repeat("n", 100_000))
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for _, c := range conns {
+		wg.Go(func() {
+			for range rounds {
+				if _, err := tryReadFrame(c); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	blocked := 0
+	for range rounds {
+		// Those that read keep up; the broadcast waits for their queues, not for the stuck one's.
+		r := getty.Broadcast(srv.Sessions(), p)
+		blocked += r.Blocked
+		require.LessOrEqual(t, r.Blocked, 1)
+		require.Equal(t, peers+1, r.Accepted+r.Blocked)
+		eventually(t, "those that read have read", func() bool {
+			idle := 0
+			for s := range srv.Sessions() {
+				if s.Stats().Queued == 0 {
+					idle++
+				}
+			}
+			return idle >= peers
+		})
+	}
+	wg.Wait()
+	require.Positive(t, blocked)
+	require.LessOrEqual(t, srv.Stats().Total.Queued, uint64(128<<10+len(p)))
+}
+
+// Flush returns when the kernel has taken everything that was queued before.
+func TestFlush(t *testing.T) {
+	l := newTracer(t)
+	c, s := stall(t, l)
+	require.NoError(t, s.Flush(context.Background()), "nothing to flush")
+	big := strings.Repeat("x", 16<<20)
+	_, _, err := s.WritePkg(big, 0)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, s.Flush(ctx), context.DeadlineExceeded)
+	done := make(chan error, 1)
+	go func() { done <- s.Flush(context.Background()) }()
+	require.Equal(t, big, readFrame(t, c))
+	require.NoError(t, within(t, done, "Flush"))
+	require.Zero(t, s.Stats().Queued)
+}
+
+// What a turn writes leaves in one system call; a turn that takes long does not hold it back.
+func TestWritesOfATurnLeaveTogether(t *testing.T) {
+	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered} {
+		t.Run(d.String(), func(t *testing.T) {
+			l := newTracer(t)
+			hold := make(chan struct{})
+			l.message = func(s getty.Session, pkg any) {
+				echoPkg(s, pkg)
+				if pkg.(*codec.Frame).String() == "hold" {
+					<-hold
+				}
+			}
+			c, s := stall(t, l, getty.WithServerDispatch(d))
+			_, err := c.Write(slices.Repeat(frame("x"), 16))
+			require.NoError(t, err)
+			for range 16 {
+				readFrame(t, c)
+			}
+			require.LessOrEqual(t, s.Stats().Writes, s.Stats().Reads+1)
+			_, err = c.Write(frame("hold"))
+			require.NoError(t, err)
+			require.Equal(t, "hold", readFrame(t, c), "an answer queued in a turn that is not over")
+			close(hold)
+		})
+	}
+}
