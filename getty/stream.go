@@ -97,9 +97,9 @@ func (t *stream) serve(s *session) error {
 			} else {
 				s.clock.begun()
 			}
-			if err == nil {
-				continue
-			}
+		}
+		if err == nil {
+			continue
 		}
 		if err == io.EOF && t.kept > 0 && !s.has(flagClosing) {
 			return io.ErrUnexpectedEOF

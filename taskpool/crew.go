@@ -300,14 +300,15 @@ func (c *crew) finishLocked() {
 
 func (c *crew) end() { c.endOne.Do(func() { close(c.ended) }) }
 
-// found is called by a worker that took work; more tells that there was more than it will do itself at once.
+// found is called by a worker that took work. It wakes the next one if there is more, here (more) or anywhere: what it
+// did not see may lie in the batch of a worker that looked for help while this one was still searching.
 func (c *crew) found(w *worker, more bool) {
 	if w.searching {
 		w.searching = false
 		c.searching.Add(-1)
 	}
-	if more {
-		c.notify()
+	if c.helpful() && (more || c.src.pending(w)) {
+		c.hire()
 	}
 }
 

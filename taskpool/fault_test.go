@@ -217,7 +217,7 @@ func TestDo(t *testing.T) {
 		if k.name == "func" {
 			return
 		}
-		p, release := stuck(t, k, taskpool.Config{})
+		p, release := stuck(t, k, taskpool.Config{OnPanic: func(taskpool.PanicInfo) {}})
 		ctx, cancel := context.WithCancel(context.Background())
 		errs := make(chan error)
 		go func() { errs <- p.Do(ctx, func() { t.Error("a withdrawn task ran") }) }()

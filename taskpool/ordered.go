@@ -210,7 +210,7 @@ func (o *Ordered) find(w *worker, r *runner) *Strand {
 			if i > 0 {
 				w.steals.Add(1)
 			}
-			o.c.found(w, more || (o.c.helpful() && o.pending(w)))
+			o.c.found(w, more)
 			return s
 		}
 	}
@@ -229,7 +229,7 @@ func (o *Ordered) runLoose(w *worker) bool {
 	if k == 0 {
 		return false
 	}
-	o.c.found(w, more || (o.c.helpful() && o.pending(w)))
+	o.c.found(w, more)
 	t[0]()
 	return true
 }

@@ -155,51 +155,47 @@ func (f *foreignStrand) work() {
 	}
 	f.running = true
 	f.mu.Unlock()
+	for f.once() {
+	}
+}
 
-	more, returned := false, false
+// once runs the strand. It returns true if the strand is to run again at once, because the pool has no room for it at
+// the end of the line.
+func (f *foreignStrand) once() (again bool) {
+	returned, more := false, false
 	defer func() {
-		f.mu.Lock()
-		more = more || f.again
-		f.running, f.again = false, false
-		f.mu.Unlock()
-		if more && !returned && f.pool.TrySubmit(f.task) == nil {
-			f.note()
+		if again = f.settle(more); again && !returned {
+			// The panic or Goexit goes on to the worker, but first the wakes that were promised a run get it.
+			for f.once() {
+			}
 		}
 	}()
-	for {
-		f.mu.Lock()
-		f.again = false
-		f.mu.Unlock()
-		more = false
-		more = f.s.run()
-		f.mu.Lock()
-		more = more || f.again
-		if !more {
-			f.running = false
-			returned = true
-			f.mu.Unlock()
-			return
-		}
-		f.mu.Unlock()
-		// To the end of the line, if there is room; else this worker goes on.
-		f.mu.Lock()
-		f.running, f.again = false, false
-		f.mu.Unlock()
-		if f.pool.TrySubmit(f.task) == nil {
-			f.note()
-			returned = true
-			return
-		}
-		f.mu.Lock()
-		if f.running {
-			f.again = true
-			returned = true
-			f.mu.Unlock()
-			return
-		}
-		f.running = true
-		f.mu.Unlock()
+	more = f.s.run()
+	returned = true
+	return
+}
+
+// settle ends a run. It returns true if the strand must run again and this goroutine has to do it.
+func (f *foreignStrand) settle(more bool) bool {
+	f.mu.Lock()
+	more = more || f.again
+	f.running, f.again = false, false
+	f.mu.Unlock()
+	if !more {
+		return false
 	}
+	if f.pool.TrySubmit(f.task) == nil {
+		f.note()
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.running { // by a task that was submitted meanwhile
+		f.again = true
+		return false
+	}
+	f.running = true
+	return true
 }
 
 func (f *foreignStrand) note() {

@@ -63,10 +63,10 @@ func (s *gnetServer) OnTraffic(c gnet.Conn) gnet.Action {
 		return gnet.Close
 	}
 	*buf = out
-	if _, err := c.Discard(used); err != nil {
-		return gnet.Close
-	}
-	if len(out) > 0 {
+	if used > 0 { // Discard(0) would discard everything
+		if _, err := c.Discard(used); err != nil {
+			return gnet.Close
+		}
 		if _, err := c.Write(out); err != nil {
 			return gnet.Close
 		}
@@ -217,7 +217,8 @@ func (gevServer) OnClose(*gev.Connection)   {}
 func (gevServer) OnMessage(_ *gev.Connection, _ interface{}, data []byte) interface{} { return data }
 
 func (gevServer) UnPacket(c *gev.Connection, ring *gevring.RingBuffer) (interface{}, []byte) {
-	if ring.VirtualLength() < wire.Header {
+	// More than the header, as in its own example: a ring read up to its end counts as full.
+	if ring.VirtualLength() <= wire.Header {
 		return nil, nil
 	}
 	var head [wire.Header]byte
