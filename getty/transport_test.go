@@ -252,8 +252,8 @@ func TestWebSocketManyWritersAndPings(t *testing.T) {
 // fault: 71
 func TestWebSocketAnswersPingsWhileAHandlerRuns(t *testing.T) {
 	l := newTracer(t)
-	release := make(chan struct{})
-	l.message = func(getty.Session, any) { <-release }
+	release, running := make(chan struct{}), make(chan struct{})
+	l.message = func(getty.Session, any) { close(running); <-release }
 	srv := getty.NewWSServer()
 	run(t, srv, prepare(l))
 	ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
@@ -263,6 +263,7 @@ func TestWebSocketAnswersPingsWhileAHandlerRuns(t *testing.T) {
 	ws.SetPongHandler(func(data string) error { pong <- data; return nil })
 	go func() { _, _, _ = ws.ReadMessage() }()
 	require.NoError(t, ws.WriteMessage(websocket.BinaryMessage, frame("x")))
+	within(t, running, "the handler")
 	require.NoError(t, ws.WriteControl(websocket.PingMessage, []byte("are you there"), time.Now().Add(patience)))
 	require.Equal(t, "are you there", within(t, pong, "the pong"))
 	close(release)

@@ -212,9 +212,7 @@ func appendControl(dst []byte, op int, payload []byte, mask bool) []byte {
 // control queues a control frame and offers it to the kernel.
 func (t *webSocket) control(op int, payload []byte) {
 	t.s.queueControl(appendControl(nil, op, payload, t.client))
-	if t.s.turns.Load() == 0 {
-		t.s.flush()
-	}
+	t.s.flush() // also during a turn, which may be a long one
 }
 
 func (t *webSocket) pingEvery() time.Duration { return t.pings }
