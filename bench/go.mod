@@ -15,19 +15,19 @@ replace (
 require (
 	github.com/AlexStocks/getty v1.5.2
 	github.com/Allenxuxu/gev v0.5.0
+	github.com/Allenxuxu/ringbuffer v0.0.11
 	github.com/RussellLuo/timingwheel v0.0.0-20220218152713-54845bda3108
 	github.com/alitto/pond/v2 v2.7.1
 	github.com/antlabs/timer v0.1.4
 	github.com/apache/dubbo-getty v1.5.0
 	github.com/bahlo/generic-list-go v0.2.0
 	github.com/bytedance/gopkg v0.1.4
-	github.com/cespare/xxhash/v2 v2.3.0
 	github.com/cloudwego/netpoll v0.7.2
 	github.com/coder/websocket v1.8.15
 	github.com/dubbogo/gost v1.14.4
 	github.com/gammazero/workerpool v1.2.1
 	github.com/gobwas/ws v1.4.0
-	github.com/golang/snappy v1.0.0
+	github.com/gorilla/websocket v1.5.3
 	github.com/gostkit/kit/bytespool v0.0.0
 	github.com/gostkit/kit/getty v0.0.0
 	github.com/gostkit/kit/netx v0.0.0
@@ -35,7 +35,6 @@ require (
 	github.com/gostkit/kit/taskpool v0.0.0
 	github.com/gostkit/kit/timerwheel v0.0.0
 	github.com/gostkit/kit/xorlist v0.0.0
-	github.com/gorilla/websocket v1.5.3
 	github.com/lesismal/nbio v1.6.12
 	github.com/lxzan/gws v1.8.9
 	github.com/panjf2000/ants/v2 v2.12.1
@@ -48,19 +47,12 @@ require (
 	golang.org/x/net v0.58.0
 	golang.org/x/sync v0.22.0
 	golang.org/x/sys v0.47.0
-	gonum.org/v1/plot v0.17.0
-	google.golang.org/grpc v1.84.0
 )
 
 require (
-	codeberg.org/go-fonts/liberation v0.5.0 // indirect
-	codeberg.org/go-latex/latex v0.2.0 // indirect
-	codeberg.org/go-pdf/fpdf v0.11.1 // indirect
-	git.sr.ht/~sbinet/gg v0.7.0 // indirect
-	github.com/Allenxuxu/ringbuffer v0.0.11 // indirect
 	github.com/Allenxuxu/toolkit v0.0.1 // indirect
-	github.com/ajstarks/svgo v0.0.0-20211024235047-1546f124cd8b // indirect
 	github.com/antlabs/stl v0.0.2 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cloudwego/gopkg v0.1.4 // indirect
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
 	github.com/dolthub/maphash v0.1.0 // indirect
@@ -68,7 +60,8 @@ require (
 	github.com/go-ole/go-ole v1.2.6 // indirect
 	github.com/gobwas/httphead v0.1.0 // indirect
 	github.com/gobwas/pool v0.2.1 // indirect
-	github.com/golang/freetype v0.0.0-20170609003504-e2365dfdc4a0 // indirect
+	github.com/golang/snappy v1.0.0 // indirect
+	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/k0kubun/pp v3.0.1+incompatible // indirect
 	github.com/kavu/go_reuseport v1.5.0 // indirect
 	github.com/klauspost/compress v1.17.9 // indirect
@@ -88,9 +81,5 @@ require (
 	go.uber.org/zap v1.27.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.55.0 // indirect
-	golang.org/x/image v0.30.0 // indirect
-	golang.org/x/text v0.41.0 // indirect
-	google.golang.org/genproto/googleapis/rpc v0.0.0-20260706201446-f0a921348800 // indirect
-	google.golang.org/protobuf v1.36.11 // indirect
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // indirect
 )
