@@ -299,6 +299,7 @@ func peerOf(c *net.UDPConn) (netip.AddrPort, error) {
 		if !ok {
 			return syscall.ENOTCONN
 		}
+		_ = sys.takeError(fd) // a stale one; dropForeign would stop at it
 		sys.dropForeign(fd, peer)
 		return nil
 	})

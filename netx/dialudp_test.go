@@ -424,10 +424,14 @@ func TestDialUDPUnderFlood(t *testing.T) {
 		}
 	}()
 	d := Dialer{Net: net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(mine)}}
-	for range 100 {
-		c, res, err := d.DialUDP(testContext(t), "udp", addr.String(), Probe{Payload: []byte("?"), Wait: long})
+	for i := range 100 {
+		var p Probe // also without a probe
+		if i%2 == 0 {
+			p = Probe{Payload: []byte("?"), Wait: long}
+		}
+		c, res, err := d.DialUDP(testContext(t), "udp", addr.String(), p)
 		require.NoError(t, err)
-		require.Equal(t, "?", string(res.Reply))
+		require.Equal(t, string(p.Payload), string(res.Reply))
 		_, err = c.Write([]byte("x"))
 		require.NoError(t, err)
 		b := make([]byte, 16)

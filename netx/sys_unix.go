@@ -86,8 +86,8 @@ func dropForeign(fd uintptr, peer netip.AddrPort) {
 	var b [1]byte
 	for {
 		_, from, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if err == unix.EINTR || err == unix.ECONNREFUSED {
-			continue // a stale error of the old association: taking it is what is wanted
+		if err == unix.EINTR {
+			continue
 		}
 		if err != nil || sameEndpoint(addrPortOf(from), peer) {
 			return

@@ -35,10 +35,6 @@ func WriteUDP(c *net.UDPConn, b []byte, to netip.AddrPort) (int, error) {
 	if !to.IsValid() {
 		return c.Write(b)
 	}
-	if to.Addr().Is4In6() {
-		// An IPv4 socket takes no mapped address; an IPv6 one maps by itself.
-		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	}
 	return c.WriteToUDPAddrPort(b, to)
 }
 
@@ -78,7 +74,7 @@ func Reconnect(c *net.UDPConn, peer netip.AddrPort) (local netip.AddrPort, err e
 		if local, err = sys.connect(fd, peer); err != nil {
 			return os.NewSyscallError("connect", err)
 		}
-		_ = sys.takeError(fd) // it is the old peer's
+		_ = sys.takeError(fd) // it is the old peer's, and dropForeign would stop at it
 		sys.dropForeign(fd, peer)
 		return nil
 	})

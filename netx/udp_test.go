@@ -194,7 +194,9 @@ func TestReconnect(t *testing.T) {
 		require.Equal(t, "new", string(b[:n]))
 		require.Equal(t, secondAddr, from)
 
-		// A refusal by the second peer is not the first one's.
+		// A refusal by the second peer, or what it sent, is not the first one's.
+		_, err = second.WriteToUDPAddrPort([]byte("stale"), mine)
+		require.NoError(t, err)
 		second.Close()
 		_, err = c.Write([]byte("lost"))
 		require.NoError(t, err)
@@ -205,6 +207,12 @@ func TestReconnect(t *testing.T) {
 		n, err = first.Read(b)
 		require.NoError(t, err)
 		require.Equal(t, "back", string(b[:n]))
+		_, err = first.WriteToUDPAddrPort([]byte("fresh"), mine)
+		require.NoError(t, err)
+		n, from, _, err = ReadUDP(c, b)
+		require.NoError(t, err)
+		require.Equal(t, "fresh", string(b[:n]))
+		require.Equal(t, firstAddr, from)
 		serveUDP(t, first, echo)
 		res, err := ProbeUDP(testContext(t), c, Probe{Payload: []byte("?"), Wait: long})
 		require.NoError(t, err)
