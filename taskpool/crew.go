@@ -318,6 +318,10 @@ const looks = 2
 // park waits for work. It returns false if the worker is to leave.
 func (c *crew) park(w *worker) bool {
 	if !c.over.Load() {
+		// While it looks it counts as searching, so that producers need not start another worker.
+		if !c.pinned && !w.searching && c.searching.CompareAndSwap(0, 1) {
+			w.searching = true
+		}
 		for range looks {
 			runtime.Gosched()
 			if c.src.pending(w) {

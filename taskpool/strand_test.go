@@ -244,7 +244,7 @@ func TestResize(t *testing.T) {
 	}
 }
 
-// TestGroup and TestFuture: what waits ends, whatever the tasks and the pool do.
+// TestGroup: Wait ends, whatever the tasks and the pool do.
 func TestGroup(t *testing.T) {
 	p := taskpool.NewShared(taskpool.Config{Workers: 4})
 	g, ctx := taskpool.NewGroup(context.Background(), p, 2)
@@ -295,6 +295,7 @@ func TestGroup(t *testing.T) {
 	require.NoError(t, q.Close())
 }
 
+// TestFuture: the same for Wait of a future.
 func TestFuture(t *testing.T) {
 	p := taskpool.NewShared(taskpool.Config{Workers: 1})
 	f, err := taskpool.Async(context.Background(), p, func() (int, error) { return 42, nil })
@@ -333,7 +334,8 @@ func TestAllocs(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	check := func(name string, submit func(task taskpool.Task) error) {
+	check := func(t *testing.T, name string, submit func(task taskpool.Task) error) {
+		t.Helper()
 		done := make(chan struct{})
 		task := func() { done <- struct{}{} }
 		got := testing.AllocsPerRun(500, func() {
@@ -347,18 +349,18 @@ func TestAllocs(t *testing.T) {
 	forKinds(t, func(t *testing.T, k kind) {
 		p := k.make(taskpool.Config{})
 		defer p.Close()
-		check("Submit", func(task taskpool.Task) error { return p.Submit(context.Background(), task) })
-		check("TrySubmit", p.TrySubmit)
-		check("Go", p.Go)
+		check(t, "Submit", func(task taskpool.Task) error { return p.Submit(context.Background(), task) })
+		check(t, "TrySubmit", p.TrySubmit)
+		check(t, "Go", p.Go)
 	})
 	p := taskpool.NewOrdered(taskpool.Config{})
 	defer p.Close()
 	m := p.NewMailbox(0)
-	check("Post", func(task taskpool.Task) error { return m.Post(task) })
-	check("StringKey", func(task taskpool.Task) error {
+	check(t, "Post", func(task taskpool.Task) error { return m.Post(task) })
+	check(t, "StringKey", func(task taskpool.Task) error {
 		return p.SubmitKey(context.Background(), taskpool.StringKey("some user"), task)
 	})
-	check("KeyOf", func(task taskpool.Task) error { return p.SubmitKey(context.Background(), taskpool.KeyOf(12345), task) })
+	check(t, "KeyOf", func(task taskpool.Task) error { return p.SubmitKey(context.Background(), taskpool.KeyOf(12345), task) })
 	var s taskpool.Strand
 	done := make(chan struct{})
 	s.Init(p, func() bool { done <- struct{}{}; return false })
