@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"runtime/pprof"
 	"slices"
 	"strings"
@@ -576,4 +577,41 @@ func TestWritesOfATurnLeaveTogether(t *testing.T) {
 			close(hold)
 		})
 	}
+}
+
+// A thousand peers that never read hold no more of the engine's memory than their queues may.
+func TestManyPeersThatNeverReadAreBounded(t *testing.T) {
+	const peers, high = 1000, 32 << 10
+	l := newTracer(t)
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
+		o.HighWater = high
+		o.WaitTime = 50 * time.Millisecond
+		o.Socket.WriteBuffer = 4096
+	})
+	for range peers {
+		c := dial(t, srv)
+		require.NoError(t, c.SetReadBuffer(4096))
+	}
+	p := strings.Repeat("m", 8<<10)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range peers / 4 {
+				s := <-l.opened
+				for refused := 0; refused < 3; {
+					if _, _, err := s.WritePkg(p, 0); errors.Is(err, getty.ErrSessionBlocked) {
+						refused++
+						runtime.Gosched()
+					} else if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	held := srv.Stats().Total.Queued
+	require.Greater(t, held, uint64(peers*high/2), "the queues are full")
+	require.LessOrEqual(t, held, uint64(peers*(high+len(p)+4)))
 }
