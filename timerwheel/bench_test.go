@@ -4,6 +4,7 @@ package timerwheel
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -118,4 +119,34 @@ func BenchmarkReset(b *testing.B) {
 			t.Reset(time.Hour + time.Duration(i&1)*time.Hour)
 		}
 	})
+}
+
+// BenchmarkLateness reports how late exact timers fire on the real clock, spread over
+// a second: the deadline is rounded up by half a tick on average.
+func BenchmarkLateness(b *testing.B) {
+	w := New(Config{Executor: Inline})
+	defer w.Close()
+	const n = 4000
+	late := make([]time.Duration, 0, n)
+	done := make(chan struct{})
+	for b.Loop() {
+		late = late[:0]
+		for i := range n {
+			d := time.Duration(i) * 250 * time.Microsecond
+			due := w.Elapsed() + d
+			w.AfterFunc(d, func() {
+				if late = append(late, w.Elapsed()-due); len(late) == n {
+					done <- struct{}{}
+				}
+			})
+		}
+		<-done
+	}
+	slices.Sort(late)
+	for _, q := range []struct {
+		name string
+		at   int
+	}{{"p50-us", n / 2}, {"p99-us", n * 99 / 100}, {"max-us", n - 1}} {
+		b.ReportMetric(float64(late[q.at].Microseconds()), q.name)
+	}
 }
