@@ -285,12 +285,23 @@ func (v *streamService) accept(s *Server, ln net.Listener, prepare NewSessionCal
 // admit makes a session of an accepted connection.
 func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
 	if _, err := s.ep.open(newStream(conn), s.opts.MaxSessions, func(ss Session) error {
-		if err := s.opts.Socket.Apply(conn); err != nil {
-			return fmt.Errorf("getty: socket options: %w", err)
+		if err := s.tune(conn); err != nil {
+			return err
 		}
 		return prepare(ss)
 	}); err != nil {
 		s.ep.log.Warn("getty: connection refused", "peer", conn.RemoteAddr().String(), "error", err.Error())
 		_ = conn.Close()
 	}
+}
+
+// tune applies the socket options. Without any, a connection that has no socket will do.
+func (s *Server) tune(conn net.Conn) error {
+	if s.opts.Socket == (netx.SocketOptions{}) {
+		return nil
+	}
+	if err := s.opts.Socket.Apply(conn); err != nil {
+		return fmt.Errorf("getty: socket options: %w", err)
+	}
+	return nil
 }

@@ -190,7 +190,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 	t.pings = s.opts.WebSocketServerOptions.PingPeriod
 	t.begin(ws)
 	if _, err := s.ep.open(t, s.opts.MaxSessions, func(ss Session) error {
-		if err := s.opts.Socket.Apply(t.conn); err != nil {
+		if err := s.tune(t.conn); err != nil {
 			return err
 		}
 		return prepare(ss)
