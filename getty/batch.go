@@ -4,14 +4,13 @@ package getty
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/gostkit/kit/bytespool"
 )
 
-// The send queue of a byte stream is a batch: a list of segments in the order of the wire. Encoders
-// append to the batch that hangs on the session; a flush takes the whole batch away and a new one
-// begins with the next package. An idle session has neither batch nor chunk.
+// The send queue of a byte stream is a batch: a list of segments in the order of the wire, and the memory
+// that small packages are encoded into. Encoders append to the batch that hangs on the session; a flush
+// takes the whole batch away and a new one begins with the next package. An idle session has none.
 
 const (
 	chunkSize   = 8 << 10  // small packages are encoded side by side into chunks of this size
@@ -20,39 +19,15 @@ const (
 	maxSegments = 64       // segments offered to the kernel in one call
 )
 
-// A chunk is memory that several packages share. Its references are one for the encoder that may still
-// append to it and one for each batch with a segment in it; the last one gives it back.
-type chunk struct {
-	buf  []byte
-	refs atomic.Int32
-}
-
-var chunks = sync.Pool{New: func() any { return &chunk{buf: make([]byte, 0, chunkSize)} }}
-
-func newChunk() *chunk {
-	c := chunks.Get().(*chunk)
-	c.buf = c.buf[:0]
-	c.refs.Store(1)
-	return c
-}
-
-func (c *chunk) release() {
-	if c.refs.Add(-1) == 0 {
-		chunks.Put(c)
-	}
-}
-
 // A segment is a run of bytes on the way out.
 type segment struct {
-	b      []byte  // what the kernel has not taken yet
-	c      *chunk  // the chunk b lies in, or nil
-	w      *waiter // the caller that waits for exactly this segment, or nil
-	pooled bool    // b is all of a bytespool buffer
-	whole  []byte  // the pooled buffer to give back
+	b     []byte  // what the kernel has not taken yet
+	w     *waiter // the caller that waits for exactly this segment, or nil
+	whole []byte  // the bytespool buffer to give back, or nil
 }
 
-// A batch is a list of segments. Before it is taken by a flush it is guarded by the session's queue lock,
-// after that it belongs to whoever holds the flush token.
+// A batch is a list of segments. While it hangs on the session the list is guarded by qMu and the memory
+// behind buf by encMu; a flush takes it with both held, and then it belongs to the flush token's holder.
 type batch struct {
 	segs []segment
 	next int   // the first segment that is not gone
@@ -68,53 +43,70 @@ type batch struct {
 
 	runs [][]byte // scratch: what is offered
 	iov  iovecs   // scratch of the platform's vectored write
+
+	buf    []byte   // small packages: the used part of own, or of the latest of chunks
+	chunks [][]byte // from bytespool, when own was not enough
+	own    [chunkSize]byte
 }
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-func newBatch() *batch { return batches.Get().(*batch) }
+func newBatch() *batch {
+	b := batches.Get().(*batch)
+	b.buf = b.own[:0]
+	return b
+}
 
 // free gives the memory of all segments back. No segment may be with the kernel.
 func (b *batch) free() {
-	var last *chunk
 	for i := range b.segs {
-		s := &b.segs[i]
-		if s.c != last { // one reference for each run of segments in the same chunk
-			if s.c != nil {
-				s.c.release()
-			}
-			last = s.c
+		if w := b.segs[i].whole; w != nil {
+			bytespool.Put(w)
 		}
-		if s.whole != nil {
-			bytespool.Put(s.whole)
-		}
+	}
+	for _, c := range b.chunks {
+		bytespool.Put(c)
 	}
 	if cap(b.segs) > 4*maxSegments || cap(b.ends) > 16<<10 {
 		return // grown by an unusual burst: not worth keeping
 	}
 	clear(b.segs)
 	clear(b.runs)
-	b.segs, b.ends = b.segs[:0], b.ends[:0]
+	clear(b.chunks)
+	b.segs, b.ends, b.chunks = b.segs[:0], b.ends[:0], b.chunks[:0]
 	b.next, b.hi, b.size, b.off, b.gone, b.withdrawn, b.seen = 0, 0, 0, 0, 0, 0, false
 	batches.Put(b)
 }
 
-// appendChunk appends bytes that lie in c. Neighbours in memory that nobody waits for become one segment.
-func (b *batch) appendChunk(p []byte, c *chunk, w *waiter) {
-	b.size += len(p)
-	n := len(b.segs)
-	if n == 0 || b.segs[n-1].c != c {
-		c.refs.Add(1)
-	} else if last := &b.segs[n-1]; last.w == nil && w == nil && adjacent(last.b, p) {
-		last.b = last.b[:len(last.b)+len(p)]
-		return
+// tail returns an empty slice in the batch's memory with room for more than n bytes, n < chunkSize.
+func (b *batch) tail(n int) []byte {
+	if cap(b.buf)-len(b.buf) <= n {
+		c := bytespool.Get(chunkSize)
+		b.chunks = append(b.chunks, c)
+		b.buf = c[:0]
 	}
-	b.segs = append(b.segs, segment{b: p, c: c, w: w})
+	return b.buf[len(b.buf):]
 }
 
-// appendOwn appends bytes with memory of their own; whole, if not nil, is given back to bytespool.
-func (b *batch) appendOwn(p, whole []byte, w *waiter) {
+// claim keeps p if it was appended to tail in place, and reports whether it was.
+func (b *batch) claim(tail, p []byte) bool {
+	if len(p) > cap(tail) || &p[0] != &tail[:1][0] {
+		return false
+	}
+	b.buf = b.buf[:len(b.buf)+len(p)]
+	return true
+}
+
+// append appends bytes for w to wait for; whole, if not nil, is given back to bytespool. Neighbours in
+// memory that nobody waits for become one segment.
+func (b *batch) append(p, whole []byte, w *waiter) {
 	b.size += len(p)
+	if n := len(b.segs); n > 0 && w == nil && whole == nil && len(p) > 0 {
+		if last := &b.segs[n-1]; last.w == nil && adjacent(last.b, p) {
+			last.b = last.b[:len(last.b)+len(p)]
+			return
+		}
+	}
 	b.segs = append(b.segs, segment{b: p, w: w, whole: whole})
 }
 

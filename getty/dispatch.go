@@ -24,6 +24,7 @@ const (
 	flagDrain                       // close when all that was read is handled
 	flagOwnClose                    // Close was called by the user or by Shutdown
 	flagOpen                        // OnOpen has succeeded
+	flagWant                        // somebody wanted to flush; set with qMu held
 
 	flagsPending  = flagCron | flagWritable
 	flagsAttended = flagsPending | flagClosing

@@ -368,7 +368,7 @@ func (e *endpoint) review() {
 	for _, s := range e.watched {
 		calm, overdue := s.lookAtQueue()
 		if overdue {
-			s.spawn(s.flush)
+			s.spawn(s.flushLate)
 		}
 		if calm {
 			s.clearFlag(flagWatched)

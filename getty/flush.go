@@ -4,6 +4,7 @@ package getty
 
 import (
 	"errors"
+	"runtime"
 	"time"
 )
 
@@ -14,26 +15,87 @@ var errWouldBlock = errors.New("getty: write would block")
 // see to what was queued since.
 func (s *session) flush() {
 	s.qMu.Lock()
-	if s.flushing {
-		s.want = true
+	s.flushLocked(s.queued.Load() >= flushSize)
+}
+
+// flushLate is flush for a queue that has waited too long, also for the one who gathers.
+func (s *session) flushLate() {
+	s.qMu.Lock()
+	s.flushLocked(true)
+}
+
+// offer is flush for a package that was written outside a turn. Where many goroutines write to a session,
+// the one that gets the token lets those that are ready to run write first, so that their packages leave in
+// one system call. Whether that pays is found out now and then; it costs a lone writer next to nothing.
+func (s *session) offer() {
+	s.qMu.Lock()
+	s.tries++
+	if s.flushing || s.gain == 0 && s.tries%64 != 0 {
+		s.flushLocked(s.queued.Load() >= flushSize)
+		return
+	}
+	s.flushing, s.gathering = true, true
+	s.qMu.Unlock()
+	s.ep.watch(s)
+	runtime.Gosched()
+	s.qMu.Lock()
+	if !s.gathering { // the queue grew large, or this took long: somebody else flushes
 		s.qMu.Unlock()
 		return
 	}
-	if s.out == nil {
+	if s.out != nil && len(s.out.ends) > 1 {
+		s.gain = 64
+	} else if s.gain > 0 {
+		s.gain--
+	}
+	s.flushLocked(true)
+}
+
+// flushLocked takes the token, or with takeOver from the one who gathers, and writes. It unlocks qMu.
+func (s *session) flushLocked(takeOver bool) {
+	if s.flushing && !(s.gathering && takeOver) {
+		s.setFlag(flagWant)
+		s.qMu.Unlock()
+		return
+	}
+	s.gathering = false
+	if s.emptyLocked() {
+		s.flushing = false
 		s.drainedLocked()
 		return
 	}
-	b := s.takeLocked()
+	b := s.detachLocked()
+	s.flushing = b != nil
 	s.qMu.Unlock()
-	s.writeOut(b, false)
+	if b != nil {
+		s.writeOut(b, false)
+	}
 }
 
-// takeLocked takes the token and the queue.
-func (s *session) takeLocked() *batch {
-	b := s.out
-	s.out = nil
-	s.flushing = true
-	s.want = false
+func (s *session) emptyLocked() bool { return s.out == nil && s.side == nil }
+
+// detachLocked takes the queue. While an encoder is at work in its memory it cannot be taken: the result is
+// nil then, and the encoder flushes when it is done.
+func (s *session) detachLocked() *batch {
+	var b *batch
+	if s.out != nil {
+		if !s.encMu.TryLock() {
+			s.setFlag(flagWant)
+			if !s.encMu.TryLock() { // it looks at the flag after it has unlocked
+				return nil
+			}
+		}
+		b, s.out = s.out, nil
+		s.encMu.Unlock()
+	} else {
+		b = newBatch()
+	}
+	for _, seg := range s.side {
+		b.size += len(seg.b)
+		b.segs = append(b.segs, seg)
+	}
+	s.side = nil
+	s.clearFlag(flagWant)
 	return b
 }
 
@@ -59,14 +121,14 @@ func (s *session) writeOut(b *batch, flusher bool) {
 			b.free()
 		}
 		s.qMu.Lock()
-		if s.out == nil {
+		if s.emptyLocked() {
 			s.flushing = false
 			s.drainedLocked()
 			return
 		}
 		if !flusher {
 			// In a turn the rest waits for the turn's end, unless somebody wants it now.
-			if !s.want && s.turns.Load() > 0 && s.refused == nil {
+			if !s.has(flagWant) && s.turns.Load() > 0 && s.refused == nil {
 				s.flushing = false
 				s.qMu.Unlock()
 				return
@@ -75,27 +137,28 @@ func (s *session) writeOut(b *batch, flusher bool) {
 			s.spawn(func() { s.writeOut(nil, true) })
 			return
 		}
-		b = s.takeLocked()
+		b = s.detachLocked()
+		s.flushing = b != nil
 		s.qMu.Unlock()
+		if b == nil {
+			return
+		}
 	}
 }
 
 // drainedLocked is called with qMu held, the queue empty and the token free; it unlocks. If the session is
 // closing, this is the moment of the FIN.
 func (s *session) drainedLocked() {
-	fin := s.refused != nil && !s.finSent && s.flags.Load()&flagHard == 0
+	if s.refused == nil {
+		s.qMu.Unlock()
+		return
+	}
+	fin := !s.finSent && s.flags.Load()&flagHard == 0
 	if fin {
 		s.finSent, s.flushing = true, true
 	}
-	if s.refused != nil {
-		s.qCond.Broadcast()
-	}
+	s.qCond.Broadcast()
 	s.qMu.Unlock()
-	// The encoder's chunk is given up with the queue; if an encoder is at work, it will be in use again.
-	if s.encMu.TryLock() {
-		s.retire()
-		s.encMu.Unlock()
-	}
 	if !fin {
 		return
 	}
@@ -137,9 +200,7 @@ func (s *session) writeFailed(b *batch, err error) {
 func (s *session) discardBatch(b *batch) {
 	b.took(0)
 	pkgs, bytes := b.fail(s.failure())
-	s.count.unsent.Add(uint64(pkgs))
-	s.count.unsentBytes.Add(uint64(bytes))
-	s.unqueued(bytes)
+	s.countUnsent(pkgs, bytes)
 	b.free()
 }
 
@@ -153,10 +214,7 @@ func (s *session) queueControl(p []byte) {
 }
 
 func (s *session) queueControlLocked(p []byte) {
-	if s.out == nil {
-		s.out = newBatch()
-	}
-	s.out.appendOwn(p, nil, nil)
+	s.side = append(s.side, segment{b: p})
 	s.queued.Add(int64(len(p)))
 }
 
@@ -186,7 +244,7 @@ func (s *session) refuseWith(err error, last []byte) {
 // is being closed.
 func (s *session) awaitFlushed() {
 	s.qMu.Lock()
-	for s.flags.Load()&flagHard == 0 && (s.out != nil || s.flushing || !s.finSent) {
+	for s.flags.Load()&flagHard == 0 && (!s.emptyLocked() || s.flushing || !s.finSent) {
 		s.qCond.Wait()
 	}
 	s.qMu.Unlock()
@@ -201,15 +259,39 @@ func (s *session) discardQueue() {
 	}
 	s.flushing = true
 	b := s.out
-	s.out = nil
+	if b == nil || s.encMu.TryLock() {
+		if b != nil {
+			s.out = nil
+			s.encMu.Unlock()
+		}
+		s.qMu.Unlock()
+		if b != nil {
+			s.discardBatch(b)
+		}
+	} else {
+		// An encoder is at work in the batch's memory, and user code may take any time. What it makes will be
+		// refused; the memory is left to the garbage collector.
+		pkgs, bytes := b.fail(s.failure())
+		b.next, b.ends = len(b.segs), nil
+		s.qMu.Unlock()
+		s.countUnsent(pkgs, bytes)
+	}
+	s.qMu.Lock()
+	side := s.side
+	s.side = nil
 	s.qMu.Unlock()
-	if b != nil {
-		s.discardBatch(b)
+	for _, seg := range side {
+		s.unqueued(len(seg.b))
+		if seg.w != nil {
+			seg.w.fail(s.failure())
+		}
 	}
-	if s.encMu.TryLock() {
-		s.retire()
-		s.encMu.Unlock()
-	}
+}
+
+func (s *session) countUnsent(pkgs, bytes int) {
+	s.count.unsent.Add(uint64(pkgs))
+	s.count.unsentBytes.Add(uint64(bytes))
+	s.unqueued(bytes)
 }
 
 // lookAtQueue tells the endpoint's watch whether nothing is queued, and whether what is queued was there
@@ -217,10 +299,10 @@ func (s *session) discardQueue() {
 func (s *session) lookAtQueue() (calm, overdue bool) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
-	if s.out == nil {
+	if s.out == nil || len(s.out.segs) == 0 {
 		return true, false
 	}
-	overdue = s.out.seen && !s.flushing
+	overdue = s.out.seen && (!s.flushing || s.gathering)
 	s.out.seen = true
 	return false, overdue
 }

@@ -64,7 +64,12 @@ func (t *stream) serve(s *session) error {
 	defer t.drop()
 	need, seen := 0, 0
 	for {
-		s.awaitCredit()
+		if s.paused() {
+			if t.kept == 0 {
+				t.drop()
+			}
+			s.awaitCredit()
+		}
 		if s.has(flagClosing) {
 			return t.discard(s)
 		}
@@ -148,8 +153,7 @@ func (t *stream) keep(b []byte, used int) {
 	rest := b[used:]
 	t.kept = len(rest)
 	switch {
-	case len(rest) == 0:
-		t.drop()
+	case len(rest) == 0: // the buffer stays until the next read finds nothing
 	case used == 0 && (len(rest) > len(t.buf)/4 || len(t.buf) <= minReadRoom):
 	default:
 		small := bytespool.Get(max(2*len(rest), 128))
@@ -193,7 +197,8 @@ func (t *stream) accept(buf []byte) {
 
 // readPlain is read through the net.Conn alone: the buffer is held while it blocks.
 func (t *stream) readPlain(need int) (int, error) {
-	if t.buf == nil {
+	if t.kept == 0 {
+		t.drop()
 		t.buf = bytespool.Get(minReadRoom * 2)
 	}
 	buf := t.lease(need)

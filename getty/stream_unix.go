@@ -75,6 +75,8 @@ func (r *rawStream) tryRead(fd uintptr) bool {
 		case err == syscall.EAGAIN:
 			if t.buf == nil || &buf[0] != &t.buf[0] {
 				bytespool.Put(buf)
+			} else if t.kept == 0 {
+				t.drop()
 			}
 			return false
 		case err != nil:

@@ -294,21 +294,18 @@ func (t *webSocket) message(s *session, p []byte, text bool, w *waiter) (int, er
 	}
 	s.hint = max(len(p)+len(p)/4, 64)
 	if size := len(p) + 16; size < largeSize {
-		c := s.openChunk(size)
-		used := len(c.buf)
-		t.dst = c.buf[used:used:cap(c.buf)]
+		b := s.batch()
+		tail := b.tail(size)
+		t.dst = tail
 		if err := t.ws.WriteMessage(kind, p); err != nil {
 			return 0, err
 		}
 		out := t.dst
 		t.dst = nil
-		n := len(out)
-		if n <= cap(c.buf)-used && &out[0] == &c.buf[:used+1][used] {
-			c.buf = c.buf[:used+n]
-			return n, s.publish(out, c, nil, w, nil)
-		}
-		return n, s.publish(out, nil, nil, w, nil)
+		b.claim(tail, out)
+		return len(out), s.publish(out, nil, w, nil)
 	}
+	s.batch()
 	// Room for the headers: one frame, or as many as gorilla's write buffer cuts a client's message into.
 	whole := bytespool.Get(len(p) + 16 + 16*(len(p)/wsClientBuffer+1))
 	t.dst = whole[:0]
@@ -318,9 +315,9 @@ func (t *webSocket) message(s *session, p []byte, text bool, w *waiter) (int, er
 	switch {
 	case err != nil:
 	case &out[0] != &whole[0]:
-		err = s.publish(out, nil, nil, w, nil)
+		err = s.publish(out, nil, w, nil)
 	default:
-		return len(out), s.publish(out, nil, whole, w, nil)
+		return len(out), s.publish(out, whole, w, nil)
 	}
 	bytespool.Put(whole)
 	return len(out), err

@@ -20,17 +20,19 @@ import (
 // outbound is the part of a session that queues and flushes.
 type outbound struct {
 	encMu sync.Mutex
-	open  *chunk // guarded by encMu: where small packages are encoded
-	hint  int    // guarded by encMu: recent package size, to leave a chunk before it is outgrown
+	hint  int // guarded by encMu: recent package size, to leave a chunk before it is outgrown
 
-	qMu      sync.Mutex
-	qCond    sync.Cond // on qMu: the queue fell, was emptied or failed, or the session is ending
-	out      *batch    // guarded by qMu: accepted and not yet taken by a flush
-	flushing bool      // guarded by qMu: the flush token; its holder owns the batch it took
-	want     bool      // guarded by qMu: somebody asked for a flush while the token was taken
-	refused  error     // guarded by qMu: why nothing is accepted any more
-	finSent  bool      // guarded by qMu
-	room     []*waiter // guarded by qMu: callers that wait for the queue to fall
+	qMu       sync.Mutex
+	qCond     sync.Cond // on qMu: the queue fell, was emptied or failed, or the session is ending
+	out       *batch    // accepted and not taken by a flush; changed with encMu and qMu held
+	side      []segment // guarded by qMu: control frames and flush marks, which wait for no encoder
+	flushing  bool      // guarded by qMu: the flush token; its holder owns the batch it took
+	gathering bool      // guarded by qMu: the token's holder lets others write before it takes the queue
+	gain      int8      // guarded by qMu: how much gathering has paid lately
+	tries     uint8     // guarded by qMu
+	finSent   bool      // guarded by qMu
+	refused   error     // guarded by qMu: why nothing is accepted any more
+	room      []*waiter // guarded by qMu: callers that wait for the queue to fall
 }
 
 // WritePkg implements [Session].
@@ -143,7 +145,7 @@ func (s *session) awaitPkg(w *waiter, p patience, total int) (int, int, error) {
 		w.free()
 		return total, total, nil
 	}
-	s.flush()
+	s.offer()
 	sent, withdrawn, err := s.await(w, p)
 	if withdrawn {
 		s.count.withdrawn.Add(1)
@@ -269,9 +271,15 @@ func insideEncoder() bool {
 func (s *session) encode(pkg any, raw *rawPkg, w *waiter) (n int, err error) {
 	ok := false
 	defer func() {
+		if b := s.out; b != nil && (!ok || err != nil) {
+			s.dropEmpty(b)
+		}
 		s.encMu.Unlock()
 		if !ok {
 			err = s.panicked("Writer", recover())
+		}
+		if s.has(flagWant) {
+			s.flush() // somebody wanted to and left it to us
 		}
 	}()
 	n, err = s.tr.encode(s, pkg, raw, w)
@@ -297,9 +305,9 @@ func (s *session) encodeStream(pkg any, raw *rawPkg, w *waiter) (int, error) {
 	if s.hint > largeSize {
 		return s.encodeLarge(pkg, w)
 	}
-	c := s.openChunk(s.hint)
-	used := len(c.buf)
-	p, err := s.appender.AppendPkg(c.buf[used:used:cap(c.buf)], s, pkg)
+	b := s.batch()
+	tail := b.tail(s.hint)
+	p, err := s.appender.AppendPkg(tail, s, pkg)
 	if err != nil {
 		return 0, err
 	}
@@ -308,15 +316,34 @@ func (s *session) encodeStream(pkg any, raw *rawPkg, w *waiter) (int, error) {
 		return 0, fmt.Errorf("%w: Writer returned no bytes", ErrBadReader)
 	}
 	s.hint = n + n/4
-	if n > cap(c.buf)-used || &p[0] != &c.buf[:used+1][used] {
-		return n, s.publish(p, nil, nil, w, nil) // outgrew the chunk: memory of its own
+	b.claim(tail, p) // else it outgrew the chunk and has memory of its own
+	return n, s.publish(p, nil, w, nil)
+}
+
+// batch returns the batch that is being filled. encMu is held.
+func (s *session) batch() *batch {
+	if s.out == nil {
+		b := newBatch()
+		s.qMu.Lock()
+		s.out = b
+		s.qMu.Unlock()
 	}
-	c.buf = c.buf[:used+n]
-	return n, s.publish(p, c, nil, w, nil)
+	return s.out
+}
+
+// dropEmpty gives back a batch that was made for a package which then could not be encoded. encMu is held.
+func (s *session) dropEmpty(b *batch) {
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	if len(b.segs) == 0 && s.out == b {
+		s.out = nil
+		b.free()
+	}
 }
 
 // encodeLarge encodes into a pooled buffer of the size that recent packages had.
 func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
+	s.batch()
 	whole := bytespool.Get(s.hint)
 	p, err := s.appender.AppendPkg(whole[:0], s, pkg)
 	n := len(p)
@@ -327,34 +354,16 @@ func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
 	case n < largeSize:
 		_, err = s.queueRaw(&rawPkg{one: p}, w)
 	case &p[0] != &whole[0]:
-		err = s.publish(p, nil, nil, w, nil)
+		err = s.publish(p, nil, w, nil)
 	default:
 		s.hint = n + n/4
-		return n, s.publish(p, nil, whole, w, nil)
+		return n, s.publish(p, whole, w, nil)
 	}
 	if n > 0 {
 		s.hint = n + n/4
 	}
 	bytespool.Put(whole)
 	return n, err
-}
-
-// openChunk returns the chunk that packages are encoded into, with room for at least n bytes.
-func (s *session) openChunk(n int) *chunk {
-	if c := s.open; c != nil && cap(c.buf)-len(c.buf) > n {
-		return c
-	}
-	s.retire()
-	s.open = newChunk()
-	return s.open
-}
-
-// retire gives up the encoder's chunk. encMu is held.
-func (s *session) retire() {
-	if s.open != nil {
-		s.open.release()
-		s.open = nil
-	}
 }
 
 // queueRaw copies encoded packages into the queue as one entry.
@@ -366,28 +375,27 @@ func (s *session) queueRaw(raw *rawPkg, w *waiter) (int, error) {
 	if total == 0 {
 		return 0, fmt.Errorf("%w: no bytes to write", ErrBadReader)
 	}
-	var c *chunk
-	var whole, buf []byte
+	var tail, whole []byte
+	b := s.batch()
 	if total < largeSize {
-		c = s.openChunk(total)
-		buf = c.buf[len(c.buf):]
+		tail = b.tail(total)
 	} else {
 		whole = bytespool.Get(total)
-		buf = whole[:0]
+		tail = whole[:0]
 	}
-	buf = append(buf, raw.one...)
-	for _, p := range raw.more {
-		buf = append(buf, p...)
+	p := append(tail, raw.one...)
+	for _, part := range raw.more {
+		p = append(p, part...)
 	}
-	if c != nil {
-		c.buf = c.buf[:len(c.buf)+total]
+	if whole == nil {
+		b.claim(tail, p)
 	}
-	return total, s.publish(buf, c, whole, w, raw.more)
+	return total, s.publish(p, whole, w, raw.more)
 }
 
-// publish puts encoded bytes into the queue: one package, or those that parts are the pieces of. They lie
-// in c, or have memory of their own, which is given back to bytespool if it is whole. encMu is held.
-func (s *session) publish(p []byte, c *chunk, whole []byte, w *waiter, parts [][]byte) error {
+// publish puts encoded bytes into the queue: one package, or those that parts are the pieces of. whole, if
+// not nil, is their memory and goes back to bytespool. encMu is held.
+func (s *session) publish(p, whole []byte, w *waiter, parts [][]byte) error {
 	s.qMu.Lock()
 	if err := s.refused; err != nil {
 		s.qMu.Unlock()
@@ -397,21 +405,13 @@ func (s *session) publish(p []byte, c *chunk, whole []byte, w *waiter, parts [][
 		return err
 	}
 	b := s.out
-	if b == nil {
-		b = newBatch()
-		s.out = b
-	}
 	end := b.size
 	for _, q := range parts {
 		if end += len(q); len(q) > 0 {
 			b.ends = append(b.ends, end)
 		}
 	}
-	if c != nil {
-		b.appendChunk(p, c, w)
-	} else {
-		b.appendOwn(p, whole, w)
-	}
+	b.append(p, whole, w)
 	if parts == nil {
 		b.ends = append(b.ends, b.size)
 	}
@@ -430,13 +430,10 @@ func (s *session) publish(p []byte, c *chunk, whole []byte, w *waiter, parts [][
 func (s *session) enqueueMark(w *waiter) bool {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
-	if s.refused != nil || (s.out == nil && !s.flushing) {
+	if s.refused != nil || s.emptyLocked() && !s.flushing {
 		return false
 	}
-	if s.out == nil {
-		s.out = newBatch()
-	}
-	s.out.appendOwn(nil, nil, w)
+	s.side = append(s.side, segment{w: w})
 	return true
 }
 
@@ -446,7 +443,7 @@ func (s *session) afterEnqueue() {
 		return
 	}
 	if s.turns.Load() == 0 {
-		s.flush()
+		s.offer()
 		return
 	}
 	if s.queued.Load() >= flushSize {
