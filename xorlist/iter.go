@@ -35,8 +35,7 @@ func (l *List[T]) Drain() iter.Seq[T] {
 //
 // Whoever follows links waits for one load after the other. But a list that was filled at an end
 // lies in memory in order, so the walk goes on with the number that would continue the last step
-// and only checks the link: the processor need not wait for what it has predicted. It takes a
-// walk over a million elements from 3.5 ms to about 1 ms.
+// and only checks the link: the processor need not wait for what it has predicted.
 func (l *List[T]) walk(backward bool) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		version, prev, cur := l.version, uint32(0), l.head

@@ -39,10 +39,8 @@ func (m *model) next() int { m.last++; return m.last }
 // issued notes the handle of a new element.
 func (m *model) issued(l *List[int], v int, h Handle) {
 	require.True(m.t, l.Valid(h), "handle of %d", v)
-	for range 1 {
-		old, known := m.handles[v]
-		require.False(m.t, known && old != h, "value %d twice", v)
-	}
+	old, known := m.handles[v]
+	require.False(m.t, known && old != h, "value %d twice", v)
 	m.handles[v] = h
 	m.pointer[v] = l.Ptr(h)
 }
@@ -306,17 +304,10 @@ func (m *model) insertAfter(c *Cursor[int], w *list.List, e *list.Element) {
 	}
 }
 
-// afterMove checks where a cursor is after its element, which had these neighbours, was moved.
+// afterMove checks where a cursor is after its element, which had these neighbours, was moved: in
+// the gap between them, or still on the element if that was there already.
 func (m *model) afterMove(c *Cursor[int], next, prev *list.Element, choice int) {
 	require.True(m.t, c.Valid())
-	if _, on := c.Value(); on { // it was there already: both neighbours are still beside it
-		if choice%2 == 0 {
-			m.on(c, next, c.Next())
-		} else {
-			m.on(c, prev, c.Prev())
-		}
-		return
-	}
 	if choice%2 == 0 {
 		m.on(c, next, c.Next())
 	} else {
