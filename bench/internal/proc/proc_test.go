@@ -90,6 +90,9 @@ func TestPinned(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("processes are pinned on Linux only")
 	}
+	// All children are forked by this thread, so that the last one sees if it was left pinned.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	here := runtime.NumCPU()
 	for cpu := range 3 { // also beyond the machine's last one
 		p, err := Start("add", 0, cpu, patience)
