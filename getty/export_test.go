@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+// PendingTimers returns how many timers the wheel of the process holds.
+func PendingTimers() int {
+	wheelUse.Lock()
+	defer wheelUse.Unlock()
+	if wheelUse.wheel == nil {
+		return 0
+	}
+	return wheelUse.wheel.Stats().Pending
+}
+
+// Held tells which memory a session of a byte stream holds. It races with a session that is not idle.
+func Held(ss Session) (readBuffer, batch, mailQueues bool) {
+	s := ss.(*session)
+	s.qMu.Lock()
+	batch = s.out != nil
+	s.qMu.Unlock()
+	if s.box != nil {
+		s.box.mu.Lock()
+		mailQueues = s.box.in != nil || s.box.cur != nil
+		s.box.mu.Unlock()
+	}
+	return s.tr.(*stream).buf != nil, batch, mailQueues
+}
+
+// KeptBuffer returns the size of the buffer that holds an incomplete package.
+func KeptBuffer(ss Session) int { return len(ss.(*session).tr.(*stream).buf) }
