@@ -299,6 +299,7 @@ func TestRetired(t *testing.T) {
 	for range 100 {
 		require.GreaterOrEqual(t, l.PushBack(6).index, uint32(16))
 	}
+	require.Zero(t, l.arena.missing, "a chunk that never comes back is looked for")
 	require.False(t, l.Valid(h))
 	require.True(t, l.Valid(other))
 	require.Equal(t, 101, l.Len())
