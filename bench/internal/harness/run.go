@@ -129,7 +129,7 @@ func RunFamily(f Family, o Options) []CaseResult {
 	}
 	start := time.Now()
 	for round := range rounds {
-		began := time.Now()
+		var next time.Duration // that the following round will take
 		for ci, entries := range cases {
 			for i := range entries {
 				// The order turns, so that nobody always follows the same neighbour's mess.
@@ -142,10 +142,14 @@ func RunFamily(f Family, o Options) []CaseResult {
 				}
 				e.run.Round = round
 				fmt.Fprintf(progress, "%s round %d/%d %s %s\n", f.Name, round+1, rounds, results[ci].Name, e.subject.Name)
+				began := time.Now()
 				e.sample()
+				if round+1 < e.rounds {
+					next += time.Since(began)
+				}
 			}
 		}
-		if o.Quick && time.Since(start)+time.Since(began) > quickTotal {
+		if o.Quick && time.Since(start)+next > quickTotal {
 			break
 		}
 	}
