@@ -27,8 +27,8 @@ func Family() harness.Family {
 		Doc:     "resident memory of an idle TCP session that has exchanged one message, and a burst of connects",
 		Servers: map[string]proc.Server{loadServer: load.Serve}, // the servers are those of family tcp
 		Cases: []harness.Case{
-			{Name: fmt.Sprintf("sessions=%d", sessions), Unit: "KiB/session", Sample: time.Second, Subjects: subjects(resident)},
-			{Name: fmt.Sprintf("burst=%d", sessions), Unit: "ms", Sample: time.Second, Subjects: subjects(burst)},
+			{Name: fmt.Sprintf("sessions=%d", sessions), Unit: "KiB/session", Sample: 300 * time.Millisecond, Subjects: subjects(resident)},
+			{Name: fmt.Sprintf("burst=%d", sessions), Unit: "ms", Sample: time.Millisecond, Subjects: subjects(burst)},
 		},
 	}
 }
