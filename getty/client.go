@@ -189,7 +189,7 @@ func (c *Client) RunEventLoop(newSession NewSessionCallback) error {
 func (c *Client) Ready(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		changed, last := c.changed, c.lastErr
+		changed := c.changed
 		c.mu.Unlock()
 		if c.ep.isClosed() {
 			return ErrEndpointClosed
@@ -200,6 +200,9 @@ func (c *Client) Ready(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			c.mu.Lock()
+			last := c.lastErr
+			c.mu.Unlock()
 			if last != nil {
 				return fmt.Errorf("getty: client not ready: %w; latest dial: %w", context.Cause(ctx), last)
 			}

@@ -26,3 +26,14 @@ func unacked(t testing.TB, c *net.TCPConn) (n int32) {
 	}))
 	return n
 }
+
+func readBuffer(t testing.TB, c *net.TCPConn) (n int) {
+	t.Helper()
+	rc, err := c.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, rc.Control(func(fd uintptr) {
+		n, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF)
+	}))
+	require.NoError(t, err)
+	return n
+}

@@ -14,3 +14,5 @@ func setReadBuffer(uintptr, int) {}
 
 // unacked cannot ask here; it waits instead.
 func unacked(testing.TB, *net.TCPConn) int { time.Sleep(100 * time.Millisecond); return 0 }
+
+func readBuffer(testing.TB, *net.TCPConn) int { return 0 }

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gostkit/kit/getty"
+	"github.com/stretchr/testify/require"
+)
+
+// nobody returns an address where nobody listens.
+func nobody(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, ln.Close())
+	return ln.Addr().String()
+}
+
+// connect runs a TCP client until the test ends.
+func connect(t testing.TB, l *tracer, addr string, opts ...getty.ClientOption) *getty.Client {
+	t.Helper()
+	c := getty.NewTCPClient(append([]getty.ClientOption{
+		getty.WithServerAddress(addr), getty.WithReconnectInterval(time.Millisecond),
+		func(o *getty.ClientOptions) { o.ReconnectMax = 50 * time.Millisecond },
+	}, opts...)...)
+	run(t, c, prepare(l))
+	return c
+}
+
+// The pool is filled again after the server's FIN and after its RST.
+//
+// acceptance: C01
+func TestClientReconnects(t *testing.T) {
+	for name, end := range map[string]func(getty.Session){
+		"FIN": getty.Session.Close,
+		"RST": func(s getty.Session) { _ = s.Conn().(*net.TCPConn).SetLinger(0); s.CloseNow() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			sl, cl := newTracer(t), newTracer(t)
+			srv := serve(t, prepare(sl))
+			client := connect(t, cl, srv.Addr().String())
+			for range 10 { // a reset may also hit the dial; then the next session is the client's first
+				end(within(t, sl.opened, "a session of the server"))
+			}
+			within(t, sl.opened, "one more session")
+			ready(t, client)
+			require.NotEmpty(t, cl.closed)
+			for len(cl.closed) > 0 {
+				s := <-cl.closed
+				require.Equal(t, name == "RST", errors.Is(s.Err(), syscall.ECONNRESET), "%v", s.Err())
+			}
+		})
+	}
+}
+
+// A dial that succeeds costs no back-off: with one of an hour the pool still fills at once.
+//
+// acceptance: C02
+func TestClientFillsItsPoolAtOnce(t *testing.T) {
+	sl, cl := newTracer(t), newTracer(t)
+	client := connect(t, cl, serve(t, prepare(sl)).Addr().String(), getty.WithConnectionNumber(16),
+		getty.WithReconnectInterval(time.Hour), func(o *getty.ClientOptions) { o.ReconnectMax = time.Hour })
+	for range 16 {
+		within(t, cl.opened, "OnOpen")
+	}
+	require.EqualValues(t, 16, client.Stats().Dials)
+}
+
+// Without a server the start does not block; Ready says why there is no session, and the attempts become
+// rare. Close ends the back-off at once.
+//
+// acceptance: C03, C07 fault: 109
+func TestClientWithoutServer(t *testing.T) {
+	client := connect(t, newTracer(t), nobody(t), func(o *getty.ClientOptions) { o.ReconnectMax = time.Hour })
+	_, err := client.Session()
+	require.ErrorIs(t, err, getty.ErrNoSession)
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	err = client.Ready(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	st := client.Stats()
+	require.Equal(t, st.Dials, st.DialErrs)
+	require.Greater(t, st.Dials, uint64(1))
+	require.Less(t, st.Dials, uint64(60), "the span doubles with each failure")
+	client.Close()
+	within(t, client.Done(), "Done")
+	require.ErrorIs(t, client.Ready(context.Background()), getty.ErrEndpointClosed)
+	_, err = client.Session()
+	require.ErrorIs(t, err, getty.ErrEndpointClosed)
+}
+
+// A server that comes up later is found.
+func TestClientWaitsForTheServer(t *testing.T) {
+	addr := nobody(t)
+	client := connect(t, newTracer(t), addr)
+	eventually(t, "a dial failed", func() bool { return client.Stats().DialErrs > 0 })
+	serve(t, prepare(newTracer(t)), getty.WithLocalAddress(addr))
+	ready(t, client)
+}
+
+// Sessions that the user's preparation refuses, or that the server ends at once, are replaced after a back-off
+// and counted.
+//
+// acceptance: C04, C05
+func TestClientBacksOffFromSessionsThatFail(t *testing.T) {
+	hour := func(o *getty.ClientOptions) { o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour }
+	t.Run("refused", func(t *testing.T) {
+		srv := serve(t, prepare(newTracer(t)))
+		client := getty.NewTCPClient(getty.WithServerAddress(srv.Addr().String()), hour)
+		run(t, client, func(getty.Session) error { return errors.New("no, thank you") })
+		eventually(t, "the refusal", func() bool { return client.Stats().Refused == 1 })
+		time.Sleep(50 * time.Millisecond)
+		require.EqualValues(t, 1, client.Stats().Dials)
+	})
+	t.Run("ended at once", func(t *testing.T) {
+		sl, cl := newTracer(t), newTracer(t)
+		sl.open = func(getty.Session) error { return errors.New("go away") }
+		client := connect(t, cl, serve(t, prepare(sl)).Addr().String())
+		for range 5 {
+			within(t, cl.closed, "OnClose")
+		}
+		require.GreaterOrEqual(t, client.Stats().Dials, uint64(5))
+	})
+	t.Run("ended at once, backing off", func(t *testing.T) {
+		sl, cl := newTracer(t), newTracer(t)
+		sl.open = func(getty.Session) error { return errors.New("go away") }
+		client := connect(t, cl, serve(t, prepare(sl)).Addr().String(), hour)
+		within(t, cl.closed, "OnClose")
+		time.Sleep(50 * time.Millisecond)
+		require.EqualValues(t, 1, client.Stats().Dials)
+	})
+}
+
+// The pool never holds more than N sessions, however they die.
+//
+// acceptance: C06
+func TestClientNeverExceedsItsPool(t *testing.T) {
+	const n = 4
+	sl, cl := newTracer(t), newTracer(t)
+	srv := serve(t, prepare(sl))
+	var live, most atomic.Int32
+	// Of the descriptor, not of the callbacks: the refill begins when that is free.
+	cl.open = func(s getty.Session) error {
+		open := int32(0)
+		for other := range s.EndPoint().Sessions() {
+			if !other.IsClosed() {
+				open++
+			}
+		}
+		if open > most.Load() {
+			most.Store(open)
+		}
+		live.Add(1)
+		return nil
+	}
+	client := connect(t, cl, srv.Addr().String(), getty.WithConnectionNumber(n))
+	for round := range 200 {
+		s := within(t, sl.opened, "a session")
+		switch round % 3 {
+		case 0:
+			s.CloseNow()
+		case 1:
+			s.Close()
+		default:
+			if mine, err := client.Session(); err == nil {
+				mine.CloseNow()
+			}
+			s.CloseNow()
+		}
+	}
+	require.LessOrEqual(t, most.Load(), int32(n))
+}
+
+// When the server is gone a session ends and its OnClose comes, while the refill waits.
+//
+// acceptance: L04
+func TestOnCloseDoesNotWaitForTheReconnect(t *testing.T) {
+	sl, cl := newTracer(t), newTracer(t)
+	srv := getty.NewTCPServer()
+	require.NoError(t, srv.RunEventLoop(prepare(sl)))
+	client := connect(t, cl, srv.Addr().String(), func(o *getty.ClientOptions) { o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour })
+	s := ready(t, client)
+	_, err := srv.Shutdown(t.Context())
+	require.NoError(t, err)
+	require.Same(t, s, within(t, cl.closed, "OnClose"))
+	_, err = client.Session()
+	require.ErrorIs(t, err, getty.ErrNoSession)
+}
+
+// acceptance: L05
+func TestClientCloseDuringMassDisconnect(t *testing.T) {
+	for range 30 {
+		sl := newTracer(t)
+		srv := getty.NewTCPServer()
+		require.NoError(t, srv.RunEventLoop(prepare(sl)))
+		client := getty.NewTCPClient(getty.WithServerAddress(srv.Addr().String()), getty.WithConnectionNumber(8),
+			getty.WithReconnectInterval(time.Microsecond))
+		require.NoError(t, client.RunEventLoop(prepare(newTracer(t))))
+		for range 8 {
+			within(t, sl.opened, "OnOpen")
+		}
+		var wg sync.WaitGroup
+		for s := range srv.Sessions() {
+			wg.Go(s.CloseNow)
+		}
+		wg.Go(client.Close)
+		wg.Go(srv.Close)
+		wg.Wait()
+		within(t, client.Done(), "the client's Done")
+		within(t, srv.Done(), "the server's Done")
+	}
+}
+
+// A client that is closed while it dials, or is upgrading, ends at once and gets no session afterwards.
+//
+// acceptance: C05, C07 fault: 113
+func TestCloseDuringTheDial(t *testing.T) {
+	t.Run("upgrade", func(t *testing.T) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0") // accepts and never answers
+		require.NoError(t, err)
+		defer ln.Close()
+		accepted := make(chan net.Conn, 1)
+		go func() {
+			if c, err := ln.Accept(); err == nil {
+				accepted <- c
+			}
+		}()
+		client := getty.NewWSClient(getty.WithServerAddress("ws://"+ln.Addr().String()+"/"),
+			func(o *getty.ClientOptions) { o.DialTimeout = time.Hour })
+		l := newTracer(t)
+		require.NoError(t, client.RunEventLoop(prepare(l)))
+		defer within(t, accepted, "the dial").Close()
+		client.Close()
+		within(t, client.Done(), "Done")
+		require.Empty(t, l.opened)
+	})
+	t.Run("at any moment", func(t *testing.T) {
+		srv := serve(t, prepare(newTracer(t)))
+		for round := range 50 {
+			l := newTracer(t)
+			client := getty.NewTCPClient(getty.WithServerAddress(srv.Addr().String()), getty.WithConnectionNumber(4))
+			require.NoError(t, client.RunEventLoop(prepare(l)))
+			time.Sleep(time.Duration(round) * 10 * time.Microsecond)
+			client.Close()
+			within(t, client.Done(), "Done")
+			require.Equal(t, len(l.opened), len(l.closed), "sessions that were opened and closed")
+			require.Zero(t, client.Stats().Open)
+		}
+	})
+}
+
+// Session picks the live ones in turn, Sessions yields them all, and both skip what is closed.
+//
+// acceptance: C09
+func TestClientPicksSessions(t *testing.T) {
+	sl, cl := newTracer(t), newTracer(t)
+	client := connect(t, cl, serve(t, prepare(sl)).Addr().String(), getty.WithConnectionNumber(3),
+		func(o *getty.ClientOptions) { o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour })
+	for range 3 {
+		within(t, cl.opened, "OnOpen")
+	}
+	picked := make(map[getty.Session]int)
+	for range 30 {
+		s, err := client.Session()
+		require.NoError(t, err)
+		picked[s]++
+	}
+	require.Len(t, picked, 3)
+	for s := range client.Sessions() {
+		require.Equal(t, 10, picked[s])
+	}
+	s, err := client.Session()
+	require.NoError(t, err)
+	s.Close()
+	for range 10 {
+		other, err := client.Session()
+		require.NoError(t, err)
+		require.NotEqual(t, s, other)
+	}
+}
+
+// Callers that find no session share one dial, however many they are, and then the session.
+//
+// fault: 115
+func TestManyCallersShareADial(t *testing.T) {
+	const callers = 500
+	sl := newTracer(t)
+	var got atomic.Int32
+	done := make(chan struct{})
+	sl.message = func(getty.Session, any) {
+		if got.Add(1) == callers {
+			close(done)
+		}
+	}
+	hold := make(chan struct{})
+	sl.unordered = true
+	srv := serve(t, prepare(sl))
+	client := getty.NewTCPClient(getty.WithServerAddress(srv.Addr().String()))
+	cl := newTracer(t)
+	cl.open = func(getty.Session) error { <-hold; return nil }
+	run(t, client, prepare(cl))
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			err := client.Ready(ctx)
+			var s getty.Session
+			if err == nil {
+				s, err = client.Session()
+			}
+			if err == nil {
+				_, _, err = s.WritePkg("x", 0)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(20 * time.Millisecond)
+	close(hold)
+	wg.Wait()
+	within(t, done, "all packages")
+	require.EqualValues(t, 1, client.Stats().Dials)
+}
+
+// One session of a pool dies: one dial, and the others go on.
+//
+// fault: 119
+func TestOneSessionOfAPoolDies(t *testing.T) {
+	const n = 5
+	sl, cl := newTracer(t), newTracer(t)
+	client := connect(t, cl, serve(t, prepare(sl)).Addr().String(), getty.WithConnectionNumber(n))
+	before := make(map[getty.Session]bool)
+	for range n {
+		within(t, cl.opened, "OnOpen")
+		before[within(t, sl.opened, "OnOpen")] = true
+	}
+	for s := range before {
+		s.CloseNow()
+		delete(before, s)
+		break
+	}
+	within(t, cl.opened, "the replacement")
+	for s := range before {
+		require.False(t, s.IsClosed())
+	}
+	require.EqualValues(t, n+1, client.Stats().Dials)
+	require.Len(t, cl.closed, 1)
+}
+
+// Bad options are errors of the start, on each kind of endpoint.
+func TestBadOptions(t *testing.T) {
+	for name, bad := range map[string]func(*getty.SessionOptions){
+		"MaxMsgLen":    func(o *getty.SessionOptions) { o.MaxMsgLen = -1 },
+		"water":        func(o *getty.SessionOptions) { o.HighWater, o.LowWater = 10, 10 },
+		"mailbox":      func(o *getty.SessionOptions) { o.MailboxLen = -1 },
+		"timeouts":     func(o *getty.SessionOptions) { o.IdleTimeout = -1 },
+		"dispatch":     func(o *getty.SessionOptions) { o.Dispatch = 9 },
+		"slowConsumer": func(o *getty.SessionOptions) { o.SlowConsumer = 9 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachCarrier(t, func(t *testing.T, c carrier) {
+				srv := c.server(func(o *getty.ServerOptions) { bad(&o.SessionOptions) })
+				require.Error(t, srv.RunEventLoop(prepare(newTracer(t))))
+				client := c.client("127.0.0.1:1", func(o *getty.ClientOptions) { bad(&o.SessionOptions) })
+				require.Error(t, client.RunEventLoop(prepare(newTracer(t))))
+				client.Close()
+				srv.Close()
+				within(t, client.Done(), "Done")
+				within(t, srv.Done(), "Done")
+			})
+		})
+	}
+	require.Equal(t, "auto inline ordered unordered Dispatch(7)", fmt.Sprint(getty.DispatchAuto, getty.Inline, getty.Ordered, getty.Unordered, getty.Dispatch(7)))
+}
