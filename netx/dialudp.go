@@ -265,7 +265,7 @@ func awaitAnswer(ctx context.Context, c *net.UDPConn, peer netip.AddrPort, match
 		n, from, _, err := ReadUDP(c, buf[:])
 		switch {
 		case err == nil && from.IsValid() && !sameEndpoint(from, peer):
-			// Queued before the socket was connected, behind one of the peer's.
+			// On its way into the socket when that was connected, or nothing could be dropped.
 		case err == nil && match != nil && match(buf[:n]):
 			res.State, res.Answer = Answered, bytes.Clone(buf[:n])
 			return nil
