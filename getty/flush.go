@@ -43,11 +43,6 @@ func (s *session) offer() {
 		s.qMu.Unlock()
 		return
 	}
-	if s.out != nil && len(s.out.ends) > 1 {
-		s.gain = 64
-	} else if s.gain > 0 {
-		s.gain--
-	}
 	s.flushLocked(true)
 }
 
@@ -58,6 +53,7 @@ func (s *session) flushLocked(takeOver bool) {
 		s.qMu.Unlock()
 		return
 	}
+	gathered := s.gathering
 	s.gathering = false
 	if s.emptyLocked() {
 		s.flushing = false
@@ -66,6 +62,13 @@ func (s *session) flushLocked(takeOver bool) {
 	}
 	b := s.detachLocked()
 	s.flushing = b != nil
+	if gathered && b != nil {
+		if len(b.ends) > 1 {
+			s.gain = 64
+		} else if s.gain > 0 {
+			s.gain--
+		}
+	}
 	s.qMu.Unlock()
 	if b != nil {
 		s.writeOut(b, false)
@@ -95,7 +98,9 @@ func (s *session) detachLocked() *batch {
 		b.segs = append(b.segs, seg)
 	}
 	s.side = nil
-	s.clearFlag(flagWant)
+	if s.has(flagWant) {
+		s.clearFlag(flagWant)
+	}
 	return b
 }
 

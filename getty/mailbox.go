@@ -181,23 +181,26 @@ func (m *mailbox) awaitHandled() {
 // were dropped. The caller holds the token.
 func (m *mailbox) clear() (dropped int) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, q := range []*mailQueue{m.cur, m.in} {
+	queues := [2]*mailQueue{m.cur, m.in}
+	m.cur, m.in = nil, nil // tasks that come now find nothing
+	for _, q := range queues {
+		if q != nil {
+			dropped += len(q.items) - q.head
+		}
+	}
+	m.count -= dropped
+	m.mu.Unlock()
+	for _, q := range queues {
 		for !q.empty() {
-			mail := q.pop()
-			m.count--
-			m.bytes -= mail.size
-			dropped++
-			m.mu.Unlock()
-			releaseGuarded(mail.pkg)
-			m.mu.Lock()
+			releaseGuarded(q.pop().pkg)
 		}
 		q.free()
 	}
-	m.cur, m.in = nil, nil
+	m.mu.Lock()
 	for m.count > 0 {
 		m.cond.Wait()
 	}
+	m.mu.Unlock()
 	return dropped
 }
 

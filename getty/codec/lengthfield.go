@@ -65,7 +65,9 @@ func (c *LengthField) Read(s getty.Session, b []byte) (any, int, error) {
 	}
 	field := b[c.Offset:header]
 	var v uint64
-	if c.bigEndian() {
+	if width == 4 && c.bigEndian() { // the usual case
+		v = uint64(binary.BigEndian.Uint32(field))
+	} else if c.bigEndian() {
 		for _, x := range field {
 			v = v<<8 | uint64(x)
 		}
@@ -135,7 +137,9 @@ func (c *LengthField) AppendPkg(dst []byte, s getty.Session, pkg any) ([]byte, e
 	} else {
 		dst = append(dst, p[:c.Offset]...)
 	}
-	if c.bigEndian() {
+	if width == 4 && c.bigEndian() {
+		dst = binary.BigEndian.AppendUint32(dst, uint32(v))
+	} else if c.bigEndian() {
 		for i := width - 1; i >= 0; i-- {
 			dst = append(dst, byte(uint64(v)>>(8*i)))
 		}
