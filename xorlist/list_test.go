@@ -336,6 +336,12 @@ func TestConcatTakesOver(t *testing.T) {
 	require.NotSame(t, &arena, own.arena)
 	require.Equal(t, []int{3}, slices.Collect(own.All()))
 	require.Zero(t, shared.Len())
+
+	arena.Trim() // to nothing: it is still not one list's own
+	shared.PushBack(4)
+	var another List[int]
+	another.Concat(shared)
+	require.NotSame(t, &arena, another.arena)
 }
 
 func TestIterators(t *testing.T) {
