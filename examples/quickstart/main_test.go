@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -14,6 +16,19 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
+
+// atStart is how many goroutines there are before the first test.
+var atStart int
+
+func TestMain(m *testing.M) {
+	atStart = countGoroutines()
+	status := m.Run()
+	if stacks := leftOver(atStart); stacks != "" {
+		fmt.Fprintf(os.Stderr, "goroutines left over:\n%s\n", stacks)
+		status = 1
+	}
+	os.Exit(status)
+}
 
 // quick runs the program with args and returns its status and what it printed.
 func quick(t *testing.T, args ...string) (status int, stdout, stderr string) {
@@ -212,7 +227,8 @@ func TestOursSendsAgain(t *testing.T) {
 
 // A goroutine that is left over is found, with its stack.
 func TestLeftOver(t *testing.T) {
-	before := countGoroutines()
+	before := atStart + 1 // the test's own
+	require.Empty(t, leftOver(before), "earlier tests have ended")
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	wg.Go(func() { <-stop })
