@@ -20,7 +20,8 @@ import (
 // outbound is the part of a session that queues and flushes.
 type outbound struct {
 	encMu sync.Mutex
-	hint  int // guarded by encMu: recent package size, to leave a chunk before it is outgrown
+	hint  int    // guarded by encMu: recent package size, to leave a chunk before it is outgrown
+	raw   rawPkg // guarded by encMu: what is being queued, so that it costs no allocation
 
 	qMu       sync.Mutex
 	qCond     sync.Cond // on qMu: the queue fell, was emptied or failed, or the session is ending
@@ -274,6 +275,7 @@ func (s *session) encode(pkg any, raw *rawPkg, w *waiter) (n int, err error) {
 		if b := s.out; b != nil && (!ok || err != nil) {
 			s.dropEmpty(b)
 		}
+		s.raw = rawPkg{}
 		s.encMu.Unlock()
 		if !ok {
 			err = s.panicked("Writer", recover())
@@ -282,7 +284,12 @@ func (s *session) encode(pkg any, raw *rawPkg, w *waiter) (n int, err error) {
 			s.flush() // somebody wanted to and left it to us
 		}
 	}()
-	n, err = s.tr.encode(s, pkg, raw, w)
+	var held *rawPkg
+	if raw != nil {
+		s.raw = *raw
+		held = &s.raw
+	}
+	n, err = s.tr.encode(s, pkg, held, w)
 	ok = true
 	return n, err
 }
