@@ -30,6 +30,7 @@ type Bytes struct {
 	_        cpu.CacheLinePad
 	tail     atomic.Uint64 // written by the writer and by Close; bit 63: closed
 	headSeen uint64        // the writer's: a past value of head
+	lent     int           // the writer's: what WriteSlices returned, until the next publication
 	writer   guard
 	_        cpu.CacheLinePad
 	head     atomic.Uint64 // written by the reader
@@ -90,7 +91,7 @@ func readError(cause *atomic.Pointer[error]) error {
 // Reset empties the ring and opens it again. Nobody else may use the ring meanwhile; a waiting
 // goroutine is use.
 func (b *Bytes) Reset() {
-	b.headSeen, b.tailSeen = 0, 0
+	b.headSeen, b.tailSeen, b.lent = 0, 0, 0
 	b.head.Store(0)
 	b.cause.Store(nil)
 	b.tail.Store(0)
@@ -110,12 +111,13 @@ func (b *Bytes) WriteSlices() (first, second []byte, err error) {
 		return nil, nil, writeError(&b.cause)
 	}
 	b.headSeen = b.head.Load()
-	first, second = b.window(t, len(b.buf)-int(t-b.headSeen))
+	b.lent = len(b.buf) - int(t-b.headSeen)
+	first, second = b.window(t, b.lent)
 	return first, second, nil
 }
 
 // Commit publishes the first n bytes of what WriteSlices returned. It panics if n is negative or larger
-// than that. After Close nothing is published, and the error is ErrClosed or the reason.
+// than that, so also if something was written or committed since. After Close nothing is published, and the error is ErrClosed or the reason.
 func (b *Bytes) Commit(n int) error {
 	if debugging {
 		b.writer.enter("writer")
@@ -125,7 +127,7 @@ func (b *Bytes) Commit(n int) error {
 	if t&closedBit != 0 {
 		return writeError(&b.cause)
 	}
-	if n < 0 || n > len(b.buf)-int(t-b.headSeen) {
+	if n < 0 || n > b.lent {
 		panic("ringbuffer: Commit of more bytes than WriteSlices returned")
 	}
 	return b.publish(t, n)
@@ -133,6 +135,7 @@ func (b *Bytes) Commit(n int) error {
 
 // publish moves the tail by n. Close is the only other writer of it: a lost swap means closed.
 func (b *Bytes) publish(t uint64, n int) error {
+	b.lent = 0
 	if !b.tail.CompareAndSwap(t, t+uint64(n)) {
 		return writeError(&b.cause)
 	}

@@ -229,11 +229,28 @@ func TestBytesBadInput(t *testing.T) {
 	for _, n := range []int{-1, 1} {
 		require.Panics(t, func() { b.Advance(n) }, "Advance(%d) of an empty ring", n)
 	}
-	for _, n := range []int{-1, 9} {
-		require.Panics(t, func() { _ = b.Commit(n) }, "Commit(%d)", n)
+	for _, n := range []int{-1, 1, 9} {
+		require.Panics(t, func() { _ = b.Commit(n) }, "Commit(%d) of what was not lent", n)
 	}
+	lend := func() {
+		_, _, err := b.WriteSlices()
+		require.NoError(t, err)
+	}
+	lend()
+	require.Panics(t, func() { _ = b.Commit(-1) })
+	require.Panics(t, func() { _ = b.Commit(9) })
+	require.NoError(t, b.Commit(8))
+	require.Panics(t, func() { _ = b.Commit(1) }, "committed twice")
+	b.Reset()
+	lend()
+	_, err := b.TryWrite([]byte("x"))
+	require.NoError(t, err)
+	require.Panics(t, func() { _ = b.Commit(1) }, "the slices are no longer lent")
+	lend()
+	b.Reset()
+	require.Panics(t, func() { _ = b.Commit(1) }, "Reset takes the slices back")
 	var zero Bytes
-	_, err := zero.Write([]byte{1})
+	_, err = zero.Write([]byte{1})
 	require.Equal(t, ErrTooLarge, err)
 	_, err = zero.TryRead(make([]byte, 1))
 	require.Equal(t, ErrEmpty, err)
