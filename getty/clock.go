@@ -260,5 +260,5 @@ func (c *clock) expire(err error) { c.s.spawn(func() { c.s.fail(err) }) }
 
 // busy reports whether the session's own side keeps it from reading.
 func (s *session) busy() bool {
-	return s.turns.Load() > 0 || s.has(flagBlocked) && !s.opts.ReadWhileBlocked || s.box != nil && s.box.waiting()
+	return s.turns.Load() > 0 || s.has(flagBlocked) && !s.opts.ReadWhileBlocked || s.mailbox() != nil && s.box.waiting()
 }

@@ -184,13 +184,13 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 func (s *session) postMails(mails []mail) error {
 	s.box.put(mails)
 	if s.dispatch == Ordered {
-		if err := s.strand.Wake(untilHard{s}); err != nil {
+		if err := s.box.strand.Wake(untilHard{s}); err != nil {
 			return fmt.Errorf("getty: task pool: %w", err)
 		}
 		return nil
 	}
 	for range mails {
-		if err := s.pool.Submit(untilHard{s}, s.handleOne); err != nil {
+		if err := s.box.pool.Submit(untilHard{s}, s.handleOne); err != nil {
 			return fmt.Errorf("getty: task pool: %w", err)
 		}
 	}
@@ -275,7 +275,7 @@ func (s *session) post(f uint32) {
 	}
 	if s.dispatch == Ordered {
 		// A pool without room serves it with the next package; a closed one has ended the session.
-		_ = s.strand.TryWake()
+		_ = s.box.strand.TryWake()
 		return
 	}
 	if !s.token.TryLock() {

@@ -59,11 +59,8 @@ type session struct {
 	writer   Writer
 	appender AppendWriter // writer, if it is one
 	dispatch Dispatch
-	box      *mailbox        // nil in inline sessions
-	pool     taskpool.Pool   // nil in inline sessions
-	strand   taskpool.Strand // runs handleBatch in ordered sessions
+	box      *mailbox // nil in inline sessions
 	started  atomic.Bool
-	hard     chan struct{} // closed with the descriptor; nil in inline sessions
 
 	// Changed by setters at any time.
 	maxMsgLen    atomic.Int64
@@ -158,13 +155,21 @@ func (s *session) prepared() error {
 	}
 	if s.dispatch != Inline {
 		s.box = newMailbox(s.opts.MailboxLen, s.opts.MailboxBytes)
-		s.hard = make(chan struct{})
-		s.pool = s.ep.taskPool()
-		s.strand.Init(s.pool, s.handleBatch)
-		s.strand.OnDrop(func() { s.fail(fmt.Errorf("getty: task pool: %w", taskpool.ErrClosed)) })
+		s.box.hard = make(chan struct{})
+		s.box.pool = s.ep.taskPool()
+		s.box.strand.Init(s.box.pool, s.handleBatch)
+		s.box.strand.OnDrop(func() { s.fail(fmt.Errorf("getty: task pool: %w", taskpool.ErrClosed)) })
 	}
 	s.started.Store(true)
 	return nil
+}
+
+// mailbox returns the session's mailbox for those who may come while it is still being prepared.
+func (s *session) mailbox() *mailbox {
+	if !s.started.Load() {
+		return nil
+	}
+	return s.box
 }
 
 // abandon ends a session that never opened: no callback runs any more.
@@ -267,8 +272,8 @@ func (s *session) Close() {
 func (s *session) shut() {
 	s.setFlag(flagClosing)
 	s.refuseWith(ErrSessionClosed, s.tr.farewell(s))
-	if s.box != nil {
-		s.box.interrupt()
+	if box := s.mailbox(); box != nil {
+		box.interrupt()
 	}
 	wait := time.Duration(s.waitTime.Load())
 	if wait > 0 && !s.has(flagHard) {
@@ -283,7 +288,8 @@ func (s *session) shut() {
 // drain is the end that Shutdown wants: what was read is handled first.
 func (s *session) drain() {
 	s.setFlag(flagDrain)
-	if s.box == nil {
+	box := s.mailbox()
+	if box == nil {
 		if s.token.TryLock() { // no turn in progress
 			s.token.Unlock()
 			s.Close()
@@ -291,7 +297,7 @@ func (s *session) drain() {
 		return
 	}
 	s.spawn(func() {
-		s.box.awaitHandled()
+		box.awaitHandled()
 		s.Close()
 	})
 }
@@ -316,9 +322,9 @@ func (s *session) closeHard() {
 	s.qMu.Lock()
 	s.qCond.Broadcast()
 	s.qMu.Unlock()
-	if s.box != nil {
-		s.box.interrupt()
-		close(s.hard)
+	if box := s.mailbox(); box != nil {
+		box.interrupt()
+		close(box.hard)
 	}
 	_ = s.tr.close()
 }
@@ -327,7 +333,7 @@ func (s *session) closeHard() {
 type untilHard struct{ *session }
 
 func (c untilHard) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (c untilHard) Done() <-chan struct{}       { return c.hard }
+func (c untilHard) Done() <-chan struct{}       { return c.box.hard }
 func (c untilHard) Value(any) any               { return nil }
 func (c untilHard) Err() error {
 	if c.has(flagHard) {

@@ -2,7 +2,11 @@
 
 package getty
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/gostkit/kit/taskpool"
+)
 
 // A mail is a decoded package and its size on the wire.
 type mail struct {
@@ -40,6 +44,10 @@ func (q *mailQueue) free() {
 // the wire; the goroutine that reads waits while it is full.
 type mailbox struct {
 	maxPkgs, maxBytes int
+
+	pool   taskpool.Pool   // runs the handlers
+	strand taskpool.Strand // the handler of an ordered session, one at a time
+	hard   chan struct{}   // closed with the session's descriptor
 
 	mu     sync.Mutex
 	cond   sync.Cond  // on mu: a package was handled, or the session is closing
