@@ -56,6 +56,19 @@ func (b *batch[E]) addLocked(items []E) bool {
 	return true
 }
 
+// fill moves up to k of q's oldest items to the empty batch. q is locked, so that the end of the pool finds each item in
+// one place or the other. Only the owner calls it.
+func (b *batch[E]) fill(q *queue[E], k int) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0
+	}
+	k = q.popLocked(b.slot[:min(k, len(b.slot))])
+	b.word.Store(uint64(k))
+	return k
+}
+
 // claimLocked claims up to k of the newest items into dst, in order.
 func (b *batch[E]) claimLocked(dst []E, half bool) int {
 	for {

@@ -74,7 +74,7 @@ func (g *engine[E]) trim() bool {
 
 func (g *engine[E]) pending(*worker) bool {
 	for i := range g.queues {
-		if g.queues[i].size.Load() > 0 {
+		if g.queues[i].some.Load() {
 			return true
 		}
 	}
@@ -119,33 +119,26 @@ func (g *engine[E]) grab(w *worker, b *batch[E]) (e E, ok bool) {
 			j -= len(g.queues)
 		}
 		q := &g.queues[j]
-		if q.size.Load() == 0 {
+		if !q.some.Load() {
 			continue
 		}
-		var got [batchLen]E
 		q.mu.Lock()
-		k := 1
-		if b != nil {
-			// No more than a fair share, so that others have something without stealing.
-			k = min(1+q.n/min(g.c.cfg.Workers, batchLen), g.take)
+		// No more than a fair share, so that others have something without stealing.
+		k := min(1+q.n/min(g.c.cfg.Workers, batchLen), g.take)
+		if e, ok = q.popOneLocked(); !ok {
+			q.mu.Unlock()
+			continue
 		}
-		k = q.popLocked(got[:k])
-		if k > 1 {
-			// Under the lock of the queue, so that the end of the pool sees these items in one place or the other.
-			b.mu.Lock()
-			b.addLocked(got[1:k])
-			b.mu.Unlock()
+		if k > 1 && q.n > 0 {
+			k = 1 + b.fill(&q.queue, k-1)
 		}
 		more := k > 1 || q.n > 0
 		q.mu.Unlock()
-		if k == 0 {
-			continue
-		}
 		if i > 0 && g.pick == pickRandom {
 			w.steals.Add(uint64(k))
 		}
 		g.c.found(w, more)
-		return got[0], true
+		return e, true
 	}
 	return e, false
 }
@@ -313,16 +306,12 @@ func (g *engine[E]) Go(e E) error {
 		case Spawn:
 			return g.c.spawn(func() { g.exec(e) })
 		}
-		var old [1]E
 		q.mu.Lock()
-		k := 0
-		if q.n > 0 {
-			k = q.popLocked(old[:])
-		}
+		old, ok := q.popOneLocked()
 		q.mu.Unlock()
-		if k > 0 {
+		if ok {
 			g.drops.Add(1)
-			g.c.cfg.OnDrop(g.task(old[0]))
+			g.c.cfg.OnDrop(g.task(old))
 		}
 	}
 }

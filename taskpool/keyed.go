@@ -79,7 +79,7 @@ func (p *Keyed) Resize(n int) {
 		l.mu.Lock()
 		s := l.first
 		l.first, l.last, l.n = nil, nil, 0
-		l.size.Store(0)
+		l.some.Store(false)
 		l.mu.Unlock()
 		for s != nil {
 			next := s.next

@@ -65,7 +65,7 @@ func (k *keyMap) lock(o *Ordered, key Key) *Mailbox {
 		m = o.newMailbox(o.limit, uint32(h>>32)%uint32(len(o.lists)))
 		s.boxes[key] = m
 		if len(s.boxes) == 1 {
-			defer o.c.arm()
+			o.c.arm() // nobody else may be there to have the map swept
 		}
 	}
 	m.q.mu.Lock()

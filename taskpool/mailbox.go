@@ -68,9 +68,7 @@ func (m *Mailbox) Post(ts ...Task) error {
 	if err := m.scheduleLocked(); err != nil {
 		return err
 	}
-	for _, t := range ts {
-		q.putLocked(t)
-	}
+	q.putAllLocked(ts)
 	return nil
 }
 
@@ -91,7 +89,11 @@ func (m *Mailbox) TrySubmit(t Task) error {
 }
 
 // Len returns how many tasks wait, without those that a worker has taken along.
-func (m *Mailbox) Len() int { return int(m.q.size.Load()) }
+func (m *Mailbox) Len() int {
+	m.q.mu.Lock()
+	defer m.q.mu.Unlock()
+	return m.q.n
+}
 
 // submitLocked is Submit; it unlocks q.mu.
 func (m *Mailbox) submitLocked(ctx context.Context, t Task) error {
@@ -172,37 +174,36 @@ func (m *Mailbox) displaceLocked(t Task) (old Task, err error) {
 		return nil, err
 	}
 	if q.fullLocked() {
-		var one [1]Task
-		q.popLocked(one[:])
-		old = one[0]
+		old, _ = q.popOneLocked()
 	}
 	q.putLocked(t)
 	return old, nil
 }
 
-// drain runs a batch of tasks on the worker that owns r, and reports whether there are more. It is called again after a
-// task of the batch panicked.
+// drain runs a batch of tasks on the worker that owns r, and reports whether there are more. The first is claimed by
+// taking it out of the queue, so that a lone task never touches the batch. If one panics, drain is called again and goes
+// on behind it.
 func (m *Mailbox) drain(r *runner) (more bool) {
 	b := &r.batch
-	if b.len() == 0 {
-		var got [batchLen]Task
+	if !r.mid {
 		q := &m.q
 		q.mu.Lock()
-		b.mu.Lock()
-		if !b.closed {
-			// Under both locks, so that abandon finds each task in one place or the other.
-			k := q.popLocked(got[:])
-			b.addLocked(got[:k])
+		first, ok := q.popOneLocked()
+		if q.n > 0 {
+			b.fill(q, batchLen-1)
 		}
-		b.mu.Unlock()
 		// A post from here on wakes the strand, which is running and so goes back in line afterwards.
 		m.scheduled = q.n > 0
-		r.more = m.scheduled
+		r.mid, r.more = true, m.scheduled
 		q.mu.Unlock()
+		if ok {
+			first()
+		}
 	}
 	for t, ok := b.take(); ok; t, ok = b.take() {
 		t()
 	}
+	r.mid = false
 	return r.more
 }
 

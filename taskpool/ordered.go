@@ -37,7 +37,7 @@ type Ordered struct {
 
 // runList is an intrusive list of strands that wait for a worker.
 type runList struct {
-	size atomic.Int64 // for looking without the lock
+	some atomic.Bool // n > 0, for looking without the lock
 
 	mu      sync.Mutex
 	first   *Strand
@@ -52,7 +52,8 @@ type runList struct {
 type runner struct {
 	cur   atomic.Pointer[Strand] // set under the lock of the list it came from
 	batch batch[Task]
-	more  bool // what the mailbox in progress will answer
+	mid   bool // the mailbox in progress has handed out its batch
+	more  bool // what it will answer
 	turn  uint
 }
 
@@ -129,12 +130,14 @@ func (l *runList) addLocked(s *Strand) {
 	}
 	l.last = s
 	l.n++
-	l.size.Store(int64(l.n))
+	if l.n == 1 {
+		l.some.Store(true)
+	}
 }
 
 // pop takes the first strand for r.
 func (l *runList) pop(r *runner) (s *Strand, more bool) {
-	if l.size.Load() == 0 {
+	if !l.some.Load() {
 		return nil, false
 	}
 	l.mu.Lock()
@@ -144,8 +147,9 @@ func (l *runList) pop(r *runner) (s *Strand, more bool) {
 			l.last = nil
 		}
 		s.next = nil
-		l.n--
-		l.size.Store(int64(l.n))
+		if l.n--; l.n == 0 {
+			l.some.Store(false)
+		}
 		r.cur.Store(s)
 		// Before the lock is given up, so that nobody takes a strand that has left the list for one in it.
 		// Swap rather than Store: the run sees what each Wake saw.
@@ -163,14 +167,14 @@ func (o *Ordered) attach(w *worker) {
 
 func (o *Ordered) pending(w *worker) bool {
 	if o.c.pinned {
-		return o.lists[w.slot].size.Load() > 0
+		return o.lists[w.slot].some.Load()
 	}
 	for i := range o.lists {
-		if o.lists[i].size.Load() > 0 {
+		if o.lists[i].some.Load() {
 			return true
 		}
 	}
-	return o.loose.size.Load() > 0
+	return o.loose.some.Load()
 }
 
 func (o *Ordered) work(w *worker) {
@@ -218,19 +222,18 @@ func (o *Ordered) find(w *worker, r *runner) *Strand {
 }
 
 func (o *Ordered) runLoose(w *worker) bool {
-	if o.loose.size.Load() == 0 {
+	if !o.loose.some.Load() {
 		return false
 	}
-	var t [1]Task
 	o.loose.mu.Lock()
-	k := o.loose.popLocked(t[:])
+	t, ok := o.loose.popOneLocked()
 	more := o.loose.n > 0
 	o.loose.mu.Unlock()
-	if k == 0 {
+	if !ok {
 		return false
 	}
 	o.c.found(w, more)
-	t[0]()
+	t()
 	return true
 }
 
@@ -409,13 +412,12 @@ func (o *Ordered) Go(t Task) error {
 		if err := o.TrySubmit(t); err != ErrFull {
 			return err
 		}
-		var old [1]Task
 		o.loose.mu.Lock()
-		k := o.loose.popLocked(old[:])
+		old, ok := o.loose.popOneLocked()
 		o.loose.mu.Unlock()
-		if k > 0 {
+		if ok {
 			o.drops.Add(1)
-			o.c.cfg.OnDrop(old[0])
+			o.c.cfg.OnDrop(old)
 		}
 	}
 }
@@ -458,18 +460,22 @@ func (o *Ordered) Resize(n int) { o.c.resize(o.c.workers(n)) }
 func (o *Ordered) Stats() Stats {
 	s := o.c.stats()
 	s.Queues = make([]int, len(o.lists))
+	var boxes []*Mailbox // a mailbox's lock comes before the list's
 	for i := range o.lists {
 		l := &o.lists[i]
 		l.mu.Lock()
 		s.Queues[i] = l.n
 		for x := l.first; x != nil; x = x.next {
 			if x.mail != nil {
-				s.Queued += int(x.mail.q.size.Load())
+				boxes = append(boxes, x.mail)
 			} else {
 				s.Queued++
 			}
 		}
 		l.mu.Unlock()
+	}
+	for _, m := range boxes {
+		s.Queued += m.Len()
 	}
 	for _, w := range *o.c.roster.Load() {
 		s.Queued += w.local.(*runner).batch.len()
@@ -553,7 +559,7 @@ func (o *Ordered) abandon() []Task {
 			s = next
 		}
 		l.first, l.last, l.n = nil, nil, 0
-		l.size.Store(0)
+		l.some.Store(false)
 		l.mu.Unlock()
 	}
 	for dropped != nil {

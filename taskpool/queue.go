@@ -15,7 +15,7 @@ import (
 type queue[E any] struct {
 	limit int // <= 0: none; set before use
 
-	size atomic.Int64 // == n, for looking without the lock
+	some atomic.Bool // n > 0, for looking without the lock
 
 	mu       sync.Mutex
 	buf      []E // length is a power of two
@@ -45,7 +45,22 @@ func (q *queue[E]) putLocked(e E) {
 	q.buf[(q.head+q.n)&(len(q.buf)-1)] = e
 	q.n++
 	q.accepted++
-	q.size.Store(int64(q.n))
+	if q.n == 1 {
+		q.some.Store(true) // only when it changes: the store is a locked instruction
+	}
+}
+
+// putAllLocked adds all of es.
+func (q *queue[E]) putAllLocked(es []E) {
+	for len(q.buf)-q.n < len(es) {
+		q.growLocked()
+	}
+	tail := (q.head + q.n) & (len(q.buf) - 1)
+	k := copy(q.buf[tail:], es)
+	copy(q.buf, es[k:])
+	q.n += len(es)
+	q.accepted += uint64(len(es))
+	q.some.Store(q.n > 0)
 }
 
 func (q *queue[E]) growLocked() {
@@ -70,11 +85,31 @@ func (q *queue[E]) popLocked(dst []E) int {
 	}
 	q.head = (q.head + k) & mask
 	q.n -= k
+	q.poppedLocked()
+	return k
+}
+
+// popOneLocked removes and returns the oldest item.
+func (q *queue[E]) popOneLocked() (e E, ok bool) {
+	if q.n == 0 {
+		return e, false
+	}
+	var zero E
+	p := &q.buf[q.head]
+	e, *p = *p, zero
+	q.head = (q.head + 1) & (len(q.buf) - 1)
+	q.n--
+	q.poppedLocked()
+	return e, true
+}
+
+func (q *queue[E]) poppedLocked() {
 	if q.first != nil && q.n <= q.limit/2 {
 		q.grantLocked()
 	}
-	q.size.Store(int64(q.n))
-	return k
+	if q.n == 0 {
+		q.some.Store(false)
+	}
 }
 
 // grantLocked moves items of waiting producers into the ring.
@@ -171,7 +206,7 @@ func (q *queue[E]) drainLocked() []E {
 		all = append(all, q.buf[(q.head+i)&(len(q.buf)-1)])
 	}
 	q.buf, q.head, q.n = nil, 0, 0
-	q.size.Store(0)
+	q.some.Store(false)
 	return all
 }
 
