@@ -26,7 +26,7 @@ func Family() harness.Family {
 			f.Cases = append(f.Cases, load(kind, producers))
 		}
 	}
-	return harness.Family{Name: f.Name, Doc: f.Doc, Cases: append(f.Cases, batch(), burst())}
+	return harness.Family{Name: f.Name, Doc: f.Doc, Cases: append(f.Cases, batch(), batchSubmit(), burst())}
 }
 
 // chunk bounds the tasks in flight, so that pools without a limit do not hold millions.
@@ -148,6 +148,46 @@ func batch() harness.Case {
 			}
 			return op, func() { p.Close() }, nil
 		}),
+	}}
+}
+
+// batchSubmit is what the producer alone pays for the sixteen tasks of batch: the mailbox is held up by a task of its own
+// while the clock runs, and drained while it does not.
+func batchSubmit() harness.Case {
+	const size, rounds = 16, 512
+	measure := func(post func(m *taskpool.Mailbox, ts []taskpool.Task)) func(*harness.Run) (harness.Sample, error) {
+		return func(*harness.Run) (harness.Sample, error) {
+			p := taskpool.NewOrdered(taskpool.Config{Workers: 1})
+			defer p.Close()
+			m := p.NewMailbox(-1)
+			n := new(counter)
+			tasks := n.tasks(func() {})[:size]
+			var took time.Duration
+			ops := 0
+			for took < 30*time.Millisecond {
+				held, free := make(chan struct{}), make(chan struct{})
+				must(m.Post(func() { close(held); <-free }))
+				<-held
+				n.expect(rounds * size)
+				start := time.Now()
+				for range rounds {
+					post(m, tasks)
+				}
+				took += time.Since(start)
+				ops += rounds
+				close(free)
+				n.await(false)
+			}
+			return harness.Sample{}.Add("ns/op", float64(took.Nanoseconds())/float64(ops)), nil
+		}
+	}
+	return harness.Case{Name: "batch=16/submit", Unit: "ns/op", Subjects: []harness.Subject{
+		{Name: "ours", Measure: measure(func(m *taskpool.Mailbox, ts []taskpool.Task) { must(m.Post(ts...)) })},
+		{Name: "ours-single", Measure: measure(func(m *taskpool.Mailbox, ts []taskpool.Task) {
+			for _, t := range ts {
+				must(m.Submit(context.Background(), t))
+			}
+		})},
 	}}
 }
 
