@@ -3,6 +3,7 @@
 package getty_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -344,7 +345,7 @@ func TestCloseAtAnyMoment(t *testing.T) {
 		rounds = 1000
 	}
 	l := newTracer(t)
-	srv := serve(t, prepare(l))
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) { o.WaitTime = patience })
 	for round := range rounds {
 		c := dial(t, srv)
 		s := within(t, l.opened, "OnOpen")
@@ -368,8 +369,9 @@ func TestCloseAtAnyMoment(t *testing.T) {
 		received := make(chan uint64)
 		go func() {
 			n := uint64(0)
+			in := bufio.NewReaderSize(c, 64<<10)
 			for {
-				if _, err := tryReadFrame(c); err != nil {
+				if _, err := tryReadFrame(in); err != nil {
 					received <- n
 					return
 				}
@@ -614,4 +616,37 @@ func TestManyPeersThatNeverReadAreBounded(t *testing.T) {
 	held := srv.Stats().Total.Queued
 	require.Greater(t, held, uint64(peers*high/2), "the queues are full")
 	require.LessOrEqual(t, held, uint64(peers*(high+len(p)+4)))
+}
+
+// A peer that floods and never reads stops itself between two packages: no answer is refused for want of room,
+// and when it reads at last everything has been answered in order.
+func TestAFloodThatIsNotReadStopsItself(t *testing.T) {
+	const n = 3000
+	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered} {
+		t.Run(d.String(), func(t *testing.T) {
+			l := newTracer(t)
+			answer := strings.Repeat("a", 4000)
+			l.message = func(s getty.Session, pkg any) {
+				if _, _, err := s.WritePkg(pkg.(*codec.Frame).String()+answer, 0); err != nil {
+					t.Error(err)
+				}
+			}
+			c, s := stall(t, l, getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
+				o.HighWater = 64 << 10
+				o.Socket.WriteBuffer = 16 << 10
+			})
+			go func() {
+				var out []byte
+				for i := range n {
+					out = append(out, numbered(i)...)
+				}
+				_, _ = c.Write(out)
+			}()
+			eventually(t, "the session is blocked", func() bool { return s.Stats().Queued >= 64<<10 })
+			require.Less(t, s.Stats().PkgsRead, uint64(n))
+			for i := range n {
+				require.Equal(t, fmt.Sprintf("%08d", i)+answer, readFrame(t, c))
+			}
+		})
+	}
 }

@@ -77,11 +77,11 @@ func (c *LengthField) Read(s getty.Session, b []byte) (any, int, error) {
 		}
 	}
 	// The checks come before any arithmetic that could overflow, also where int has 32 bits.
-	limit := uint64(maxInt - header)
+	const slack = 1 << 20 // no sane Adjust or Offset is beyond this
+	limit := uint64(maxInt - 2*slack)
 	if c.MaxLen > 0 {
-		limit = uint64(c.MaxLen)
+		limit = min(limit, uint64(c.MaxLen))
 	}
-	const slack = 1 << 20 // no sane Adjust is beyond this
 	if v > limit+slack {
 		return nil, 0, fmt.Errorf("codec: %w: the header says %d bytes", getty.ErrTooLong, v)
 	}
