@@ -232,3 +232,41 @@ func TestLostWakeup(t *testing.T) {
 		})
 	}
 }
+
+// TestResizeRace: a worker that leaves because of Resize may be the one that producers rely on to find their task; it
+// must send another.
+func TestResizeRace(t *testing.T) {
+	n := 3000
+	if raceEnabled {
+		n = 500
+	}
+	if os.Getenv("GOSTKIT_LONG") != "" {
+		n *= 50
+	}
+	forKinds(t, func(t *testing.T, k kind) {
+		p := k.make(taskpool.Config{Workers: 3, Queues: 4, IdleTimeout: 50 * time.Microsecond})
+		defer p.Close()
+		var stop atomic.Bool
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for i := 0; !stop.Load(); i++ {
+				p.Resize(1 + i%3)
+				runtime.Gosched()
+			}
+		})
+		done := make(chan struct{}, 3)
+		task := func() { done <- struct{}{} }
+		for range n {
+			for range 3 {
+				if p.TrySubmit(task) != nil {
+					t.Error("refused")
+				}
+			}
+			for range 3 {
+				receive(t, done, "a task during Resize")
+			}
+		}
+		stop.Store(true)
+		wg.Wait()
+	})
+}

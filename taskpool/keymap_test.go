@@ -60,6 +60,7 @@ func TestIdleKeys(t *testing.T) {
 		require.Equal(t, 1, p.keys.len())
 		close(block)
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		require.Equal(t, []int{1, 2}, got)
 		require.Zero(t, p.keys.len())
 		require.Equal(t, accepted+1, p.Stats().Accepted)
