@@ -56,7 +56,7 @@ func (c *clock) init(s *session) {
 // A pinger is a transport that keeps an idle peer in touch.
 type pinger interface {
 	pingEvery() time.Duration
-	ping()
+	ping(s *session)
 }
 
 // start begins to watch; the session's options are set.
@@ -252,7 +252,7 @@ func (c *clock) review() {
 		c.s.post(flagCron)
 	}
 	if ping {
-		c.s.spawn(c.s.tr.(pinger).ping)
+		c.s.spawn(func() { c.s.tr.(pinger).ping(c.s) })
 	}
 }
 

@@ -99,8 +99,9 @@ func (s *session) unlockToken() {
 }
 
 // turnInline decodes and delivers the packages that b holds, on the goroutine that reads. It returns how many
-// bytes they were and how many the next one needs in all, 0 if that is unknown.
-func (s *session) turnInline(b []byte, seen int) (used, need int, err error) {
+// bytes they were and how many the next one needs in all, 0 if that is unknown. more says that it stopped
+// at the high mark, before the end of b.
+func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err error) {
 	s.token.Lock()
 	s.enterTurn()
 	where := "Reader"
@@ -136,9 +137,30 @@ func (s *session) turnInline(b []byte, seen int) (used, need int, err error) {
 		where = "Release"
 		release(pkg)
 		where = "Reader"
+		if s.paused() && used < len(b) {
+			more = true
+			break
+		}
 	}
 	done = true
-	return used, need, err
+	return used, need, more, err
+}
+
+// turnsInline is turnInline, again and again while the high mark interrupts it: a peer that floods and never
+// reads stops itself between two packages, and no answer is refused for want of room.
+func (s *session) turnsInline(b []byte, seen int) (used, need int, err error) {
+	for {
+		n, need, more, err := s.turnInline(b[used:], seen)
+		used += n
+		if !more {
+			return used, need, err
+		}
+		seen = 0
+		s.awaitCredit()
+		if s.has(flagClosing) {
+			return used, 0, nil
+		}
+	}
 }
 
 // turnMailbox decodes the packages that b holds and posts them to the mailbox in as few steps as its
@@ -211,11 +233,11 @@ func (s *session) handleBatch() (more bool) {
 		if !done {
 			s.panicked(where, recover())
 		}
-		more = s.box.handled(handled, bytes)
+		more = s.box.handled(handled, bytes) && !s.paused()
 		s.leaveTurn()
 		s.unlockToken()
 	}()
-	for handled < maxBatch {
+	for handled < maxBatch && !s.paused() { // unblock wakes the strand again
 		m, ok := s.box.takeOrdered()
 		if !ok {
 			break

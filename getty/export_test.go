@@ -26,5 +26,8 @@ func Held(ss Session) (readBuffer, batch, mailQueues bool) {
 	return s.tr.(*stream).buf != nil, batch, mailQueues
 }
 
+// AddBytesRead makes a session count n more bytes as read.
+func AddBytesRead(ss Session, n uint64) { ss.(*session).count.bytesRead.Add(n) }
+
 // KeptBuffer returns the size of the buffer that holds an incomplete package.
 func KeptBuffer(ss Session) int { return len(ss.(*session).tr.(*stream).buf) }

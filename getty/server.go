@@ -46,6 +46,10 @@ type ServerOptions struct {
 	// WebSocket upgrade. 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
+	// MultipathTCP accepts Multipath TCP (RFC 8684) where the system knows it. Go's own listeners do by
+	// default; here it is a choice, since such a listener costs a little for every connection.
+	MultipathTCP bool
+
 	// Socket are options for every accepted connection.
 	Socket netx.SocketOptions
 
@@ -229,7 +233,7 @@ func (v *streamService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 	ln := s.opts.Listener
 	if ln == nil {
 		var err error
-		if ln, err = net.Listen("tcp", s.opts.Addr); err != nil {
+		if ln, err = s.listen(); err != nil {
 			return nil, err
 		}
 	}
@@ -241,6 +245,13 @@ func (v *streamService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 		return nil, ErrEndpointClosed
 	}
 	return ln.Addr(), nil
+}
+
+// listen opens the TCP listener that the options describe.
+func (s *Server) listen() (net.Listener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(s.opts.MultipathTCP)
+	return lc.Listen(context.Background(), "tcp", s.opts.Addr)
 }
 
 func (v *streamService) stop() {

@@ -83,7 +83,7 @@ func (t *stream) serve(s *session) error {
 			if len(b) >= need {
 				var perr error
 				if s.box == nil {
-					used, need, perr = s.turnInline(b, seen)
+					used, need, perr = s.turnsInline(b, seen)
 				} else {
 					used, need, perr = s.turnMailbox(b, seen)
 				}

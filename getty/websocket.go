@@ -83,7 +83,7 @@ func (t *webSocket) begin(ws *websocket.Conn) {
 	ws.SetReadLimit(0)
 	ws.SetPingHandler(func(data string) error {
 		if !t.s.has(flagBlocked) { // a peer that pings and never reads gets no more answers than fit
-			t.control(websocket.PongMessage, []byte(data))
+			t.control(t.s, websocket.PongMessage, []byte(data))
 		}
 		return nil
 	})
@@ -210,14 +210,14 @@ func appendControl(dst []byte, op int, payload []byte, mask bool) []byte {
 }
 
 // control queues a control frame and offers it to the kernel.
-func (t *webSocket) control(op int, payload []byte) {
-	t.s.queueControl(appendControl(nil, op, payload, t.client))
-	t.s.flush() // also during a turn, which may be a long one
+func (t *webSocket) control(s *session, op int, payload []byte) {
+	s.queueControl(appendControl(nil, op, payload, t.client))
+	s.flush() // also during a turn, which may be a long one
 }
 
 func (t *webSocket) pingEvery() time.Duration { return t.pings }
 
-func (t *webSocket) ping() { t.control(websocket.PingMessage, nil) }
+func (t *webSocket) ping(s *session) { t.control(s, websocket.PingMessage, nil) }
 
 // farewell is the close frame of a session that ends.
 func (t *webSocket) farewell(s *session) []byte {

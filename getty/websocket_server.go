@@ -119,7 +119,7 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 	ln := s.opts.Listener
 	if ln == nil {
 		var err error
-		if ln, err = net.Listen("tcp", s.opts.Addr); err != nil {
+		if ln, err = s.listen(); err != nil {
 			return nil, err
 		}
 	}

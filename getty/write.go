@@ -484,6 +484,8 @@ func (s *session) unblock() {
 	}
 	if _, ok := s.listener.(WritableListener); ok {
 		s.post(flagWritable)
+	} else if s.dispatch == Ordered && s.mailbox() != nil {
+		s.post(0) // the mailbox stood still
 	}
 }
 
