@@ -489,7 +489,7 @@ func TestSlowConsumers(t *testing.T) {
 //
 // acceptance: W16 fault: 34
 func TestBroadcast(t *testing.T) {
-	const peers, rounds = 50, 30
+	const peers, rounds = 30, 25
 	l := newTracer(t)
 	srv := serve(t, prepare(l), func(o *getty.ServerOptions) { o.HighWater = 256 << 10 })
 	stuck := dial(t, srv)
