@@ -456,6 +456,50 @@ func TestBufferWaitersPark(t *testing.T) {
 	})
 }
 
+// TestBufferEveryFormWakes: each form that publishes bytes or makes room wakes one who sleeps.
+func TestBufferEveryFormWakes(t *testing.T) {
+	eachBuffer(t, func(t *testing.T, fresh func(int) byteBuffer) {
+		synctest.Test(t, func(t *testing.T) {
+			b := fresh(8)
+			var publish, take []func()
+			publish = append(publish,
+				func() { _, _ = b.TryWrite([]byte("x")) },
+				func() { _, _ = b.ReadFrom(strings.NewReader("x")) })
+			take = append(take, func() { _, _ = b.TryRead(make([]byte, 1)) })
+			switch b := b.(type) {
+			case *Bytes:
+				publish = append(publish, func() { _, _, _ = b.WriteSlices(); _ = b.Commit(1) })
+				take = append(take, func() { _, _, _ = b.ReadSlices(); b.Advance(1) })
+			case *Linked:
+				publish = append(publish, func() { _, _ = b.WriteSlice(1); _ = b.Commit(1) })
+				take = append(take,
+					func() { _, _ = b.Discard(1) },
+					func() { v, _ := b.Slice(1); v.Release() })
+			}
+			done := make(chan error)
+			for _, f := range publish {
+				go func() { _, err := b.Read(make([]byte, 8)); done <- err }()
+				synctest.Wait()
+				f()
+				require.NoError(t, <-done) // a deadlock of the bubble if nobody woke it
+			}
+			for _, f := range take {
+				_, _ = b.TryWrite(make([]byte, 8))
+				go func() { _, err := b.Write([]byte("y")); done <- err }()
+				synctest.Wait()
+				f()
+				require.NoError(t, <-done)
+			}
+			go func() { _, err := b.Write([]byte("y")); done <- err }()
+			synctest.Wait()
+			require.NoError(t, b.Close())
+			require.Equal(t, ErrClosed, <-done)
+			_, err := io.ReadAll(b) // gives the chunks back
+			require.NoError(t, err)
+		})
+	})
+}
+
 // badWriter takes n bytes and fails.
 type badWriter struct {
 	n   int

@@ -350,6 +350,11 @@ func TestMPSCSegments(t *testing.T) {
 		sizes = append(sizes, int(s.size()))
 	}
 	require.Equal(t, []int{16, 32, 64, 128, 256, 512, 1024, 1024, 1024, 1024}, sizes)
+	last := q.tail.Load()
+	require.Nil(t, last.next.Load(), "producers do not walk through old segments")
+	q.grow(q.head.Load()) // a producer that was away since the first segment
+	q.begin()
+	require.Same(t, last, q.tail.Load(), "and do not go back to them")
 	for i := range 5000 {
 		v, err := q.TryPop()
 		require.NoError(t, err)
@@ -362,6 +367,14 @@ func TestMPSCSegments(t *testing.T) {
 		require.Equal(t, i, v)
 	}
 	require.EqualValues(t, 16, q.head.Load().size())
+
+	// A batch claims no more than a segment holds, however large it is.
+	q = NewMPSC[int](Unbounded)
+	s := q.last()
+	n, err := q.PushN(make([]int, 1<<16))
+	require.NoError(t, err)
+	require.Equal(t, 1<<16, n)
+	require.LessOrEqual(t, s.claims.Load(), 2*s.size())
 }
 
 // TestMPSCCloseOnBoundary closes with the last segment empty, partly filled and exactly full.
@@ -389,5 +402,27 @@ func TestMPSCCloseOnBoundary(t *testing.T) {
 		require.Equal(t, ErrClosed, err)
 		_, err = q.PopN(make([]int, 4))
 		require.Equal(t, ErrClosed, err)
+	}
+}
+
+// TestMPSCTurnedAway: a refused push takes its claims and places back. Otherwise the claims of
+// producers that go on knocking would in the end run into the count that tells the consumer
+// where the queue ends.
+func TestMPSCTurnedAway(t *testing.T) {
+	for _, bound := range []int{Unbounded, 1000} {
+		q := NewMPSC[int](bound)
+		for i := range 10 {
+			require.NoError(t, q.TryPush(i))
+		}
+		require.NoError(t, q.Close())
+		claims, admitted := q.last().claims.Load(), q.room.admitted.Load()
+		for range 3 {
+			require.Equal(t, ErrClosed, q.TryPush(-1))
+			n, err := q.PushN(make([]int, 40)) // more than the segment has
+			require.Zero(t, n)
+			require.Equal(t, ErrClosed, err)
+			require.Equal(t, claims, q.last().claims.Load())
+			require.Equal(t, admitted, q.room.admitted.Load())
+		}
 	}
 }

@@ -363,6 +363,53 @@ func TestWaitersPark(t *testing.T) {
 	})
 }
 
+// TestEveryFormWakes: each form that publishes or makes room wakes one who sleeps, the bulk forms
+// too.
+func TestEveryFormWakes(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		synctest.Test(t, func(t *testing.T) {
+			q := newQueue[int](k, 2)
+			done := make(chan error)
+			pop := func() { _, err := q.Pop(t.Context()); done <- err }
+			push := func() { done <- q.Push(t.Context(), 9) }
+			for _, publish := range []func() error{
+				func() error { return q.TryPush(1) },
+				func() error { _, err := q.PushN([]int{1}); return err },
+				func() error { // all but one do not fit
+					if n, err := q.PushN([]int{1, 2, 3}); n != 2 || err != ErrFull {
+						return err
+					}
+					_, err := q.TryPop()
+					return err
+				},
+			} {
+				go pop()
+				synctest.Wait()
+				require.NoError(t, publish())
+				require.NoError(t, <-done) // a deadlock of the bubble if nobody woke it
+			}
+			for _, take := range []func() error{
+				func() error { _, err := q.TryPop(); return err },
+				func() error { _, err := q.PopN(make([]int, 1)); return err },
+				func() error { _, err := q.PopN(make([]int, 9)); return err },
+			} {
+				for q.TryPush(1) == nil {
+				}
+				go push()
+				synctest.Wait()
+				require.NoError(t, take())
+				require.NoError(t, <-done)
+			}
+			for q.TryPush(1) == nil {
+			}
+			go push()
+			synctest.Wait()
+			require.NoError(t, q.Close())
+			require.Equal(t, ErrClosed, <-done)
+		})
+	})
+}
+
 // TestGatePassesTokens: a token given to a waiter that leaves otherwise must reach the next one.
 func TestGatePassesTokens(t *testing.T) {
 	var g gate
