@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gostkit/kit/getty"
+	"github.com/stretchr/testify/require"
+)
+
+// Faults that need a process of their own, a network of their own, or the kernel's help. The other process is
+// this test's binary, started as TestHelper.
+
+// need skips the test where it cannot run.
+func need(t testing.TB, root bool, tools ...string) {
+	t.Helper()
+	if root && os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s", tool)
+		}
+	}
+}
+
+// helper starts TestHelper in the given mode, behind a wrapping command if there is one, and returns the
+// lines that it prints.
+func helper(t testing.TB, mode string, wrap ...string) (*exec.Cmd, <-chan string) {
+	t.Helper()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	args := append(wrap, exe, "-test.run=^TestHelper$", "-test.v")
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "GETTY_TEST_HELPER="+mode)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	in, err := cmd.StdinPipe() // its end tells the helper to end
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines := make(chan string, 1000)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for sc := bufio.NewScanner(out); sc.Scan(); {
+			if line, ok := strings.CutPrefix(sc.Text(), "helper: "); ok {
+				lines <- line
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = in.Close()
+		timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+		<-done
+		_ = cmd.Wait()
+		timer.Stop()
+	})
+	return cmd, lines
+}
+
+// TestHelper is the other process.
+func TestHelper(t *testing.T) {
+	mode, arg, _ := strings.Cut(os.Getenv("GETTY_TEST_HELPER"), " ")
+	say := func(format string, args ...any) { fmt.Printf("helper: "+format+"\n", args...) }
+	l := newTracer(t)
+	l.message = echoPkg
+	addr := "127.0.0.1:0"
+	switch mode {
+	case "":
+		t.Skip("runs only when other tests start it")
+	case "echo": // an echo server
+		if arg != "" {
+			addr = arg
+		}
+	case "few": // one with few descriptors
+		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 60, Max: 60}))
+	case "two": // one that answers with two large packages
+		l.message = func(s getty.Session, _ any) {
+			for range 2 {
+				_, _, _ = s.WritePkg(strings.Repeat("z", 6000), 0)
+			}
+		}
+		l.onClose = func(s getty.Session) { say("%v", s.Err()) }
+	case "udp": // writes three datagrams
+		srv := getty.NewUDPEndPoint()
+		run(t, srv, prepare(l, rawCodec{}))
+		s := within(t, l.opened, "OnOpen")
+		for range 3 {
+			_, sent, err := s.WritePkg(getty.UDPContext{Pkg: "x", PeerAddr: netip.MustParseAddrPort(arg)}, 0)
+			say("%d %v %v", sent, err, s.IsClosed())
+		}
+		return
+	}
+	srv := getty.NewTCPServer(getty.WithLocalAddress(addr), func(o *getty.ServerOptions) { o.WaitTime = 100 * time.Millisecond })
+	run(t, srv, prepare(l))
+	say("%s", srv.Addr())
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// A server without descriptors neither exits nor spins; the connections that wait are served when there are
+// some again.
+//
+// acceptance: S07 fault: 98
+func TestOutOfDescriptors(t *testing.T) {
+	cmd, lines := helper(t, "few")
+	addr := within(t, lines, "the address")
+	const n = 100
+	var conns []net.Conn
+	for range n {
+		c, err := net.Dial("tcp", addr)
+		require.NoError(t, err, "the kernel still accepts")
+		defer c.Close()
+		require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+		_, err = c.Write(frame("hi"))
+		require.NoError(t, err)
+		conns = append(conns, c)
+	}
+	require.Equal(t, "hi", readFrame(t, conns[0]))
+	before := cpuTime(t, cmd.Process.Pid)
+	time.Sleep(300 * time.Millisecond)
+	require.Less(t, cpuTime(t, cmd.Process.Pid)-before, 100*time.Millisecond, "it spins")
+	require.NoError(t, conns[0].Close())
+	for i, c := range conns[1:] { // each that ends makes room for one that waits
+		require.Equal(t, "hi", readFrame(t, c), "connection %d", i+1)
+		require.NoError(t, c.Close())
+	}
+}
+
+// cpuTime reads the processor time that a process has used.
+func cpuTime(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(t, err)
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	var user, system int64
+	_, err = fmt.Sscan(fields[11]+" "+fields[12], &user, &system)
+	require.NoError(t, err)
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// The peer's process is killed under traffic: what came back is a prefix of what was sent, and the session
+// ends at once.
+//
+// fault: 3
+func TestPeerIsKilled(t *testing.T) {
+	cmd, lines := helper(t, "echo")
+	l := newTracer(t)
+	next := 0
+	some := make(chan struct{})
+	l.message = func(_ getty.Session, pkg any) {
+		if got := fmt.Sprint(pkg); got != fmt.Sprintf("%08d", next) {
+			t.Errorf("package %s came where %d was due", got, next)
+		}
+		if next++; next == 1000 {
+			close(some)
+		}
+	}
+	client := connect(t, l, within(t, lines, "the address"))
+	s := ready(t, client)
+	done := make(chan error)
+	go func() {
+		for i := 0; ; i++ {
+			if _, _, err := s.WritePkg(fmt.Sprintf("%08d", i), -1); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	within(t, some, "a thousand answers")
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, within(t, done, "the writer's error"))
+	within(t, l.closed, "OnClose")
+	require.Error(t, s.Err())
+}
+
+// fault: 108
+func TestConnectionIsDestroyed(t *testing.T) {
+	need(t, true, "ss")
+	l := newTracer(t)
+	c := dial(t, serve(t, prepare(l)))
+	s := within(t, l.opened, "OnOpen")
+	port := c.LocalAddr().(*net.TCPAddr).Port
+	out, err := exec.Command("ss", "-K", "state", "established", fmt.Sprintf("dport = :%d", port)).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	select {
+	case <-l.closed:
+	case <-time.After(5 * time.Second):
+		t.Skip("this kernel cannot destroy sockets (INET_DIAG_DESTROY)")
+	}
+	require.True(t, errors.Is(s.Err(), syscall.ECONNABORTED) || errors.Is(s.Err(), syscall.ECONNRESET), "%v", s.Err())
+	require.Len(t, l.of(s).errs, 1)
+}
+
+// An interrupted system call is made again; one that fails for another reason ends the session with it.
+//
+// fault: 32
+func TestWriteErrors(t *testing.T) {
+	need(t, true, "strace")
+	for _, test := range []struct{ errno, want string }{{"EINTR", ""}, {"ENOBUFS", "no buffer space available"}} {
+		t.Run(test.errno, func(t *testing.T) {
+			_, lines := helper(t, "two", "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=writev", "-e", "inject=writev:error="+test.errno+":when=1")
+			var addr string
+			select {
+			case addr = <-lines:
+			case <-time.After(patience):
+				t.Skip("strace cannot trace here")
+			}
+			c, err := net.Dial("tcp", addr)
+			require.NoError(t, err)
+			defer c.Close()
+			require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+			_, err = c.Write(frame("go"))
+			require.NoError(t, err)
+			if test.want == "" {
+				for range 2 {
+					require.Len(t, readFrame(t, c), 6000)
+				}
+				return
+			}
+			_, err = tryReadFrame(c)
+			require.Error(t, err)
+			require.Contains(t, within(t, lines, "the cause"), test.want)
+		})
+	}
+}
+
+// What the kernel refuses to send is an error of that write; the session lives.
+//
+// fault: 89
+func TestUDPSendErrors(t *testing.T) {
+	for errno, text := range map[string]string{"EPERM": "operation not permitted", "ENOBUFS": "no buffer space available"} {
+		t.Run(errno, func(t *testing.T) {
+			need(t, true, "strace")
+			_, lines := helper(t, "udp 127.0.0.1:9", "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto,sendmsg", "-e", "inject=sendto,sendmsg:error="+errno+":when=2")
+			require.Equal(t, "1 <nil> false", within(t, lines, "the first datagram"))
+			second := within(t, lines, "the second datagram")
+			require.True(t, strings.HasPrefix(second, "0 ") && strings.Contains(second, text) && strings.HasSuffix(second, " false"), second)
+			require.Equal(t, "1 <nil> false", within(t, lines, "the third datagram"))
+		})
+	}
+}
+
+// sh runs a command that must succeed, or skips the test.
+func sh(t testing.TB, command string) {
+	t.Helper()
+	args := strings.Fields(command)
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Skipf("%s: %v %s", command, err, out)
+	}
+}
+
+// network makes a namespace with one link to here, runs an echo server in it, and returns its address, the
+// namespace's name and the name of the link at this end.
+func network(t testing.TB) (addr, ns, link string) {
+	t.Helper()
+	need(t, true, "ip", "tc")
+	ns = fmt.Sprintf("getty%d", os.Getpid())
+	link = fmt.Sprintf("gt%d", os.Getpid())
+	sh(t, "ip netns add "+ns)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+	sh(t, "ip link add "+link+" type veth peer name eth0 netns "+ns)
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", link).Run() })
+	sh(t, "ip addr add 198.51.100.1/30 dev "+link)
+	sh(t, "ip link set "+link+" up")
+	sh(t, "ip -n "+ns+" addr add 198.51.100.2/30 dev eth0")
+	sh(t, "ip -n "+ns+" link set eth0 up")
+	_, lines := helper(t, "echo 198.51.100.2:7000", "ip", "netns", "exec", ns)
+	return within(t, lines, "the address"), ns, link
+}
+
+// The network falls silent under traffic: WriteTimeout ends the session, long before the kernel gives up.
+//
+// fault: 16
+func TestSilentNetwork(t *testing.T) {
+	addr, ns, _ := network(t)
+	l := newTracer(t)
+	client := connect(t, l, addr, func(o *getty.ClientOptions) {
+		o.WriteTimeout, o.HighWater, o.ReadWhileBlocked = 300*time.Millisecond, 64<<10, true
+	})
+	s := ready(t, client)
+	_, _, err := s.WritePkg("hello", -1)
+	require.NoError(t, err)
+	sh(t, "ip -n "+ns+" link set eth0 down")
+	p := strings.Repeat("p", 16<<10)
+	begun := time.Now()
+	for !s.IsClosed() {
+		if _, _, err = s.WritePkg(p, time.Minute); err != nil {
+			break
+		}
+	}
+	within(t, l.closed, "OnClose")
+	require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
+	require.Less(t, time.Since(begun), patience)
+}
+
+// A thin line: the queue stays below its mark, callers see it, and everything arrives in order.
+//
+// fault: 18
+func TestThinLine(t *testing.T) {
+	addr, _, link := network(t)
+	sh(t, "tc qdisc add dev "+link+" root tbf rate 4mbit burst 4kb limit 15kb")
+	testLine(t, addr, 60, true)
+}
+
+// Lost segments cost time, and neither order nor sessions.
+//
+// fault: 17
+func TestLossyLine(t *testing.T) {
+	need(t, true, "nft")
+	addr, ns, _ := network(t)
+	sh(t, "ip netns exec "+ns+" nft add table ip loss")
+	sh(t, "ip netns exec "+ns+" nft add chain ip loss in { type filter hook input priority 0 ; }")
+	sh(t, "ip netns exec "+ns+" nft add rule ip loss in numgen random mod 100 < 5 drop")
+	testLine(t, addr, 20, false)
+}
+
+// testLine sends packages of 10 kB through a small queue and awaits their echoes.
+func testLine(t *testing.T, addr string, n int, thin bool) {
+	const high = 64 << 10
+	l := newTracer(t)
+	next, done := 0, make(chan struct{})
+	l.message = func(_ getty.Session, pkg any) {
+		if got := fmt.Sprint(pkg); !strings.HasPrefix(got, fmt.Sprintf("%08d", next)) {
+			t.Errorf("package %.8s came where %d was due", got, next)
+		}
+		if next++; next == n {
+			close(done)
+		}
+	}
+	client := connect(t, l, addr, func(o *getty.ClientOptions) {
+		o.HighWater, o.ReadWhileBlocked = high, true
+		o.Socket.WriteBuffer = 16 << 10
+	})
+	s := ready(t, client)
+	blocked := 0
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for i := range n {
+		p := fmt.Sprintf("%08d", i) + strings.Repeat("x", 10_000)
+		_, _, err := s.WritePkg(p, 0)
+		if errors.Is(err, getty.ErrSessionBlocked) {
+			blocked++
+			_, _, err = s.WritePkgContext(ctx, p)
+		}
+		require.NoError(t, err)
+		require.LessOrEqual(t, s.Stats().Queued, uint64(high+len(p)+4))
+	}
+	if thin {
+		require.Positive(t, blocked, "backpressure is visible")
+	}
+	within(t, done, "the last echo")
+	require.False(t, s.IsClosed())
+}
