@@ -172,80 +172,31 @@ func (c *clock) armLocked(t int64) {
 }
 
 // review runs on the wheel, and after a limit changed: it ends the session if a limit is over, posts the
-// cron tick if it is due, and sets the timer for what comes next. It never blocks.
+// ticks that are due, and sets the timer for what comes next. It never blocks.
 func (c *clock) review() {
 	t := now()
-	next := int64(0)
-	soonest := func(at int64) {
-		if next == 0 || at < next {
-			next = at
-		}
-	}
+	var next soonest
 	if by := c.drainBy.Load(); by != 0 {
 		if t >= by {
 			c.s.spawn(c.s.closeHard)
 			return
 		}
-		soonest(by)
+		next.add(by)
 	}
-	if at, limit := c.stalledAt.Load(), c.s.writeTimeout.Load(); at != 0 && limit > 0 {
-		if t >= at+limit {
-			c.expire(ErrWriteTimeout)
-			return
-		}
-		soonest(at + limit)
-	}
-	// While a callback runs or packages wait for one, these stand still.
-	busy := c.s.busy()
-	if at, limit := c.begunAt.Load(), c.readLimit.Load(); at != 0 && limit > 0 {
-		if busy {
-			c.begunAt.CompareAndSwap(at, t)
-			at = t
-		}
-		if t >= at+limit {
-			c.expire(ErrReadTimeout)
-			return
-		}
-		soonest(at + limit)
-	}
-	if limit := c.idleLimit.Load(); limit > 0 {
-		if busy {
-			c.lastActive.Store(t)
-		}
-		at := c.lastActive.Load()
-		if t >= at+limit {
-			c.expire(ErrIdleTimeout)
-			return
-		}
-		soonest(at + limit)
+	if err := c.limits(t, &next); err != nil {
+		c.s.spawn(func() { c.s.fail(err) })
+		return
 	}
 	c.mu.Lock()
-	tick := false
-	if period := c.cronPeriod.Load(); period > 0 && c.live && !c.ended {
-		switch {
-		case c.cronAt == 0:
-			c.cronAt = t + 1 + rand.Int64N(period) // the phases of many sessions spread out
-		case t >= c.cronAt:
-			tick = true
-			c.cronAt = max(c.cronAt+period, t+period/2) // missed ticks merge
-		}
-		soonest(c.cronAt)
-	}
-	ping := false
-	if c.pingPeriod > 0 && c.live && !c.ended {
-		if c.pingAt == 0 {
-			c.pingAt = t + 1 + rand.Int64N(c.pingPeriod)
-		} else if t >= c.pingAt {
-			ping = t-c.lastActive.Load() >= c.pingPeriod/2 // there is traffic: no need
-			c.pingAt = t + c.pingPeriod
-		}
-		soonest(c.pingAt)
+	tick, ping := false, false
+	if c.live && !c.ended {
+		tick, ping = c.ticksLocked(t, &next)
 	}
 	if c.due <= t {
 		c.due = 0
 	}
 	if next != 0 {
-		c.armLocked(next)
+		c.armLocked(int64(next))
 	}
 	c.mu.Unlock()
 	if tick {
@@ -256,7 +207,71 @@ func (c *clock) review() {
 	}
 }
 
-func (c *clock) expire(err error) { c.s.spawn(func() { c.s.fail(err) }) }
+// soonest is the earliest of the times that were added, 0 if there was none.
+type soonest int64
+
+func (n *soonest) add(at int64) {
+	if *n == 0 || at < int64(*n) {
+		*n = soonest(at)
+	}
+}
+
+// limits returns the error of a limit that is over at t, or adds when those that run may be.
+func (c *clock) limits(t int64, next *soonest) error {
+	if at, limit := c.stalledAt.Load(), c.s.writeTimeout.Load(); at != 0 && limit > 0 {
+		if t >= at+limit {
+			return ErrWriteTimeout
+		}
+		next.add(at + limit)
+	}
+	// While a callback runs or packages wait for one, the others stand still.
+	busy := c.s.busy()
+	if at, limit := c.begunAt.Load(), c.readLimit.Load(); at != 0 && limit > 0 {
+		if busy {
+			c.begunAt.CompareAndSwap(at, t)
+			at = t
+		}
+		if t >= at+limit {
+			return ErrReadTimeout
+		}
+		next.add(at + limit)
+	}
+	if limit := c.idleLimit.Load(); limit > 0 {
+		if busy {
+			c.lastActive.Store(t)
+		}
+		at := c.lastActive.Load()
+		if t >= at+limit {
+			return ErrIdleTimeout
+		}
+		next.add(at + limit)
+	}
+	return nil
+}
+
+// ticksLocked reports which ticks are due at t and adds the next ones. The phases of many sessions spread
+// out by chance, and ticks that were missed merge into one.
+func (c *clock) ticksLocked(t int64, next *soonest) (tick, ping bool) {
+	if period := c.cronPeriod.Load(); period > 0 {
+		if c.cronAt == 0 {
+			c.cronAt = t + 1 + rand.Int64N(period)
+		} else if t >= c.cronAt {
+			tick = true
+			c.cronAt = max(c.cronAt+period, t+period/2)
+		}
+		next.add(c.cronAt)
+	}
+	if c.pingPeriod > 0 {
+		if c.pingAt == 0 {
+			c.pingAt = t + 1 + rand.Int64N(c.pingPeriod)
+		} else if t >= c.pingAt {
+			ping = t-c.lastActive.Load() >= c.pingPeriod/2 // else there is traffic: no need
+			c.pingAt = t + c.pingPeriod
+		}
+		next.add(c.pingAt)
+	}
+	return tick, ping
+}
 
 // busy reports whether the session's own side keeps it from reading.
 func (s *session) busy() bool {

@@ -86,7 +86,8 @@ func (s *session) leaveTurn() {
 	}
 }
 
-// release of the token: what was flagged while it was held may have found nobody to serve it.
+// unlockToken lets go of the token and sees to what was flagged while it was held and found nobody to serve
+// it.
 func (s *session) unlockToken() {
 	s.token.Unlock()
 	if f := s.flags.Load(); f&(flagsPending|flagDrain) != 0 && f&flagClosing == 0 {
