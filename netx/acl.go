@@ -238,7 +238,7 @@ func parseUnits(fields []string, base int) ([]unitRange, bool) {
 }
 
 func parseUnit(s string, base int, limit uint16) (uint16, bool) {
-	if base == 10 && len(s) > 1 && s[0] == '0' || len(s) > 4 || strings.HasPrefix(s, "+") {
+	if base == 10 && len(s) > 1 && s[0] == '0' || len(s) > 4 {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(s, base, 16)

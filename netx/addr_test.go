@@ -46,6 +46,7 @@ func TestSameAddr(t *testing.T) {
 		{tcp("[fe80::1%lo]:80"), tcp("[" + zoneByNumber + "]:80"), true},
 		{tcp("[fe80::1%lo]:80"), tcp("[fe80::1%nosuch0]:80"), false},
 		{tcp("[fe80::1%lo]:80"), tcp("[fe80::1]:80"), false},
+		{tcp("[fe80::1%0]:80"), tcp("[fe80::1]:80"), false},
 		{tcp("127.0.0.1:80"), udp("127.0.0.1:80"), false},
 		{tcp("127.0.0.1:80"), stringAddr{"tcp4", "127.0.0.1:80"}, true},
 		{stringAddr{"tcp6", "[::ffff:127.0.0.1]:80"}, stringAddr{"tcp", "127.0.0.1:80"}, true},
@@ -71,6 +72,12 @@ func TestSameAddr(t *testing.T) {
 	}
 }
 
+// portless is a raw IP connection between two programs of one host.
+type portless struct{ net.Conn }
+
+func (portless) LocalAddr() net.Addr  { return &net.IPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+func (portless) RemoteAddr() net.Addr { return &net.IPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
 func TestIsSelfConnect(t *testing.T) {
 	near, _ := pair(t, "tcp")
 	require.False(t, IsSelfConnect(near))
@@ -79,6 +86,7 @@ func TestIsSelfConnect(t *testing.T) {
 	a, _ := net.Pipe()
 	require.False(t, IsSelfConnect(a), "a pipe")
 	require.False(t, IsSelfConnect(nil), "nil")
+	require.False(t, IsSelfConnect(portless{}), "a protocol without ports")
 	require.False(t, IsSelfConnect((*net.TCPConn)(nil)), "a nil connection")
 	u, addr := listenUDP(t, "127.0.0.1")
 	require.False(t, IsSelfConnect(u), "an unconnected UDP socket")

@@ -95,6 +95,13 @@ func TestAliveStates(t *testing.T) {
 			near.CloseRead()
 			far.Close()
 		}, PeerClosed, "", nil, "tcp"},
+		{"own close-write,close-read", func(t *testing.T, near, far halfCloser) {
+			if runtime.GOOS != "linux" {
+				t.Skip("told apart on Linux only")
+			}
+			near.CloseWrite()
+			near.CloseRead()
+		}, Open, "", nil, "tcp"},
 		{"rst", func(t *testing.T, near, far halfCloser) {
 			far.(*net.TCPConn).SetLinger(0)
 			far.Close()

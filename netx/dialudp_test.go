@@ -112,6 +112,22 @@ func TestDialUDPKeepsForeignReply(t *testing.T) {
 	})
 }
 
+// A result belongs to the caller: later dials do not write into it.
+func TestDialUDPResultsAreOwn(t *testing.T) {
+	server, addr := listenUDP(t, "127.0.0.1")
+	serveUDP(t, server, echo)
+	for _, match := range []func([]byte) bool{nil, func([]byte) bool { return true }} {
+		var got [][]byte
+		for i := range 8 {
+			c, res, err := DialUDP(testContext(t), "udp", addr.String(), Probe{Payload: []byte{'0' + byte(i)}, Match: match, Wait: long})
+			require.NoError(t, err)
+			c.Close()
+			got = append(got, append(res.Answer, res.Reply...)[:1:1])
+		}
+		require.Equal(t, "01234567", string(bytes.Join(got, nil)))
+	}
+}
+
 func TestDialUDPWithoutMatchKeepsEverything(t *testing.T) {
 	server, addr := listenUDP(t, "127.0.0.1")
 	serveUDP(t, server, echo)

@@ -109,9 +109,6 @@ func fromFD(fd uintptr) (Inherited, error) {
 func FromFile(f *os.File) (Inherited, error) {
 	l, lerr := net.FileListener(f)
 	if lerr == nil {
-		if u, ok := l.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(false)
-		}
 		return Inherited{Listener: l}, nil
 	}
 	pc, perr := net.FilePacketConn(f)

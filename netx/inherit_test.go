@@ -23,6 +23,7 @@ func runInheritChild() int {
 	ins, err := FromSystemd()
 	if err != nil {
 		fmt.Println("error:", err)
+		fmt.Println("sockets left:", openSockets())
 		return 0
 	}
 	again, err := FromSystemd()
@@ -42,6 +43,18 @@ func runInheritChild() int {
 		in.Close()
 	}
 	return 0
+}
+
+// openSockets counts the sockets of this process, where the system shows them.
+func openSockets() int {
+	n := 0
+	fds, _ := os.ReadDir("/proc/self/fd")
+	for _, fd := range fds {
+		if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
 }
 
 func inheritable() bool {
@@ -132,4 +145,22 @@ func TestFromSystemdRefuses(t *testing.T) {
 		require.NoError(t, err)
 		require.Contains(t, string(out), c.want, "environment %q", c.env)
 	}
+}
+
+// If one descriptor is no socket, the others are closed too.
+func TestFromSystemdClosesAll(t *testing.T) {
+	if !inheritable() {
+		t.Skip("descriptors cannot be inherited by number here")
+	}
+	udp, _ := listenUDP(t, "127.0.0.1")
+	socket, err := udp.File()
+	require.NoError(t, err)
+	defer socket.Close()
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	out, err := activate(t, "LISTEN_PID=$$ LISTEN_FDS=2", socket, null).Output()
+	require.NoError(t, err)
+	require.Contains(t, string(out), "inherited descriptor 4: not a socket")
+	require.Contains(t, string(out), "sockets left: 0\n")
 }

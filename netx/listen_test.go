@@ -59,6 +59,7 @@ func TestListenRandomHosts(t *testing.T) {
 					require.Error(t, err, "listen on %s, %q", family+c.version, c.host)
 					var oe *net.OpError
 					require.ErrorAs(t, err, &oe)
+					require.NotNil(t, oe.Err, "listen on %s, %q", family+c.version, c.host)
 					continue
 				}
 				if err != nil && netip.MustParseAddr(c.want).Is6() {
@@ -310,4 +311,40 @@ func TestListenConfigHooks(t *testing.T) {
 	_, err = lc.PacketRandom(testContext(t), "udp", "127.0.0.1", PortRange{})
 	require.ErrorContains(t, err, "hook says no")
 	require.Equal(t, "tcp4 ", called)
+}
+
+// If one shard cannot be opened, those before it are closed.
+func TestListenNClosesOnError(t *testing.T) {
+	canShare(t)
+	calls := 0
+	var addr string
+	lc := ListenConfig{Net: net.ListenConfig{Control: func(_, address string, _ syscall.RawConn) error {
+		addr = address
+		if calls++; calls > 2 {
+			return errors.New("hook says no")
+		}
+		return nil
+	}}}
+	ls, err := lc.N(testContext(t), "tcp", "127.0.0.1:0", 3)
+	require.ErrorContains(t, err, "hook says no")
+	require.Nil(t, ls)
+	l, err := net.Listen("tcp", addr)
+	require.NoError(t, err, "the port is free again")
+	l.Close()
+}
+
+// A port that may not be bound (privileged, reserved) is passed over like one that is taken.
+func TestListenRandomForbiddenPort(t *testing.T) {
+	calls := 0
+	lc := ListenConfig{Net: net.ListenConfig{Control: func(string, string, syscall.RawConn) error {
+		if calls++; calls == 1 {
+			return errNoAccess
+		}
+		return nil
+	}}}
+	first := uint16(34000 + os.Getpid()%500*8)
+	l, err := lc.Random(testContext(t), "tcp", "127.0.0.1", PortRange{first, first + 7})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, calls, 2)
+	l.Close()
 }

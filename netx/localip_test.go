@@ -41,6 +41,7 @@ func TestLocalIPLoopback(t *testing.T) {
 	cancel()
 	_, err := LocalIP(cancelled, LocalIPOptions{Route: "127.0.0.1"})
 	require.ErrorIs(t, err, context.Canceled)
+	require.NotErrorIs(t, err, ErrNoAddress, "nobody looked")
 }
 
 // The answer follows the routes, the name and the prefix, and never a guess.
@@ -59,10 +60,29 @@ func TestLocalIPInNetns(t *testing.T) {
 		}
 		is("", LocalIPOptions{})
 		is("", LocalIPOptions{Interface: "lo"}) // is down
+		ip("addr", "add", "10.7.7.7/32", "dev", "lo")
+		is("", LocalIPOptions{Interface: "lo"}) // has an address, but is down
+		ip("addr", "del", "10.7.7.7/32", "dev", "lo")
 		ip("link", "set", "lo", "up")
 		is("127.0.0.1", LocalIPOptions{Interface: "lo"})
 		is("::1", LocalIPOptions{Interface: "lo", Family: IPv6})
 		is("", LocalIPOptions{})
+		// A link-local address, with its zone, goes before loopback, a global one before both, and IPv4
+		// before IPv6 of the same kind.
+		ip("addr", "add", "fe80::7/64", "dev", "lo")
+		is("fe80::7%lo", LocalIPOptions{Interface: "lo", Family: IPv6})
+		is("fe80::7%lo", LocalIPOptions{Interface: "lo"})
+		ip("addr", "add", "169.254.7.7/16", "dev", "lo", "scope", "link")
+		is("169.254.7.7", LocalIPOptions{Interface: "lo"})
+		ip("addr", "add", "2001:db8:7::7/64", "dev", "lo")
+		is("2001:db8:7::7", LocalIPOptions{Interface: "lo"})
+		ip("addr", "add", "10.7.7.7/32", "dev", "lo")
+		is("10.7.7.7", LocalIPOptions{Interface: "lo"})
+		is("2001:db8:7::7", LocalIPOptions{Interface: "lo", Family: IPv6})
+		for _, a := range []string{"fe80::7/64", "169.254.7.7/16", "2001:db8:7::7/64", "10.7.7.7/32"} {
+			ip("addr", "del", a, "dev", "lo")
+		}
+		is("127.0.0.1", LocalIPOptions{Interface: "lo"})
 
 		if out, err := exec.Command("ip", "link", "add", "docker0", "type", "veth", "peer", "name", "wan0").CombinedOutput(); err != nil {
 			t.Skipf("no veth: %s", out)

@@ -103,6 +103,23 @@ func TestSocketOptionsRaw(t *testing.T) {
 	o.NoDelay, o.KeepAlive = Default, nil
 	require.NoError(t, o.Control("tcp4", "", rc))
 	hasEveryOption(t, near, false)
+
+	o = SocketOptions{Linger: -1} // on, with no time: that is what resets
+	require.NoError(t, o.Control("tcp4", "", rc))
+	require.NoError(t, control(rc, func(fd uintptr) error {
+		l, err := unix.GetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER)
+		require.Equal(t, unix.Linger{Onoff: 1}, *l, "SO_LINGER")
+		return err
+	}))
+
+	// What Control leaves to Apply is refused all the same where the network does not have it.
+	for option, o := range map[string]SocketOptions{"NoDelay": {NoDelay: On}, "KeepAlive": {KeepAlive: &net.KeepAliveConfig{}}} {
+		err := o.Control("udp4", "", rc)
+		var oe *OptionError
+		require.ErrorAs(t, err, &oe)
+		require.Equal(t, option, oe.Option)
+		require.NoError(t, o.Control("tcp4", "", rc))
+	}
 }
 
 // The traffic class of a dual-stack UDP socket covers what it sends in IPv4.

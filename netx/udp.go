@@ -43,10 +43,7 @@ func WriteUDP(c *net.UDPConn, b []byte, to netip.AddrPort) (int, error) {
 // buffer. The socket stays usable. It is false for nil, timeouts and closed sockets.
 func IsPacketError(err error) bool {
 	var errno syscall.Errno
-	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &errno) {
-		return false
-	}
-	return slices.Contains(packetErrors, errno)
+	return errors.As(err, &errno) && slices.Contains(packetErrors, errno)
 }
 
 // isRefused reports whether err says that the peer's port is closed.

@@ -220,6 +220,31 @@ func TestReconnect(t *testing.T) {
 	})
 }
 
+// A probe after Reconnect is for the new peer, whatever RemoteAddr says; the local address of a
+// dual-stack socket is the IPv4 one with an IPv4 peer.
+func TestReconnectProbe(t *testing.T) {
+	if _, err := sys.peer(0); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("not possible here")
+	}
+	_, firstAddr := listenUDP(t, "127.0.0.1")
+	second, secondAddr := listenUDP(t, "127.0.0.1")
+	serveUDP(t, second, echo)
+	c, _, err := DialUDP(testContext(t), "udp", firstAddr.String(), Probe{})
+	require.NoError(t, err)
+	defer c.Close()
+	dual, err := net.ListenUDP("udp", &net.UDPAddr{})
+	require.NoError(t, err)
+	defer dual.Close()
+	for _, c := range []*net.UDPConn{c, dual} {
+		local, err := Reconnect(c, secondAddr)
+		require.NoError(t, err)
+		require.Equal(t, "127.0.0.1", local.Addr().String())
+		res, err := ProbeUDP(testContext(t), c, Probe{Payload: []byte("?"), Wait: long})
+		require.NoError(t, err)
+		require.Equal(t, Answered, res.State)
+	}
+}
+
 func TestReconnectErrors(t *testing.T) {
 	c, addr := listenUDP(t, "127.0.0.1")
 	_, err := Reconnect(c, netip.AddrPort{})
@@ -231,6 +256,12 @@ func TestReconnectErrors(t *testing.T) {
 	c.Close()
 	_, err = Reconnect(c, addr)
 	require.ErrorIs(t, err, net.ErrClosed)
+	families(t, func(t *testing.T, loopback string) {
+		c, _ := listenUDP(t, loopback)
+		_, err := Reconnect(c, netip.AddrPort{})
+		var ae *net.AddrError
+		require.ErrorAs(t, err, &ae, "not the unspecified address")
+	})
 	useStub(t)
 	c, addr = listenUDP(t, "127.0.0.1")
 	_, err = Reconnect(c, addr)

@@ -3,10 +3,13 @@
 package netx
 
 import (
+	"context"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
 	"testing"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -94,4 +97,122 @@ func TestDialUDPWindow(t *testing.T) {
 			require.Equal(t, "x", string(b[:n]))
 		})
 	})
+}
+
+// A foreign datagram in the queue and a refusal on the socket, both older than the probe, are both
+// gone after it.
+// fault: 85
+func TestProbeUDPDropsForeignBehindError(t *testing.T) {
+	families(t, func(t *testing.T, loopback string) {
+		dead, addr := listenUDP(t, loopback)
+		dead.Close()
+		third, _ := listenUDP(t, loopback)
+		c, mine := listenUDP(t, loopback)
+		_, err := third.WriteToUDPAddrPort([]byte("foreign"), mine)
+		require.NoError(t, err)
+		rc, err := c.SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, control(rc, func(fd uintptr) error { _, err := connectUDP(fd, addr); return err }))
+		_, err = c.Write([]byte("lost"))
+		if err != nil { // package net takes c for unconnected
+			require.NoError(t, control(rc, func(fd uintptr) error { return unix.Send(int(fd), []byte("lost"), 0) }))
+		}
+		aliveIs(t, c, Broken, false)
+		_, err = ProbeUDP(testContext(t), c, Probe{})
+		require.NoError(t, err)
+		aliveIs(t, c, Open, false)
+	})
+}
+
+// Link-local peers keep their zone through batches and Reconnect, to and fro.
+func TestZonesOnTheWire(t *testing.T) {
+	inNetns(t, func(t *testing.T, ip func(...string)) {
+		ip("link", "set", "lo", "up")
+		ip("addr", "add", "fe80::7/64", "dev", "lo", "nodad")
+		open := func() (*net.UDPConn, netip.AddrPort) {
+			c, err := ListenPacketRandom(context.Background(), "udp6", "fe80::7%lo", PortRange{})
+			if err != nil {
+				t.Error(err)
+				runtime.Goexit()
+			}
+			return c, boundTo(c)
+		}
+		a, aAddr := open()
+		defer a.Close()
+		c, cAddr := open()
+		defer c.Close()
+		ab, err := NewBatch(a, 2)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		cb, err := NewBatch(c, 2)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		in := room(1, 8)
+		for range 2 { // the second time, the name of the zone is known
+			if _, err := ab.WriteBatch([]Datagram{{Buf: []byte("x"), Addr: cAddr}}); err != nil {
+				t.Error("write to a zone:", err)
+				return
+			}
+			if n, err := cb.ReadBatch(in); n != 1 || err != nil || in[0].Addr != aAddr || aAddr.Addr().Zone() != "lo" {
+				t.Errorf("read from a zone: %d, %v, from %v, want %v", n, err, in[0].Addr, aAddr)
+			}
+		}
+		if local, err := Reconnect(c, aAddr); err != nil || local != cAddr {
+			t.Errorf("reconnect to a zone: %v, %v, want %v", local, err, cAddr)
+		}
+	})
+}
+
+// A batch forgets the caller's buffers.
+func TestBatchReleasesBuffers(t *testing.T) {
+	c, addr := listenUDP(t, "127.0.0.1")
+	b, err := NewBatch(c, 2)
+	require.NoError(t, err)
+	refs := func() (refs []weak.Pointer[[4096]byte]) {
+		var buf [2]*[4096]byte
+		for i := range buf {
+			buf[i] = new([4096]byte)
+			refs = append(refs, weak.Make(buf[i]))
+		}
+		_, err := b.WriteBatch([]Datagram{{Buf: buf[0][:8], Addr: addr}})
+		require.NoError(t, err)
+		_, err = b.ReadBatch([]Datagram{{Buf: buf[1][:]}})
+		require.NoError(t, err)
+		return refs
+	}()
+	eventually(t, "the buffers are collected", func() bool {
+		runtime.GC()
+		return refs[0].Value() == nil && refs[1].Value() == nil
+	})
+	runtime.KeepAlive(b)
+}
+
+// When the kernel took only some of a batch, the next call is for the rest and no more.
+func TestBatchGoesOnBehindPart(t *testing.T) {
+	server, addr := listenUDP(t, "127.0.0.1")
+	c, _ := listenUDP(t, "127.0.0.1")
+	b, err := NewBatch(c, 4)
+	require.NoError(t, err)
+	lb := b.fast.(*linuxBatch)
+	d := &lb.w
+	for i, s := range []string{"0", "1", "2", "3"} {
+		n, err := lb.name(&d.names[i], addr)
+		require.NoError(t, err)
+		d.set(i, []byte(s), n)
+	}
+	d.count, d.done, d.errno = 3, 1, 0 // as if the first of three had been taken
+	require.NoError(t, lb.rc.Write(d.fn))
+	require.Zero(t, d.errno)
+	require.Equal(t, 3, d.done)
+	sb, err := NewBatch(server, 4)
+	require.NoError(t, err)
+	got := room(4, 8)
+	n, err := sb.ReadBatch(got)
+	require.NoError(t, err)
+	require.Equal(t, 2, n)
+	require.Equal(t, "12", string(got[0].Buf[:1])+string(got[1].Buf[:1]))
 }
