@@ -94,7 +94,6 @@ type endpoint struct {
 
 type endpointCounters struct {
 	opened, refused, accepts, retries, dials, dialErrs atomic.Uint64
-	drained, forced                                    atomic.Uint64
 }
 
 var endpointIDs atomic.Uint64

@@ -265,12 +265,12 @@ func TestLargePackageTakesFewReads(t *testing.T) {
 //
 // acceptance: R20
 func TestCountersDoNotWrap(t *testing.T) {
-	const reported = 5 << 30
+	const reported = uint64(5 << 30)
 	total := int64(reported)
 	l := newTracer(t)
 	if os.Getenv("GOSTKIT_LONG") == "" {
 		total = 16 << 20
-		l.open = func(s getty.Session) error { getty.AddBytesRead(s, uint64(reported-total)); return nil }
+		l.open = func(s getty.Session) error { getty.AddBytesRead(s, reported-uint64(total)); return nil }
 	}
 	left := total
 	conn := newFedConn(func(b []byte) (int, error) {

@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -114,9 +115,10 @@ func newProbe() []byte {
 	return p
 }
 
-// answersTo reports whether b is an endpoint's answer to probe.
+// answersTo reports whether b is an endpoint's answer to probe, or the probe itself, which a plain echo server
+// sends back.
 func answersTo(probe, b []byte) bool {
-	return len(b) == answerSize && string(b[:len(answerMagic)]) == answerMagic &&
+	return bytes.Equal(b, probe) || len(b) == answerSize && string(b[:len(answerMagic)]) == answerMagic &&
 		string(b[len(answerMagic):]) == string(probe[len(probeMagic):len(probeMagic)+nonceSize])
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package codec has ready-made codecs for getty: frames with a length field, and lines. Writing a Reader
+// Package codec has ready-made codecs for getty: frames with a length field, lines, and whole messages. Writing a Reader
 // that survives every way in which a stream can be cut is easy to get wrong; these are tested and fuzzed
 // for it.
 //

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package codec
+
+import "github.com/gostkit/kit/getty"
+
+// A Message is a codec for transports that keep the borders of messages, UDP and WebSocket: a datagram or
+// message is one package as it is. On a byte stream it makes sense only where the borders do not matter:
+// a package is whatever one read brought. The zero value is ready.
+type Message struct{}
+
+var (
+	_ getty.ReadWriter   = Message{}
+	_ getty.AppendWriter = Message{}
+)
+
+// Read implements [getty.Reader]: it returns a *Frame of all bytes.
+func (Message) Read(s getty.Session, b []byte) (any, int, error) {
+	return newFrame(nil, b), len(b), nil
+}
+
+// Write implements [getty.Writer]. The engine calls AppendPkg instead.
+func (c Message) Write(s getty.Session, pkg any) ([]byte, error) { return c.AppendPkg(nil, s, pkg) }
+
+// AppendPkg implements [getty.AppendWriter] for a *Frame, a []byte or a string.
+func (Message) AppendPkg(dst []byte, s getty.Session, pkg any) ([]byte, error) {
+	if p, ok := pkg.(string); ok {
+		return append(dst, p...), nil
+	}
+	p, err := payload(pkg)
+	if err != nil {
+		return nil, err
+	}
+	return append(dst, p...), nil
+}
