@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strings"
 	"time"
 )
@@ -84,20 +83,4 @@ func verify(m interface{ Run() int }, report io.Writer, patience time.Duration) 
 		code = 1
 	}
 	return code
-}
-
-// formatStack renders a call stack as a panic would, without arguments.
-func formatStack(pcs []uintptr) string {
-	if len(pcs) == 0 {
-		return ""
-	}
-	var s strings.Builder
-	frames := runtime.CallersFrames(pcs)
-	for {
-		f, more := frames.Next()
-		fmt.Fprintf(&s, "\t%s\n\t\t%s:%d\n", f.Function, f.File, f.Line)
-		if !more {
-			return s.String()
-		}
-	}
 }

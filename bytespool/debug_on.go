@@ -6,8 +6,10 @@ package bytespool
 
 import (
 	"cmp"
+	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"unsafe"
 	"weak"
@@ -184,4 +186,20 @@ func fill(b []byte) {
 func callers() []uintptr {
 	pcs := make([]uintptr, 32)
 	return pcs[:runtime.Callers(3, pcs)]
+}
+
+// formatStack renders a call stack as a panic would, without arguments.
+func formatStack(pcs []uintptr) string {
+	if len(pcs) == 0 {
+		return ""
+	}
+	var s strings.Builder
+	frames := runtime.CallersFrames(pcs)
+	for {
+		f, more := frames.Next()
+		fmt.Fprintf(&s, "\t%s\n\t\t%s:%d\n", f.Function, f.File, f.Line)
+		if !more {
+			return s.String()
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -251,7 +252,7 @@ func TestSettersAfterTheStart(t *testing.T) {
 	s.SetCronPeriod(0)
 	s.SetName("alice")
 	require.Contains(t, s.Stat(), "alice")
-	s.SetMaxMsgLen(1 << 40)
+	s.SetMaxMsgLen(math.MaxInt)
 	s.SetMaxMsgLen(8)
 	require.Equal(t, 8, s.MaxMsgLen())
 	s.SetIdleTimeout(time.Millisecond)
