@@ -102,5 +102,8 @@ type UDPContext struct {
 	PeerAddr netip.AddrPort
 }
 
+// Release releases Pkg if it is a [Releaser]: the engine does so after OnMessage.
+func (c UDPContext) Release() { release(c.Pkg) }
+
 // String names the peer.
 func (c UDPContext) String() string { return c.PeerAddr.String() }

@@ -99,14 +99,7 @@ func (c *conversation) OnOpen(s getty.Session) error {
 }
 
 func (c *conversation) OnMessage(s getty.Session, pkg any) {
-	var b []byte
-	switch p := pkg.(type) {
-	case *codec.Frame:
-		b = p.Bytes()
-	case []byte:
-		b = p
-	}
-	if c.lane.echo(b) {
+	if c.lane.echo(pkg.(*codec.Frame).Bytes()) {
 		c.lane.send(writer(s))
 	}
 }

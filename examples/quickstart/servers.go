@@ -18,7 +18,7 @@ import (
 // and a WebSocket message are messages as they are.
 var (
 	frames   getty.ReadWriter = &codec.LengthField{MaxLen: maxSize}
-	messages getty.ReadWriter = message{}
+	messages getty.ReadWriter = codec.Message{}
 )
 
 // servers are the three echo servers.
@@ -115,22 +115,3 @@ func (e echo) OnMessage(s getty.Session, pkg any) {
 func (echo) OnCron(getty.Session)         {}
 func (echo) OnError(getty.Session, error) {}
 func (echo) OnClose(getty.Session)        {}
-
-// message is a codec whose packages are the messages of the transport, as []byte.
-type message struct{}
-
-// Read copies, because with Ordered and Unordered the handler runs when b is used
-// for something else already.
-func (message) Read(_ getty.Session, b []byte) (any, int, error) {
-	return append(make([]byte, 0, len(b)), b...), len(b), nil
-}
-
-func (m message) Write(s getty.Session, pkg any) ([]byte, error) { return m.AppendPkg(nil, s, pkg) }
-
-func (message) AppendPkg(dst []byte, _ getty.Session, pkg any) ([]byte, error) {
-	b, ok := pkg.([]byte)
-	if !ok {
-		return nil, fmt.Errorf("message: a %T instead of bytes", pkg)
-	}
-	return append(dst, b...), nil
-}
