@@ -14,8 +14,7 @@ import (
 //
 // Chunks never move or grow, which keeps pointers into them good and makes growth free of
 // copying. 4096 elements are a multiple of the runtime's page whatever the size of T, so that a
-// large chunk wastes nothing in the allocator; a power of two that fits its size classes would
-// lose a tenth to the header that those give to memory with pointers.
+// large chunk is a whole number of pages and wastes nothing in the allocator.
 const (
 	firstBits   = 3
 	chunkBits   = 12
@@ -58,7 +57,7 @@ type Arena[T any] struct {
 	free   uint32 // the free element that is used next
 	shared bool   // not one list's own
 
-	small [smallChunks][]node[T]
+	small [16][]node[T]        // smallChunks are used, and an index below 16 needs no check
 	large []*[chunkLen]node[T] // entry 0 would cover the small chunks and is nil
 	made  int                  // chunks up to the highest that was ever made
 	slots int                  // elements in the chunks that are there
@@ -172,8 +171,8 @@ func (a *Arena[T]) at(i uint32) *node[T] {
 }
 
 func (a *Arena[T]) atSmall(i uint32) *node[T] {
-	c := bits.Len32(i) - 1
-	return &a.small[c-firstBits][i-1<<c]
+	nodes := a.small[uint(bits.Len32(i)-1-firstBits)%16]
+	return &nodes[int(i)&(len(nodes)-1)] // the highest bit of i is the chunk's length
 }
 
 // run returns the elements of the chunk that i is in, and the number of the first of them.
@@ -181,8 +180,8 @@ func (a *Arena[T]) run(i uint32) (nodes []node[T], start uint32) {
 	if c := i >> chunkBits; c != 0 {
 		return a.large[c][:], c << chunkBits
 	}
-	c := bits.Len32(i) - 1
-	return a.small[c-firstBits], 1 << c
+	nodes = a.small[uint(bits.Len32(i)-1-firstBits)%16]
+	return nodes, uint32(len(nodes))
 }
 
 // alloc returns a live element that is in no list. Its value is zero. PushFront and PushBack

@@ -231,9 +231,6 @@ func (c *Cursor[T]) MoveTo(to *Cursor[T]) bool {
 		return true
 	}
 	c.unlink()
-	if from == dst {
-		to.version = dst.version
-	}
 	to.linkBefore(i, dst.arena.at(i))
 	c.version = from.version
 	return true

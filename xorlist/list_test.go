@@ -169,6 +169,7 @@ func TestZeroValues(t *testing.T) {
 	require.False(t, ok)
 
 	var a Arena[string]
+	require.False(t, a.NewList().Valid(Handle{}), "no memory yet")
 	a.Trim()
 	require.Zero(t, a.Cap())
 }

@@ -22,6 +22,8 @@ type model struct {
 	last    int
 	input   func() int // a number below 256, -1 at the end
 	dead    int        // where to look for stale handles
+	filled  [4]bool    // lists that have held an element since they began, or began anew
+	places  [4]place   // cursors that stay while all else happens, see places_test.go
 }
 
 func newModel(t testing.TB, input func() int) *model {
@@ -85,12 +87,17 @@ func (m *model) gone(l *List[int], v int) {
 func (m *model) moved(l *List[int]) {
 	for c := l.Cursor(); c.Next(); {
 		v, _ := c.Value()
+		if old := m.handles[v]; old != c.Handle() {
+			for _, l := range m.got {
+				require.False(m.t, l.Valid(old), "old handle of %d", v)
+			}
+		}
 		m.handles[v], m.pointer[v] = c.Handle(), c.Ptr()
 	}
 }
 
-// step does one operation on both sides and returns false at the end of the input.
-func (m *model) step() bool {
+// change does one operation on both sides and returns false at the end of the input.
+func (m *model) change() bool {
 	op := m.input()
 	if op < 0 {
 		return false
@@ -98,6 +105,10 @@ func (m *model) step() bool {
 	k := (op >> 5) % 4
 	l, w := m.got[k], m.want[k]
 	at := max(0, m.input())
+	if op >= 160 { // often, since most of what else happens invalidates cursors
+		m.usePlace(k, at)
+		return true
+	}
 	if w.Len() == 0 && op%32 >= 8 && op%32 < 20 {
 		op = op % 4
 	}
@@ -221,6 +232,7 @@ func (m *model) step() bool {
 		w.Init()
 	case 25, 26:
 		l.Trim()
+		m.harmless()
 	case 27: // a cursor at the edge
 		c := l.Cursor()
 		if at%2 == 0 {
@@ -341,7 +353,7 @@ func (m *model) moveTo(k, at int) {
 		} else {
 			w2.InsertBefore(v, mark)
 		}
-		if m.got[k].arena != m.got[k2].arena {
+		if !siblings(k, k2) {
 			require.False(m.t, m.got[k].Valid(m.handles[v]))
 			m.moved(m.got[k2])
 		}
@@ -360,7 +372,8 @@ func (m *model) moveTo(k, at int) {
 func (m *model) splice(k, at int) {
 	k2 := at / 4 % 4
 	l, w, l2, w2 := m.got[k], m.want[k], m.got[k2], m.want[k2]
-	together := l.arena == l2.arena || l.arena == nil && !l2.arena.shared
+	takesOver := k >= 2 && k2 >= 2 && !m.filled[k] && w2.Len() > 0
+	together := siblings(k, k2) || takesOver
 	place := max(0, m.input()) % (w.Len() + 1)
 	c := l.Cursor()
 	var mark *list.Element
@@ -408,7 +421,13 @@ func (m *model) splice(k, at int) {
 	if !together {
 		m.moved(l)
 	}
+	if takesOver {
+		m.filled[k2] = false
+	}
 }
+
+// siblings reports whether two lists were made by the same arena, or are the same list.
+func siblings(k, k2 int) bool { return k == k2 || k < 2 && k2 < 2 }
 
 // rename gives n elements of list k from position at on new values.
 func (m *model) rename(k, at, n int) {
@@ -431,6 +450,10 @@ func (m *model) rename(k, at, n int) {
 // deadCursor checks that a cursor which was overtaken does nothing at all.
 func (m *model) deadCursor(c *Cursor[int]) {
 	before := c.list.Len()
+	if live := c.list.Cursor(); live.Next() {
+		require.False(m.t, live.MoveTo(c))
+		require.True(m.t, live.Valid())
+	}
 	require.False(m.t, c.Next())
 	require.False(m.t, c.Prev())
 	require.False(m.t, c.Set(-1))
@@ -519,6 +542,7 @@ func TestModel(t *testing.T) {
 func FuzzModel(f *testing.F) {
 	f.Add([]byte{0, 0, 2, 0, 16, 1, 0, 1, 20, 0, 25, 0})
 	f.Add([]byte{31, 255, 31, 255, 24, 0, 25, 0, 63, 200, 54, 12, 3, 14, 1, 30, 99})
+	f.Add([]byte{31, 60, 160, 0, 160, 1, 160, 2, 160, 0, 4, 160, 0, 2, 160, 1, 8, 25, 0, 160, 2, 1, 20, 0})
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		if len(ops) > 400 {
 			return
