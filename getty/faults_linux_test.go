@@ -365,3 +365,46 @@ func testLine(t *testing.T, addr string, n int, thin bool) {
 	within(t, done, "the last echo")
 	require.False(t, s.IsClosed())
 }
+
+// Connections that come and go leave nothing behind: no descriptor, no timer, no session.
+//
+// fault: 97
+func TestChurn(t *testing.T) {
+	const clients, rounds = 8, 100
+	l := newTracer(t)
+	l.message = echoPkg
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) { o.IdleTimeout, o.CronPeriod = time.Minute, time.Minute })
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		require.NoError(t, err)
+		return len(list)
+	}
+	before := descriptors()
+	done := make(chan error)
+	for range clients {
+		go func() {
+			for range rounds {
+				c, err := net.Dial("tcp", srv.Addr().String())
+				if err == nil {
+					_, _ = c.Write(frame("x"))
+					_, err = tryReadFrame(c)
+					_ = c.Close()
+				}
+				if err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range clients {
+		require.NoError(t, within(t, done, "a client's end"))
+	}
+	for range clients * rounds {
+		within(t, l.closed, "OnClose")
+	}
+	eventually(t, "all is as before", func() bool {
+		return descriptors() <= before && getty.PendingTimers() == 0 && srv.Stats().Open == 0
+	})
+}
