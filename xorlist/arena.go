@@ -192,13 +192,7 @@ func (a *Arena[T]) alloc() (uint32, *node[T]) {
 	}
 	i := a.free
 	n := a.at(i)
-	// The sum would do for both; but this way the processor predicts that fresh elements follow
-	// each other, and need not wait for the link of one to find the next.
-	if n.link == 0 {
-		a.free = i + 1
-	} else {
-		a.free = i + 1 + n.link
-	}
+	a.free = i + 1 + n.link
 	n.gen++
 	return i, n
 }

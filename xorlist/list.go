@@ -37,11 +37,7 @@ func (l *List[T]) PushFront(v T) Handle {
 	i := a.free // from here on as in Arena.alloc
 	nodes, start := a.run(i)
 	n := &nodes[i-start]
-	if n.link == 0 {
-		a.free = i + 1
-	} else {
-		a.free = i + 1 + n.link
-	}
+	a.free = i + 1 + n.link
 	n.gen++
 	n.val = v
 	old := l.head
@@ -68,11 +64,7 @@ func (l *List[T]) PushBack(v T) Handle {
 	i := a.free // from here on as in Arena.alloc
 	nodes, start := a.run(i)
 	n := &nodes[i-start]
-	if n.link == 0 {
-		a.free = i + 1
-	} else {
-		a.free = i + 1 + n.link
-	}
+	a.free = i + 1 + n.link
 	n.gen++
 	n.val = v
 	old := l.tail

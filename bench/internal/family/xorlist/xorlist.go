@@ -19,7 +19,6 @@ import (
 const (
 	million = 1_000_000
 	steady  = 1000 // elements of the queue that is pushed to and popped from
-	live    = 10 * million
 	generic = "github.com/bahlo/generic-list-go"
 )
 
@@ -28,8 +27,8 @@ const (
 func Family() harness.Family {
 	return harness.Family{
 		Name:  "xorlist",
-		Doc:   "doubly linked lists of int64: PushBack of one element, PopFront and PushBack, a walk over a million, memory and GC with 10 million live",
-		Cases: []harness.Case{pushBack(), queue(), iterate(), alive()},
+		Doc:   "doubly linked lists of int64: PushBack of one element, PopFront and PushBack, a walk over a million, memory and GC with 1 and 10 million live",
+		Cases: []harness.Case{pushBack(), queue(), iterate(), alive("live/n=1e6", million), alive("live/n=1e7", 10*million)},
 	}
 }
 
@@ -190,31 +189,32 @@ func walkOurs(l *xorlist.List[int64]) (sum int64) {
 	return sum
 }
 
-// alive fills a list with ten million elements and measures what they cost while they live:
-// bytes of heap for each, to a tenth, and how long a garbage collection takes.
-func alive() harness.Case {
+// alive fills a list with n elements and measures what they cost while they live: bytes of heap
+// for each, tables and what is not in use yet included, to a hundredth, and how long a garbage
+// collection takes.
+func alive(name string, n int) harness.Case {
 	return harness.Case{
-		Name:   "live/n=1e7",
+		Name:   name,
 		Unit:   "gc-ms",
 		Sample: time.Second,
 		Subjects: []harness.Subject{
-			{Name: "ours", Measure: measure(func() any {
+			{Name: "ours", Measure: measure(n, func() any {
 				l := new(xorlist.List[int64])
-				for i := range live {
+				for i := range n {
 					l.PushBack(int64(i))
 				}
 				return l
 			})},
-			{Name: "container", Measure: measure(func() any {
+			{Name: "container", Measure: measure(n, func() any {
 				l := stdlist.New()
-				for i := range live {
+				for i := range n {
 					l.PushBack(int64(i))
 				}
 				return l
 			})},
-			{Name: "generic", Module: generic, Measure: measure(func() any {
+			{Name: "generic", Module: generic, Measure: measure(n, func() any {
 				l := genericlist.New[int64]()
-				for i := range live {
+				for i := range n {
 					l.PushBack(int64(i))
 				}
 				return l
@@ -223,8 +223,8 @@ func alive() harness.Case {
 	}
 }
 
-// measure returns the costs of what fill returns.
-func measure(fill func() any) func(*harness.Run) (harness.Sample, error) {
+// measure returns the costs of the n elements that fill returns.
+func measure(n int, fill func() any) func(*harness.Run) (harness.Sample, error) {
 	return func(*harness.Run) (harness.Sample, error) {
 		var before, after runtime.MemStats
 		runtime.GC()
@@ -240,8 +240,8 @@ func measure(fill func() any) func(*harness.Run) (harness.Sample, error) {
 		}
 		runtime.KeepAlive(list)
 		slices.Sort(took)
-		perElement := float64(after.HeapAlloc-before.HeapAlloc) / live
-		return harness.Sample{}.Add("gc-ms", took[1]).Add("B/element", math.Round(perElement*10)/10), nil
+		perElement := float64(after.HeapAlloc-before.HeapAlloc) / float64(n)
+		return harness.Sample{}.Add("gc-ms", took[1]).Add("B/element", math.Round(perElement*100)/100), nil
 	}
 }
 
