@@ -74,6 +74,36 @@ func TestCloseReleasesEverybody(t *testing.T) {
 	New(Config{}).Close() // never used
 }
 
+// Close ends a million pending timers, in all levels, and the receivers of a thousand of them.
+// The bound says "not a minute" on a loaded machine; the log says how long it was.
+// acceptance: T03
+func TestCloseWithAMillionPending(t *testing.T) {
+	n := 1_000_000
+	if raceEnabled {
+		n = 100_000
+	}
+	w := New(Config{})
+	defer w.Close()
+	f := func() { t.Error("fired") }
+	for i := range n {
+		w.AfterFunc(time.Hour<<(i%8)+time.Duration(i)*time.Microsecond, f)
+	}
+	var released sync.WaitGroup
+	for range 1000 {
+		c := w.After(time.Hour)
+		released.Go(func() { <-c })
+	}
+	begin := time.Now()
+	w.Close()
+	took := time.Since(begin)
+	released.Wait()
+	t.Logf("Close of %d timers: %v", n, took)
+	require.Less(t, took, 5*time.Second, "Close")
+	s := w.Stats()
+	require.Equal(t, []int{0, n + 1000}, []int{s.Pending, int(s.Stopped)}, "pending, stopped")
+	w.check()
+}
+
 // Close comes between everything else, again and again.
 // acceptance: T03
 func TestCloseRacesUse(t *testing.T) {

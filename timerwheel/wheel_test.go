@@ -5,12 +5,14 @@ package timerwheel
 import (
 	"math"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -131,16 +133,41 @@ func TestLateTimersFireInOrder(t *testing.T) {
 	require.True(t, sh.latest > int64(50*time.Second), "Latest = %v", time.Duration(sh.latest))
 }
 
+// jump changes the wall clock part of t and leaves the monotonic one: in a Time that has both, the
+// first word holds a flag, 33 bits of wall seconds and 30 of nanoseconds.
+func jump(t *time.Time, hours int64) {
+	*(*int64)(unsafe.Pointer(t)) += hours * 3600 << 30
+}
+
+// The wall clock cannot be set from a test. What can be shown: the Wheel reads
+// the clock in one place only, Wheel.now; it takes the difference to a base that has a monotonic
+// reading, which package time then promises to use alone; and when the base's wall clock part
+// jumps by an hour and its monotonic part does not, now does not move. Without the monotonic
+// part it does: so the assertion would see a clock that is not monotonic.
 // fault: 129
 // acceptance: T09
-func TestClockIsMonotonic(t *testing.T) {
-	w := New(Config{})
+func TestWallClockIsNotUsed(t *testing.T) {
+	w := New(Config{}) // times in a bubble have no monotonic reading
 	defer w.Close()
-	// A time.Time whose monotonic reading was stripped would print without "m=".
 	require.Contains(t, w.base.String(), " m=", "the base has a monotonic reading")
-	a := w.Elapsed()
-	require.Positive(t, a, "Elapsed")
-	require.GreaterOrEqual(t, w.Elapsed(), a, "Elapsed goes on")
+	for _, hours := range []int64{1, -2, 3} { // to and fro; two hours stay
+		unix, before := w.base.Unix(), w.now()
+		jump(&w.base, hours)
+		require.Equal(t, unix+hours*3600, w.base.Unix(), "the base's wall clock jumps")
+		require.GreaterOrEqual(t, w.now(), before, "the Wheel's goes on")
+		require.Less(t, w.now()-before, int64(30*time.Minute), "and does not jump")
+	}
+	begin := w.Elapsed()
+	<-w.After(20 * ms)
+	require.GreaterOrEqual(t, w.Elapsed()-begin, 20*ms, "fired early")
+	require.Less(t, w.Stats().Latest, 30*time.Minute, "Latest")
+	for _, file := range []string{"wheel.go", "shard.go", "timer.go", "ticker.go", "context.go", "levels.go", "list.go"} {
+		src, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, wall := range []string{".Unix", ".Round(", ".Truncate(", ".UTC(", ".Local(", ".In(", "time.Date("} {
+			require.NotContains(t, string(src), wall, "%s: strips or reads the wall clock", file)
+		}
+	}
 }
 
 // No wake-ups but for what is due, and one for each level that a far timer falls.
@@ -167,6 +194,70 @@ func TestIdleWheelSleeps(t *testing.T) {
 		time.Sleep(1000 * time.Hour)
 		require.Equal(t, before, w.Stats().Wakeups, "wake-ups after the last timer")
 	})
+}
+
+// The goroutine goes to sleep again and again just when the next timer arrives. A wake-up that
+// gets lost then is lost for good: nothing else is pending.
+func TestNoWakeUpIsLost(t *testing.T) {
+	rounds := 100_000
+	if raceEnabled {
+		rounds = 10_000
+	}
+	w := newWheel(Config{}, 1)
+	defer w.Close()
+	watchdog := time.AfterFunc(30*time.Second, w.Close)
+	defer watchdog.Stop()
+	for i := range rounds {
+		if _, ok := <-w.After(0); !ok {
+			t.Fatalf("round %d: still pending after half a minute", i)
+		}
+	}
+}
+
+// A timer that is moved to later between the look at its deadline and the attempt to fire it does
+// not fire: the Reset has returned true. So too one that was moved while it was due.
+// fault: 130
+func TestLazyResetMeetsFiring(t *testing.T) {
+	for name, look := range map[string]func(tm *Timer) int64{
+		"seen before the Reset": nil,
+		"seen after it":         func(tm *Timer) int64 { return tm.deadline.Load() },
+	} {
+		w := newWheel(Config{Executor: Inline}, 1)
+		w.started = true // no goroutine: the test serves
+		close(w.done)
+		sh := &w.shards[0]
+		tm := w.AfterFunc(0, func() { t.Error(name + ": fired") })
+		at := tm.deadline.Load()
+		require.Equal(t, uint8(levelDue), tm.level, name)
+		require.True(t, tm.Reset(time.Hour), "%s: Reset of a due timer", name)
+		later := tm.deadline.Load()
+		if look != nil {
+			at = look(tm)
+		}
+		require.False(t, sh.takeDue(tm, w.now(), at), "%s: taken", name)
+		require.Equal(t, later, tm.deadline.Load(), "%s: the deadline", name)
+		require.Equal(t, Stats{Pending: 1}, w.Stats(), "%s: nothing fired", name)
+		sh.serve(w.now())
+		w.check()
+		w.Close()
+	}
+}
+
+// A period that reaches beyond the end of time does not wrap to the past.
+func TestTickerAtTheEndOfTime(t *testing.T) {
+	w := newWheel(Config{Executor: Inline}, 1)
+	w.started = true // no goroutine: the test serves
+	close(w.done)
+	defer w.Close()
+	sh := &w.shards[0]
+	tk := w.TickFunc(time.Second, func() {})
+	sh.mu.Lock()
+	tk.period = math.MaxInt64 - 1
+	at := tk.t.deadline.Load()
+	require.True(t, sh.takeDue(&tk.t, at, at), "the first time")
+	sh.mu.Unlock()
+	require.Equal(t, never, tk.t.deadline.Load(), "the second")
+	w.check()
 }
 
 // fault: 130
