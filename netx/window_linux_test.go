@@ -3,7 +3,6 @@
 package netx
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"runtime"
@@ -121,49 +120,6 @@ func TestProbeUDPDropsForeignBehindError(t *testing.T) {
 		_, err = ProbeUDP(testContext(t), c, Probe{})
 		require.NoError(t, err)
 		aliveIs(t, c, Open, false)
-	})
-}
-
-// Link-local peers keep their zone through batches and Reconnect, to and fro.
-func TestZonesOnTheWire(t *testing.T) {
-	inNetns(t, func(t *testing.T, ip func(...string)) {
-		ip("link", "set", "lo", "up")
-		ip("addr", "add", "fe80::7/64", "dev", "lo", "nodad")
-		open := func() (*net.UDPConn, netip.AddrPort) {
-			c, err := ListenPacketRandom(context.Background(), "udp6", "fe80::7%lo", PortRange{})
-			if err != nil {
-				t.Error(err)
-				runtime.Goexit()
-			}
-			return c, boundTo(c)
-		}
-		a, aAddr := open()
-		defer a.Close()
-		c, cAddr := open()
-		defer c.Close()
-		ab, err := NewBatch(a, 2)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		cb, err := NewBatch(c, 2)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		in := room(1, 8)
-		for range 2 { // the second time, the name of the zone is known
-			if _, err := ab.WriteBatch([]Datagram{{Buf: []byte("x"), Addr: cAddr}}); err != nil {
-				t.Error("write to a zone:", err)
-				return
-			}
-			if n, err := cb.ReadBatch(in); n != 1 || err != nil || in[0].Addr != aAddr || aAddr.Addr().Zone() != "lo" {
-				t.Errorf("read from a zone: %d, %v, from %v, want %v", n, err, in[0].Addr, aAddr)
-			}
-		}
-		if local, err := Reconnect(c, aAddr); err != nil || local != cAddr {
-			t.Errorf("reconnect to a zone: %v, %v, want %v", local, err, cAddr)
-		}
 	})
 }
 
