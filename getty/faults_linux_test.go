@@ -270,15 +270,19 @@ func network(t testing.TB) (addr, ns, link string) {
 	need(t, true, "ip", "tc")
 	ns = fmt.Sprintf("getty%d", os.Getpid())
 	link = fmt.Sprintf("gt%d", os.Getpid())
+	// Processes that run these tests side by side must not share a net; 198.18.0.0/15 is for tests.
+	id := os.Getpid() & 0x3fff
+	net := fmt.Sprintf("198.18.%d.", id>>6)
+	here, there := net+fmt.Sprint(id&63<<2+1), net+fmt.Sprint(id&63<<2+2)
 	sh(t, "ip netns add "+ns)
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
 	sh(t, "ip link add "+link+" type veth peer name eth0 netns "+ns)
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", link).Run() })
-	sh(t, "ip addr add 198.51.100.1/30 dev "+link)
+	sh(t, "ip addr add "+here+"/30 dev "+link)
 	sh(t, "ip link set "+link+" up")
-	sh(t, "ip -n "+ns+" addr add 198.51.100.2/30 dev eth0")
+	sh(t, "ip -n "+ns+" addr add "+there+"/30 dev eth0")
 	sh(t, "ip -n "+ns+" link set eth0 up")
-	_, lines := helper(t, "echo 198.51.100.2:7000", "ip", "netns", "exec", ns)
+	_, lines := helper(t, "echo "+there+":7000", "ip", "netns", "exec", ns)
 	return within(t, lines, "the address"), ns, link
 }
 
