@@ -513,9 +513,17 @@ type noReader struct{}
 
 func (noReader) Read([]byte) (int, error) { return 0, nil }
 
+// liar claims to have delivered more than it was given room for.
+type liar struct{}
+
+func (liar) Read(p []byte) (int, error) { return len(p) + 1, nil }
+
 func TestBufferCopyErrors(t *testing.T) {
 	eachBuffer(t, func(t *testing.T, fresh func(int) byteBuffer) {
 		b := fresh(8)
+		require.Equal(t, context.Canceled, b.WaitReadable(canceled, 0), "0 means 1")
+		require.Panics(t, func() { _, _ = b.ReadFrom(liar{}) })
+		require.Zero(t, b.Len())
 		n, err := b.ReadFrom(noReader{})
 		require.Zero(t, n)
 		require.Equal(t, io.ErrNoProgress, err)

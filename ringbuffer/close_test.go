@@ -3,7 +3,6 @@
 package ringbuffer
 
 import (
-	"io"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -20,6 +19,7 @@ type closable struct {
 	drain     func() (n int, end error)          // until nothing can be taken
 	length    func() int
 	close     func() error
+	refused   error // what a producer gets after Close
 	ended     error // what a consumer gets at the end
 }
 
@@ -79,7 +79,7 @@ func closableQueue(producers int, q queue[int]) closable {
 				n++
 			}
 		},
-		length: q.Len, close: q.Close, ended: ErrClosed,
+		length: q.Len, close: q.Close, refused: ErrClosed, ended: ErrClosed,
 	}
 }
 
@@ -105,7 +105,10 @@ func closableBuffer(b byteBuffer, fill func(n int) error) closable {
 				}
 			}
 		},
-		length: b.Len, close: b.Close, ended: io.EOF,
+		length: b.Len,
+		close:  func() error { return b.CloseWithError(errReason) },
+		// The reason must be there as soon as the end is seen.
+		refused: errReason, ended: errReason,
 	}
 }
 
@@ -135,7 +138,11 @@ func overtake(t *testing.T, c closable, round, turns int) {
 			for range 8192 { // an unbounded queue does not stop it
 				n, err := push()
 				accepted.Add(int64(n))
-				if err == ErrClosed || err == ErrFull {
+				if err != nil && err != c.refused && err != ErrFull {
+					t.Errorf("refused with %v", err)
+					return
+				}
+				if err == c.refused || err == ErrFull {
 					return
 				}
 			}
@@ -146,7 +153,10 @@ func overtake(t *testing.T, c closable, round, turns int) {
 			for {
 				n, err := c.drain()
 				taken.Add(int64(n))
-				if err == c.ended {
+				if err != ErrEmpty {
+					if err != c.ended {
+						t.Errorf("the end is %v", err)
+					}
 					return
 				}
 				runtime.Gosched()
@@ -160,7 +170,7 @@ func overtake(t *testing.T, c closable, round, turns int) {
 	_ = c.close()
 	wg.Wait()
 	for i, push := range c.push {
-		if n, err := push(); n != 0 || err != ErrClosed {
+		if n, err := push(); n != 0 || err != c.refused {
 			t.Fatalf("round %d: closed, but form %d accepts %d: %v", round, i, n, err)
 		}
 	}
@@ -169,4 +179,31 @@ func overtake(t *testing.T, c closable, round, turns int) {
 	if end != c.ended || accepted.Load() != taken.Load() || c.length() != 0 {
 		t.Fatalf("round %d: %d accepted, %d taken, %d left, %v", round, accepted.Load(), taken.Load(), c.length(), end)
 	}
+}
+
+// TestBufferCloseBeforeCommit closes between the loan of room and its commit: nothing of it comes
+// out, whatever was filled in.
+func TestBufferCloseBeforeCommit(t *testing.T) {
+	b := NewBytes(16)
+	_, _, err := b.WriteSlices()
+	require.NoError(t, err)
+	require.NoError(t, b.CloseWithError(errReason))
+	require.Equal(t, errReason, b.Commit(4))
+	require.Equal(t, errReason, b.Commit(99), "no panic after Close")
+	require.Zero(t, b.Len())
+	_, _, err = b.ReadSlices()
+	require.Equal(t, errReason, err)
+
+	pool := newLender(t)
+	l, err := NewLinked(LinkedConfig{MaxBytes: 16, Allocator: pool})
+	require.NoError(t, err)
+	_, err = l.WriteSlice(4)
+	require.NoError(t, err)
+	require.NoError(t, l.CloseWithError(errReason))
+	require.Equal(t, errReason, l.Commit(4))
+	require.Equal(t, errReason, l.Commit(99))
+	require.Zero(t, l.Len())
+	_, err = l.Peek(1)
+	require.Equal(t, errReason, err)
+	require.Zero(t, pool.lent())
 }

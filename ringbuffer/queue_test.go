@@ -8,6 +8,8 @@ import (
 	"iter"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -284,6 +286,15 @@ func TestQueueClears(t *testing.T) {
 			require.Equal(t, 41, left())
 			_, err = q.TryPop()
 			require.NoError(t, err)
+			require.Equal(t, 40, left())
+			for want := 38; want >= 0; want -= 2 { // by twos: also within a segment and around the end
+				n, err := q.PopN(make([]*int, 2))
+				require.NoError(t, err)
+				require.Equal(t, 2, n)
+				require.Equal(t, want, left())
+			}
+			_, err = q.PushN(vs)
+			require.NoError(t, err)
 			n, err := q.PopN(make([]*int, 50))
 			require.NoError(t, err)
 			require.Equal(t, 40, n)
@@ -403,6 +414,50 @@ func TestMPSCCloseOnBoundary(t *testing.T) {
 		_, err = q.PopN(make([]int, 4))
 		require.Equal(t, ErrClosed, err)
 	}
+}
+
+// TestMPSCBoundIsExact: producers that race for the last places get as many as there are, also when
+// places come back meanwhile.
+func TestMPSCBoundIsExact(t *testing.T) {
+	watch(t, func() {
+		for round := range scaled(300) {
+			q := NewMPSC[int](500)
+			var accepted atomic.Int64
+			var wg sync.WaitGroup
+			for p := range 4 {
+				wg.Go(func() {
+					for {
+						n, err := 1, error(nil)
+						if p%2 == 0 {
+							err = q.TryPush(1)
+						} else {
+							n, err = q.PushN([]int{1, 2, 3})
+						}
+						if err == nil || p%2 == 1 {
+							accepted.Add(int64(n))
+						}
+						if err != nil {
+							return
+						}
+					}
+				})
+			}
+			taken := 0
+			if round%2 == 1 {
+				for range 300 {
+					n, _ := q.PopN(make([]int, 2))
+					taken += n
+				}
+			}
+			wg.Wait()
+			for q.TryPush(1) == nil {
+				accepted.Add(1)
+			}
+			if held := int(accepted.Load()) - taken; held != 500 || q.Len() != 500 {
+				t.Fatalf("round %d: %d items, Len %d within a bound of 500", round, held, q.Len())
+			}
+		}
+	})
 }
 
 // TestMPSCTurnedAway: a refused push takes its claims and places back. Otherwise the claims of

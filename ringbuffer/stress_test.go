@@ -410,6 +410,38 @@ func TestEveryFormWakes(t *testing.T) {
 	})
 }
 
+// TestBulkWakesAll: a bulk form gives one token for what serves several sleepers; each one that
+// wakes must pass it on while there is something left.
+func TestBulkWakesAll(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		synctest.Test(t, func(t *testing.T) {
+			q := newQueue[int](k, 4)
+			producers, consumers := k.sides(3)
+			var wg sync.WaitGroup
+			for range consumers {
+				wg.Go(func() { _, _ = q.Pop(t.Context()) })
+			}
+			synctest.Wait()
+			n, err := q.PushN(make([]int, consumers))
+			require.NoError(t, err)
+			require.Equal(t, consumers, n)
+			wg.Wait()
+
+			_, err = q.PushN(make([]int, 4))
+			require.NoError(t, err)
+			for range producers {
+				wg.Go(func() { _ = q.Push(t.Context(), 1) })
+			}
+			synctest.Wait()
+			n, err = q.PopN(make([]int, 4))
+			require.NoError(t, err)
+			require.Equal(t, 4, n)
+			wg.Wait()
+			require.Equal(t, producers, q.Len())
+		})
+	})
+}
+
 // TestGatePassesTokens: a token given to a waiter that leaves otherwise must reach the next one.
 func TestGatePassesTokens(t *testing.T) {
 	var g gate
