@@ -20,7 +20,7 @@ type transport interface {
 	// session; the result is io.EOF at the peer's end of stream between packages, else the cause.
 	serve(s *session) error
 	// encode encodes pkg, or takes raw, and queues it (stream) or sends it (datagram). encMu is held.
-	encode(s *session, pkg any, raw *rawPkg, w *waiter) (int, error)
+	encode(s *session, pkg any, raw rawPkg, w *waiter) (int, error)
 	// queues reports whether encode queues bytes for write.
 	queues() bool
 	// write gives b to the kernel and accounts it with session.took. Without wait it returns

@@ -43,7 +43,7 @@ func (t *stream) close() error         { return t.conn.Close() }
 
 func (t *stream) farewell(*session) []byte { return nil }
 
-func (t *stream) encode(s *session, pkg any, raw *rawPkg, w *waiter) (int, error) {
+func (t *stream) encode(s *session, pkg any, raw rawPkg, w *waiter) (int, error) {
 	return s.encodeStream(pkg, raw, w)
 }
 

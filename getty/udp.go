@@ -172,7 +172,7 @@ func (t *datagrams) refused(err error) bool             { return errors.Is(err, 
 func (t *datagrams) farewell(*session) []byte { return nil }
 
 // encode sends one datagram, or one for each piece of raw.
-func (t *datagrams) encode(s *session, pkg any, raw *rawPkg, _ *waiter) (int, error) {
+func (t *datagrams) encode(s *session, pkg any, raw rawPkg, _ *waiter) (int, error) {
 	var to netip.AddrPort
 	if !t.connected {
 		switch c := pkg.(type) {
@@ -187,7 +187,7 @@ func (t *datagrams) encode(s *session, pkg any, raw *rawPkg, _ *waiter) (int, er
 			return 0, errors.New("getty: UDPContext without a peer address")
 		}
 	}
-	if raw != nil {
+	if raw.given() {
 		if raw.more == nil {
 			return t.send(s, raw.one, to)
 		}

@@ -244,8 +244,8 @@ func (t *webSocket) closeWrite(s *session) error {
 }
 
 // encode encodes pkg and frames it as one message. encMu is held.
-func (t *webSocket) encode(s *session, pkg any, raw *rawPkg, w *waiter) (int, error) {
-	if raw == nil {
+func (t *webSocket) encode(s *session, pkg any, raw rawPkg, w *waiter) (int, error) {
+	if !raw.given() {
 		return t.encodePkg(s, pkg, w)
 	}
 	if raw.more == nil {

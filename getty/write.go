@@ -21,7 +21,6 @@ import (
 type outbound struct {
 	encMu sync.Mutex
 	hint  int    // guarded by encMu: recent package size, to leave a chunk before it is outgrown
-	raw   rawPkg // guarded by encMu: what is being queued, so that it costs no allocation
 
 	qMu       sync.Mutex
 	qCond     sync.Cond // on qMu: the queue fell, was emptied or failed, or the session is ending
@@ -39,7 +38,7 @@ type outbound struct {
 // WritePkg implements [Session].
 func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err error) {
 	if timeout == 0 {
-		if total, err = s.enqueue(pkg, nil, nil); err != nil {
+		if total, err = s.enqueue(pkg, rawPkg{}, nil); err != nil {
 			return total, 0, err
 		}
 		s.afterEnqueue()
@@ -59,15 +58,20 @@ func (s *session) WritePkgContext(ctx context.Context, pkg any) (total, sent int
 	return s.writeAndWait(patience{time.Duration(s.writeTimeout.Load()), ctx}, pkg)
 }
 
-// rawPkg is one or more packages that are encoded already.
+// rawPkg is one package, or more, that are encoded already; the zero value is none.
 type rawPkg struct {
 	one  []byte
 	more [][]byte
 }
 
+func (r rawPkg) given() bool { return r.one != nil || r.more != nil }
+
 // WriteBytes implements [Session].
 func (s *session) WriteBytes(b []byte) (int, error) {
-	n, err := s.enqueue(nil, &rawPkg{one: b}, nil)
+	if b == nil {
+		b = []byte{} // one package without bytes, which is refused, and not none
+	}
+	n, err := s.enqueue(nil, rawPkg{one: b}, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -80,7 +84,7 @@ func (s *session) WriteBytesArray(pkgs ...[]byte) (int, error) {
 	if len(pkgs) == 0 {
 		return 0, nil
 	}
-	n, err := s.enqueue(nil, &rawPkg{more: pkgs}, nil)
+	n, err := s.enqueue(nil, rawPkg{more: pkgs}, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -119,7 +123,7 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 	var begun time.Time
 	for {
 		w := newWaiter()
-		total, err = s.enqueue(pkg, nil, w)
+		total, err = s.enqueue(pkg, rawPkg{}, w)
 		if err == nil {
 			return s.awaitPkg(w, p, total)
 		}
@@ -213,7 +217,7 @@ func (s *session) await(w *waiter, p patience) (sent int, withdrawn bool, err er
 
 // enqueue encodes pkg, or takes raw, and appends it to the queue; w, if not nil, waits for it. It returns
 // the size on the wire.
-func (s *session) enqueue(pkg any, raw *rawPkg, w *waiter) (int, error) {
+func (s *session) enqueue(pkg any, raw rawPkg, w *waiter) (int, error) {
 	if s.flags.Load()&flagRefuse != 0 {
 		return 0, s.refusal()
 	}
@@ -269,13 +273,12 @@ func insideEncoder() bool {
 
 // encode is entered with encMu held and releases it, also when the encoder panics or ends the goroutine;
 // the queue is then as it was.
-func (s *session) encode(pkg any, raw *rawPkg, w *waiter) (n int, err error) {
+func (s *session) encode(pkg any, raw rawPkg, w *waiter) (n int, err error) {
 	ok := false
 	defer func() {
 		if b := s.out; b != nil && (!ok || err != nil) {
 			s.dropEmpty(b)
 		}
-		s.raw = rawPkg{}
 		s.encMu.Unlock()
 		if !ok {
 			err = s.panicked("Writer", recover())
@@ -284,19 +287,14 @@ func (s *session) encode(pkg any, raw *rawPkg, w *waiter) (n int, err error) {
 			s.flush() // somebody wanted to and left it to us
 		}
 	}()
-	var held *rawPkg
-	if raw != nil {
-		s.raw = *raw
-		held = &s.raw
-	}
-	n, err = s.tr.encode(s, pkg, held, w)
+	n, err = s.tr.encode(s, pkg, raw, w)
 	ok = true
 	return n, err
 }
 
 // encodeStream queues a package of a byte stream. It is called through the transport with encMu held.
-func (s *session) encodeStream(pkg any, raw *rawPkg, w *waiter) (int, error) {
-	if raw != nil {
+func (s *session) encodeStream(pkg any, raw rawPkg, w *waiter) (int, error) {
+	if raw.given() {
 		return s.queueRaw(raw, w)
 	}
 	if s.appender == nil {
@@ -307,7 +305,7 @@ func (s *session) encodeStream(pkg any, raw *rawPkg, w *waiter) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		return s.queueRaw(&rawPkg{one: p}, w)
+		return s.queueRaw(rawPkg{one: p}, w)
 	}
 	if s.hint > largeSize {
 		return s.encodeLarge(pkg, w)
@@ -359,7 +357,7 @@ func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
 	case n == 0:
 		err = fmt.Errorf("%w: Writer returned no bytes", ErrBadReader)
 	case n < largeSize:
-		_, err = s.queueRaw(&rawPkg{one: p}, w)
+		_, err = s.queueRaw(rawPkg{one: p}, w)
 	case &p[0] != &whole[0]:
 		err = s.publish(p, nil, w, nil)
 	default:
@@ -374,7 +372,7 @@ func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
 }
 
 // queueRaw copies encoded packages into the queue as one entry.
-func (s *session) queueRaw(raw *rawPkg, w *waiter) (int, error) {
+func (s *session) queueRaw(raw rawPkg, w *waiter) (int, error) {
 	total := len(raw.one)
 	for _, p := range raw.more {
 		total += len(p)
