@@ -195,6 +195,8 @@ func TestSkew(t *testing.T) {
 	}
 	wg.Wait()
 	require.Positive(t, p.Stats().Steals)
+	require.NoError(t, p.Close())
+	require.Positive(t, p.Stats().Steals, "counters outlive the workers")
 }
 
 // TestKeys: hashes are the documented ones, and placement depends on nothing else.

@@ -91,6 +91,28 @@ func TestStrand(t *testing.T) {
 	})
 }
 
+// TestStrandPanic: a run that panics is over; the strand runs again only when it is woken.
+func TestStrandPanic(t *testing.T) {
+	p := taskpool.NewOrdered(taskpool.Config{Workers: 1, OnPanic: func(taskpool.PanicInfo) {}})
+	var s taskpool.Strand
+	runs := 0
+	s.Init(p, func() bool {
+		if runs++; runs == 2 {
+			runtime.Goexit()
+		}
+		panic("run")
+	})
+	for i := 1; i <= 3; i++ {
+		require.NoError(t, s.TryWake())
+		require.NoError(t, p.DoKey(context.Background(), 1, func() {}))
+		require.NoError(t, p.DoKey(context.Background(), 1, func() {}))
+		require.Equal(t, i, runs)
+	}
+	_, err := p.Shutdown(context.Background())
+	require.NoError(t, err)
+	require.Equal(t, 3, runs)
+}
+
 // TestStrandDrop: a strand that waits when the pool is closed is told, once.
 // fault: 126
 func TestStrandDrop(t *testing.T) {
