@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -99,6 +100,7 @@ func TestHelper(t *testing.T) {
 		srv := getty.NewUDPEndPoint()
 		run(t, srv, prepare(l, rawCodec{}))
 		s := within(t, l.opened, "OnOpen")
+		runtime.LockOSThread() // strace counts the calls of each thread by itself
 		for range 3 {
 			_, sent, err := s.WritePkg(getty.UDPContext{Pkg: "x", PeerAddr: netip.MustParseAddrPort(arg)}, 0)
 			say("%d %v %v", sent, err, s.IsClosed())
