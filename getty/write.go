@@ -20,7 +20,7 @@ import (
 // outbound is the part of a session that queues and flushes.
 type outbound struct {
 	encMu sync.Mutex
-	hint  int    // guarded by encMu: recent package size, to leave a chunk before it is outgrown
+	hint  int // guarded by encMu: recent package size, to leave a chunk before it is outgrown
 
 	qMu       sync.Mutex
 	qCond     sync.Cond // on qMu: the queue fell, was emptied or failed, or the session is ending
