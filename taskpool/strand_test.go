@@ -236,7 +236,7 @@ func TestResize(t *testing.T) {
 		}
 		t.Run(k.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := k.make(taskpool.Config{Workers: 2})
+				p := k.make(taskpool.Config{Workers: 2, IdleTimeout: -1})
 				var running, peak atomic.Int32
 				task := func() {
 					n := running.Add(1)
@@ -258,6 +258,8 @@ func TestResize(t *testing.T) {
 				p.Resize(6)
 				check(6)
 				p.Resize(1)
+				synctest.Wait()
+				require.Equal(t, 1, p.Stats().Workers, "idle workers leave at once")
 				check(1)
 				require.NoError(t, p.Close())
 				synctest.Wait()
