@@ -39,11 +39,12 @@ func TestIdleKeys(t *testing.T) {
 		block := make(chan struct{})
 		var got []int
 		submit(1, func() { <-block; got = append(got, 1) })
-		for range 9 {
+		for i := range 9 {
 			time.Sleep(20 * time.Second)
 			submit(2, func() {})
 			synctest.Wait()
 			if p.keys.len() == 2 {
+				require.Greater(t, i, 1, "not before an idle timeout")
 				break
 			}
 			require.Equal(t, keys, p.keys.len(), "all are removed at one time")
