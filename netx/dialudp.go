@@ -66,6 +66,7 @@ func (s ProbeState) String() string {
 
 // A ProbeResult is the outcome of a probe. Its slices belong to the caller.
 type ProbeResult struct {
+	// State is what became of the probe.
 	State ProbeState
 	// Answer is the datagram that Match accepted, nil if none did.
 	Answer []byte

@@ -145,7 +145,7 @@ func runBytesModel(t *testing.T, script []byte) {
 			b.Advance(n)
 			model.Next(n)
 		case 4:
-			want := io.EOF
+			var want error
 			n := 1 + next()
 			err := b.WaitReadable(canceled, n)
 			switch {

@@ -400,8 +400,8 @@ func TestStoppedTimerIsCollectable(t *testing.T) {
 	w := newWheel(Config{Executor: Inline}, 1)
 	defer w.Close()
 	type big struct {
-		tm   Timer
-		data [1000]byte
+		tm Timer
+		_  [1000]byte
 	}
 	const n = 300
 	var freed atomic.Int64
