@@ -28,7 +28,7 @@ func discard(c io.Reader)                                 { _, _ = io.Copy(io.Di
 //
 // acceptance: W17
 func TestAllocationsPerMessage(t *testing.T) {
-	if raceEnabled {
+	if instrumented {
 		t.Skip("the race detector allocates")
 	}
 	pool := taskpool.NewOrdered(taskpool.Config{})
@@ -64,7 +64,7 @@ func TestAllocationsPerMessage(t *testing.T) {
 //
 // acceptance: W17
 func TestAllocationsPerWrite(t *testing.T) {
-	if raceEnabled {
+	if instrumented {
 		t.Skip("the race detector allocates")
 	}
 	l := newEchoListener()

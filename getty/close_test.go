@@ -333,7 +333,7 @@ func TestEndpointCallsOutOfOrder(t *testing.T) {
 //
 // acceptance: R17
 func TestIdleSessionHoldsNoMemory(t *testing.T) {
-	if raceEnabled {
+	if instrumented {
 		t.Skip("it looks at fields that belong to the session's goroutine")
 	}
 	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered} {
