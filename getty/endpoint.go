@@ -197,7 +197,9 @@ func (e *endpoint) taskPool() taskpool.Pool {
 	if e.opts.Pool != nil {
 		return e.opts.Pool
 	}
-	e.poolOnce.Do(func() { e.pool = taskpool.NewOrdered(taskpool.Config{Name: fmt.Sprintf("getty-%d", e.id), Logger: e.log}) })
+	e.poolOnce.Do(func() {
+		e.pool = taskpool.NewOrdered(taskpool.Config{Name: fmt.Sprintf("getty-%d", e.id), Logger: e.log})
+	})
 	return e.pool
 }
 
