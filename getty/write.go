@@ -15,7 +15,8 @@ import (
 
 // Writing takes two locks. encMu is held while a package is encoded and queued: it is what makes the order
 // of encoding the order of the wire, and user code runs under it. qMu guards the queue and the flush
-// token for a few instructions at a time. The order is encMu, qMu; Close, Stats and flushes take qMu only.
+// token for a few instructions at a time. The order is encMu, qMu; Close and Stats take qMu only, and a
+// flush tries encMu but never waits for it.
 
 // outbound is the part of a session that queues and flushes.
 type outbound struct {
@@ -227,7 +228,7 @@ func (s *session) enqueue(pkg any, raw rawPkg, w *waiter) (int, error) {
 		}
 	}
 	if s.queued.Load() >= int64(s.opts.HighWater) {
-		s.encMu.Unlock()
+		s.unlockEncoder()
 		return 0, s.overflow()
 	}
 	return s.encode(pkg, raw, w)
@@ -256,6 +257,15 @@ func (s *session) lockEncoder() error {
 	return nil
 }
 
+// unlockEncoder lets go of the encoder lock. A flush that found it taken has left the queue to its holder,
+// whatever that held it for.
+func (s *session) unlockEncoder() {
+	s.encMu.Unlock()
+	if s.has(flagWant) {
+		s.flush()
+	}
+}
+
 // insideEncoder reports whether the calling goroutine is running an encoder.
 func insideEncoder() bool {
 	pc := make([]uintptr, 64)
@@ -279,12 +289,9 @@ func (s *session) encode(pkg any, raw rawPkg, w *waiter) (n int, err error) {
 		if b := s.out; b != nil && (!ok || err != nil) {
 			s.dropEmpty(b)
 		}
-		s.encMu.Unlock()
+		s.unlockEncoder()
 		if !ok {
 			err = s.panicked("Writer", recover())
-		}
-		if s.has(flagWant) {
-			s.flush() // somebody wanted to and left it to us
 		}
 	}()
 	n, err = s.tr.encode(s, pkg, raw, w)

@@ -650,3 +650,40 @@ func TestAFloodThatIsNotReadStopsItself(t *testing.T) {
 		})
 	}
 }
+
+// Writers that spin at the high mark take the encoder's lock again and again; no flush may get lost between
+// them, however many processors they share.
+func TestWritersThatSpinAtTheHighMark(t *testing.T) {
+	for _, procs := range []int{1, 2, 4} {
+		t.Run(fmt.Sprint(procs), func(t *testing.T) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
+			const writers, each = 4, 3000
+			l := newTracer(t)
+			srv := serve(t, prepare(l), func(o *getty.ServerOptions) { o.HighWater = 4 << 10 })
+			c := dial(t, srv)
+			s := within(t, l.opened, "OnOpen")
+			var wg sync.WaitGroup
+			for w := range writers {
+				wg.Go(func() {
+					for i := range each {
+						for {
+							_, _, err := s.WritePkg(fmt.Sprintf("%d %d", w, i), 0)
+							if err == nil {
+								break
+							}
+							if !errors.Is(err, getty.ErrSessionBlocked) {
+								t.Error(err)
+								return
+							}
+						}
+					}
+				})
+			}
+			for range writers * each {
+				readFrame(t, c)
+			}
+			wg.Wait()
+			eventually(t, "all is counted", func() bool { return s.Stats().PkgsWritten == writers*each })
+		})
+	}
+}
