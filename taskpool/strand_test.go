@@ -362,12 +362,20 @@ func TestAllocs(t *testing.T) {
 		t.Helper()
 		done := make(chan struct{})
 		task := func() { done <- struct{}{} }
-		got := testing.AllocsPerRun(500, func() {
-			if err := submit(task); err != nil {
-				t.Error(err)
+		// On a machine that is busy with something else a worker may start or a queue grow during a run. What
+		// submitting itself allocates shows in every run.
+		var got float64
+		for range 5 {
+			got = testing.AllocsPerRun(500, func() {
+				if err := submit(task); err != nil {
+					t.Error(err)
+				}
+				<-done
+			})
+			if got == 0 {
+				break
 			}
-			<-done
-		})
+		}
 		require.Zero(t, got, name)
 	}
 	forKinds(t, func(t *testing.T, k kind) {
