@@ -26,7 +26,6 @@ type clock struct {
 	readLimit  atomic.Int64 // ReadTimeout
 	idleLimit  atomic.Int64 // IdleTimeout
 	cronPeriod atomic.Int64
-	pingPeriod int64 // constant; 0: the transport sends no pings
 
 	lastActive atomic.Int64 // bytes moved, or a turn ended
 	begunAt    atomic.Int64 // the incomplete package's first byte, 0: there is none
@@ -47,9 +46,6 @@ func (c *clock) init(s *session) {
 	c.readLimit.Store(int64(s.opts.ReadTimeout))
 	c.idleLimit.Store(int64(s.opts.IdleTimeout))
 	c.cronPeriod.Store(int64(s.opts.CronPeriod))
-	if p, ok := s.tr.(pinger); ok {
-		c.pingPeriod = int64(p.pingEvery())
-	}
 	c.lastActive.Store(now())
 }
 
@@ -261,12 +257,13 @@ func (c *clock) ticksLocked(t int64, next *soonest) (tick, ping bool) {
 		}
 		next.add(c.cronAt)
 	}
-	if c.pingPeriod > 0 {
+	if p, ok := c.s.tr.(pinger); ok && p.pingEvery() > 0 {
+		period := int64(p.pingEvery())
 		if c.pingAt == 0 {
-			c.pingAt = t + 1 + rand.Int64N(c.pingPeriod)
+			c.pingAt = t + 1 + rand.Int64N(period)
 		} else if t >= c.pingAt {
-			ping = t-c.lastActive.Load() >= c.pingPeriod/2 // else there is traffic: no need
-			c.pingAt = t + c.pingPeriod
+			ping = t-c.lastActive.Load() >= period/2 // else there is traffic: no need
+			c.pingAt = t + period
 		}
 		next.add(c.pingAt)
 	}
