@@ -26,8 +26,8 @@ type segment struct {
 	whole []byte  // the bytespool buffer to give back, or nil
 }
 
-// A batch is a list of segments. While it hangs on the session the list is guarded by qMu and the memory
-// behind buf by encMu; a flush takes it with both held, and then it belongs to the flush token's holder.
+// A batch is a list of segments. While it hangs on the session it is guarded by encMu; then it belongs to
+// the flush token's holder.
 type batch struct {
 	segs []segment
 	next int   // the first segment that is not gone
@@ -39,7 +39,8 @@ type batch struct {
 	// withdrawn packages that off has passed; they are in gone and were not sent
 	withdrawn int
 
-	seen bool // by the watch for queues that a long turn holds back
+	calls, taken    int // system calls since the last progress, and the bytes they took
+	passed, counted int // off and the packages sent, at the last progress
 
 	runs [][]byte // scratch: what is offered
 	iov  iovecs   // scratch of the platform's vectored write
@@ -74,7 +75,8 @@ func (b *batch) free() {
 	clear(b.runs)
 	clear(b.chunks)
 	b.segs, b.ends, b.chunks = b.segs[:0], b.ends[:0], b.chunks[:0]
-	b.next, b.hi, b.size, b.off, b.gone, b.withdrawn, b.seen = 0, 0, 0, 0, 0, 0, false
+	b.next, b.hi, b.size, b.off, b.gone, b.withdrawn = 0, 0, 0, 0, 0, 0
+	b.calls, b.taken, b.passed, b.counted = 0, 0, 0, 0
 	batches.Put(b)
 }
 
@@ -159,7 +161,11 @@ func (b *batch) commit() {
 
 // took accounts n bytes that the kernel took of what offer returned, and lets the rest be withdrawn again.
 func (b *batch) took(n int) {
-	b.off += n
+	if n > 0 {
+		b.calls++
+		b.taken += n
+		b.off += n
+	}
 	for n > 0 {
 		s := &b.segs[b.next]
 		if n < len(s.b) {
@@ -206,6 +212,17 @@ func (b *batch) skip() {
 	b.off += len(s.b)
 	s.w = nil
 	b.withdrawn += b.countGone()
+}
+
+// progress returns what has happened since it was last called: system calls, the bytes and whole packages
+// that they took, and the bytes that left the batch in one way or another.
+func (b *batch) progress() (calls, taken, pkgs, gone int) {
+	calls, taken = b.calls, b.taken
+	pkgs, gone = b.gone-b.withdrawn-b.counted, b.off-b.passed
+	b.calls, b.taken = 0, 0
+	b.counted += pkgs
+	b.passed = b.off
+	return calls, taken, pkgs, gone
 }
 
 // fail tells all who wait that the rest of the batch will not be sent, and returns what that is.

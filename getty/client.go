@@ -309,7 +309,7 @@ func (c *Client) opened(*session) {
 
 // freed is the report of a session whose descriptor is free: the refill does not wait for its OnClose.
 func (c *Client) freed(s *session) {
-	proved := s.count.bytesRead.Load() > 0 || now()-s.bornAt > int64(c.opts.ReconnectMax)
+	proved := s.Stats().BytesRead > 0 || now()-s.bornAt > int64(c.opts.ReconnectMax)
 	c.lost(s.Err(), proved)
 }
 

@@ -91,7 +91,7 @@ func (c *clock) active() time.Time { return epoch.Add(time.Duration(c.lastActive
 func (c *clock) wrote() {
 	if c.stalledAt.Load() != 0 {
 		c.stalledAt.Store(now())
-	} else if c.s.turns.Load() == 0 {
+	} else if !c.s.inTurn() {
 		c.touch()
 	}
 }
@@ -272,5 +272,5 @@ func (c *clock) ticksLocked(t int64, next *soonest) (tick, ping bool) {
 
 // busy reports whether the session's own side keeps it from reading.
 func (s *session) busy() bool {
-	return s.turns.Load() > 0 || s.has(flagBlocked) && !s.opts.ReadWhileBlocked || s.mailbox() != nil && s.box.waiting()
+	return s.inTurn() || s.has(flagBlocked) && !s.opts.ReadWhileBlocked || s.mailbox() != nil && s.box.waiting()
 }

@@ -7,9 +7,9 @@ import (
 	"runtime/debug"
 )
 
-// Callbacks of a session run under its token, a mutex: who holds it runs a turn. What wants to run
-// meanwhile (a cron tick, the news that the queue fell) leaves a flag, which the holder serves before
-// the next package and again when it has let go of the token.
+// Callbacks of a session run under its token, which is a flag: who sets it runs a turn. What wants to run
+// meanwhile (a cron tick, the news that the queue fell) leaves a flag too, which the holder serves before
+// the next package, and sees when it clears its own.
 
 // Bits of session.flags.
 const (
@@ -24,7 +24,11 @@ const (
 	flagDrain                       // close when all that was read is handled
 	flagOwnClose                    // Close was called by the user or by Shutdown
 	flagOpen                        // OnOpen has succeeded
-	flagWant                        // somebody wanted to flush; set with qMu held
+	flagWant                        // somebody wanted to flush, and the token or the encoder lock was taken
+	flagReview                      // somebody wanted to look whether the queue fell, and the encoder lock was taken
+	flagQueued                      // packages are queued; changed with encMu held
+	flagTurn                        // a turn has the token
+	flagAwaited                     // somebody waits for the token; set with qMu held
 
 	flagsPending  = flagCron | flagWritable
 	flagsAttended = flagsPending | flagClosing
@@ -76,44 +80,67 @@ func release(pkg any) {
 	}
 }
 
-// enterTurn and leaveTurn bracket a turn. The token is taken by the caller, since unordered handlers run
-// without it.
-func (s *session) enterTurn() { s.turns.Add(1) }
+// beginTurn takes the token and waits for it if it must.
+func (s *session) beginTurn() {
+	if s.setFlag(flagTurn) {
+		return
+	}
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	for s.flags.Or(flagTurn|flagAwaited)&flagTurn != 0 {
+		s.qCond.Wait()
+	}
+}
 
-func (s *session) leaveTurn() {
-	if s.turns.Add(-1) == 0 && s.queued.Load() > 0 {
+// endTurn offers to the kernel what the turn queued, gives the token back, and sees to what was flagged while
+// it was held and found nobody to serve it. pkgs is how many packages were read in the turn.
+func (s *session) endTurn(pkgs int) {
+	switch queued := s.has(flagQueued); {
+	case pkgs > 0:
+		s.qMu.Lock()
+		s.count.PkgsRead += uint64(pkgs)
+		if queued {
+			s.flushLocked(false)
+		} else {
+			s.qMu.Unlock()
+		}
+	case queued:
 		s.flush()
 	}
-}
-
-// unlockToken lets go of the token and sees to what was flagged while it was held and found nobody to serve
-// it.
-func (s *session) unlockToken() {
-	s.token.Unlock()
-	if f := s.flags.Load(); f&(flagsPending|flagDrain) != 0 && f&flagClosing == 0 {
-		if f&flagDrain != 0 && s.box == nil {
-			s.Close()
-		} else if f&flagsPending != 0 {
-			s.post(0)
-		}
+	// From this step on who queues flushes for itself; who did before is seen here.
+	f := s.flags.And(^(flagTurn | flagAwaited))
+	if f&flagAwaited != 0 {
+		s.qMu.Lock()
+		s.qCond.Broadcast()
+		s.qMu.Unlock()
+	}
+	if f&flagQueued != 0 && !s.inTurn() {
+		s.flush()
+	}
+	switch {
+	case f&flagClosing != 0:
+	case f&flagDrain != 0 && s.box == nil:
+		s.Close()
+	case f&flagsPending != 0:
+		s.post(0)
 	}
 }
+
+// inTurn reports whether a turn is in progress, so that what is queued now leaves with its end.
+func (s *session) inTurn() bool { return s.has(flagTurn) || s.tasks.Load() > 0 }
 
 // turnInline decodes and delivers the packages that b holds, on the goroutine that reads. It returns how many
 // bytes they were and how many the next one needs in all, 0 if that is unknown. more says that it stopped
 // at the high mark, before the end of b.
 func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err error) {
-	s.token.Lock()
-	s.enterTurn()
+	s.beginTurn()
 	where := "Reader"
 	pkgs, done := 0, false
 	defer func() {
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		s.count.pkgsRead.Add(uint64(pkgs))
-		s.leaveTurn()
-		s.unlockToken()
+		s.endTurn(pkgs)
 	}()
 	for used < len(b) {
 		var pkg any
@@ -127,7 +154,7 @@ func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err
 		pkgs++
 		if s.has(flagsAttended) {
 			if s.has(flagClosing) {
-				s.count.undelivered.Add(1)
+				s.tally(&s.count.Undelivered, 1)
 				release(pkg)
 				break
 			}
@@ -190,7 +217,7 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 			stage.items = append(stage.items, mail{pkg, n})
 		}
 		if len(stage.items) > 0 {
-			s.count.pkgsRead.Add(uint64(len(stage.items)))
+			s.tally(&s.count.PkgsRead, len(stage.items))
 			if perr := s.postMails(stage.items); perr != nil {
 				err = perr
 			}
@@ -226,8 +253,7 @@ const maxBatch = 64
 // handleBatch is the strand of an ordered session: one turn for a batch of the mailbox. It reports whether
 // there is more.
 func (s *session) handleBatch() (more bool) {
-	s.token.Lock()
-	s.enterTurn()
+	s.beginTurn()
 	where, done := "OnMessage", false
 	handled, bytes := 0, 0
 	defer func() {
@@ -235,8 +261,8 @@ func (s *session) handleBatch() (more bool) {
 			s.panicked(where, recover())
 		}
 		more = s.box.handled(handled, bytes) && !s.paused()
-		s.leaveTurn()
-		s.unlockToken()
+		s.clock.touch()
+		s.endTurn(0)
 	}()
 	for handled < maxBatch && !s.paused() { // unblock wakes the strand again
 		m, ok := s.box.takeOrdered()
@@ -247,7 +273,7 @@ func (s *session) handleBatch() (more bool) {
 		bytes += m.size
 		if s.has(flagsAttended) {
 			if s.has(flagClosing) {
-				s.count.undelivered.Add(1)
+				s.tally(&s.count.Undelivered, 1)
 				release(m.pkg)
 				continue
 			}
@@ -271,17 +297,20 @@ func (s *session) handleOne() {
 	if !ok {
 		return // the session ended and the package was counted as undelivered
 	}
-	s.enterTurn()
+	s.tasks.Add(1)
 	where, done := "OnMessage", false
 	defer func() {
 		if !done {
 			s.panicked(where, recover())
 		}
 		s.box.handled(1, m.size)
-		s.leaveTurn()
+		s.tasks.Add(-1)
+		if s.has(flagQueued) && !s.inTurn() {
+			s.flush()
+		}
 	}()
 	if s.has(flagClosing) {
-		s.count.undelivered.Add(1)
+		s.tally(&s.count.Undelivered, 1)
 	} else {
 		s.listener.OnMessage(s, m.pkg)
 	}
@@ -301,26 +330,22 @@ func (s *session) post(f uint32) {
 		_ = s.box.strand.TryWake()
 		return
 	}
-	if !s.token.TryLock() {
-		return // its holder looks again after letting go
+	if !s.has(flagTurn) { // else the holder of the token sees it at the end of its turn
+		s.spawn(s.runPending)
 	}
-	s.token.Unlock()
-	s.spawn(s.runPending)
 }
 
 // runPending is a turn without packages, on an executor goroutine.
 func (s *session) runPending() {
-	if !s.token.TryLock() {
+	if !s.setFlag(flagTurn) {
 		return
 	}
-	s.enterTurn()
 	where, done := "OnCron", false
 	defer func() {
 		if !done {
 			s.panicked(where, recover())
 		}
-		s.leaveTurn()
-		s.unlockToken()
+		s.endTurn(0)
 	}()
 	s.servePending(&where)
 	done = true

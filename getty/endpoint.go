@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -88,7 +89,7 @@ type endpoint struct {
 	pool     *taskpool.Ordered // the endpoint's own, if one was needed
 
 	watchMu sync.Mutex
-	watched []*session        // guarded by watchMu
+	watched []watched         // guarded by watchMu
 	watchT  *timerwheel.Timer // guarded by watchMu
 }
 
@@ -343,6 +344,17 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	return r, context.Cause(ctx)
 }
 
+// A watched session has had packages queued in a turn.
+type watched struct {
+	s     *session
+	flush uint64 // for lookAtQueue
+	calm  int    // how often in a row it needed no watch
+}
+
+// watchCalm is how often in a row a session needs no watch before it leaves the list. A busy one is found
+// without a queue most of the time, and joining again costs more than being looked at.
+const watchCalm = 4
+
 // watch puts s on the list of sessions with packages queued in a turn. A long turn must not hold them back:
 // about every millisecond, while there are any, the wheel looks for queues that stayed since it last did.
 func (e *endpoint) watch(s *session) {
@@ -350,7 +362,7 @@ func (e *endpoint) watch(s *session) {
 		return
 	}
 	e.watchMu.Lock()
-	e.watched = append(e.watched, s)
+	e.watched = append(e.watched, watched{s: s, flush: math.MaxUint64})
 	if len(e.watched) == 1 {
 		if e.watchT == nil {
 			e.watchT = e.wheel.AfterFunc(time.Millisecond, e.review)
@@ -366,18 +378,20 @@ func (e *endpoint) review() {
 	e.watchMu.Lock()
 	defer e.watchMu.Unlock()
 	keep := e.watched[:0]
-	for _, s := range e.watched {
-		calm, overdue := s.lookAtQueue()
-		if overdue {
-			s.spawn(s.flushLate)
+	for _, w := range e.watched {
+		late, calm := w.s.lookAtQueue(&w.flush)
+		if late {
+			w.s.spawn(w.s.flushLate)
 		}
-		if calm {
-			s.clearFlag(flagWatched)
-			if calm, _ = s.lookAtQueue(); calm || !s.setFlag(flagWatched) {
+		if !calm {
+			w.calm = 0
+		} else if w.calm++; w.calm >= watchCalm {
+			w.s.clearFlag(flagWatched) // who queues from here on joins again
+			if _, calm = w.s.lookAtQueue(&w.flush); calm || !w.s.setFlag(flagWatched) {
 				continue
 			}
 		}
-		keep = append(keep, s)
+		keep = append(keep, w)
 	}
 	clear(e.watched[len(keep):])
 	e.watched = keep

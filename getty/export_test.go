@@ -15,9 +15,9 @@ func PendingTimers() int {
 // Held tells which memory a session of a byte stream holds. It races with a session that is not idle.
 func Held(ss Session) (readBuffer, batch, mailQueues bool) {
 	s := ss.(*session)
-	s.qMu.Lock()
+	s.encMu.Lock()
 	batch = s.out != nil
-	s.qMu.Unlock()
+	s.encMu.Unlock()
 	if s.box != nil {
 		s.box.mu.Lock()
 		mailQueues = s.box.in != nil || s.box.cur != nil
@@ -27,7 +27,10 @@ func Held(ss Session) (readBuffer, batch, mailQueues bool) {
 }
 
 // AddBytesRead makes a session count n more bytes as read.
-func AddBytesRead(ss Session, n uint64) { ss.(*session).count.bytesRead.Add(n) }
+func AddBytesRead(ss Session, n uint64) {
+	s := ss.(*session)
+	s.tally(&s.count.BytesRead, int(n))
+}
 
 // KeptBuffer returns the size of the buffer that holds an incomplete package.
 func KeptBuffer(ss Session) int { return len(ss.(*session).tr.(*stream).buf) }

@@ -8,6 +8,21 @@ import (
 	"time"
 )
 
+// The flush token is the right to write to the kernel. Its holder takes the whole queue, and what comes
+// meanwhile forms the next batch. No package is left behind, because of four rules:
+//
+//   - Whoever queues outside a turn asks for a flush afterwards. Who queues within a turn need not: the turn's
+//     end looks at flagQueued in the same atomic step in which it gives up flagTurn.
+//   - The token's holder looks at the queue, under qMu, before it gives the token back. Who asks meanwhile
+//     leaves flagWant, so that what is queued is not left to the end of a turn.
+//   - Who holds the token and finds an encoder at work leaves flagWant, tries once more, and gives the token
+//     back. The encoder looks at flagWant after it has unlocked. (Likewise flagReview: who cannot look whether
+//     the queue has fallen to the low mark.)
+//   - A closing session is drained when its queue is empty and encMu could be taken: no encoder is at work, and
+//     all that come later see flagRefuse.
+//
+// TestFlushProtocol plays these steps in every order.
+
 // errWouldBlock is a transport's answer when the kernel takes no more and the caller will not wait.
 var errWouldBlock = errors.New("getty: write would block")
 
@@ -15,10 +30,10 @@ var errWouldBlock = errors.New("getty: write would block")
 // see to what was queued since.
 func (s *session) flush() {
 	s.qMu.Lock()
-	s.flushLocked(s.queued.Load() >= flushSize)
+	s.flushLocked(false)
 }
 
-// flushLate is flush for a queue that has waited too long, also for the one who gathers.
+// flushLate is flush for a queue that has waited too long or grown large, also for the one who gathers.
 func (s *session) flushLate() {
 	s.qMu.Lock()
 	s.flushLocked(true)
@@ -27,11 +42,11 @@ func (s *session) flushLate() {
 // offer is flush for a package that was written outside a turn. Where many goroutines write to a session,
 // the one that gets the token lets those that are ready to run write first, so that their packages leave in
 // one system call. Whether that pays is found out now and then; it costs a lone writer next to nothing.
-func (s *session) offer() {
+func (s *session) offer(large bool) {
 	s.qMu.Lock()
 	s.tries++
-	if s.flushing || s.gain == 0 && s.tries%64 != 0 {
-		s.flushLocked(s.queued.Load() >= flushSize)
+	if large || s.flushing || s.gain == 0 && s.tries%64 != 0 {
+		s.flushLocked(large)
 		return
 	}
 	s.flushing, s.gathering = true, true
@@ -54,14 +69,8 @@ func (s *session) flushLocked(takeOver bool) {
 		return
 	}
 	gathered := s.gathering
-	s.gathering = false
-	if s.emptyLocked() {
-		s.flushing = false
-		s.drainedLocked()
-		return
-	}
-	b := s.detachLocked()
-	s.flushing = b != nil
+	s.flushing, s.gathering = true, false
+	b, busy := s.detachLocked()
 	if gathered && b != nil {
 		if len(b.ends) > 1 {
 			s.gain = 64
@@ -69,126 +78,183 @@ func (s *session) flushLocked(takeOver bool) {
 			s.gain--
 		}
 	}
-	s.qMu.Unlock()
-	if b != nil {
-		s.writeOut(b, false)
-	}
+	s.writeOut(s.tokenLocked(b, busy), false)
 }
 
-func (s *session) emptyLocked() bool { return s.out == nil && s.side == nil }
+// flusher is the transient goroutine that writes what the holder of the token may not wait for. There is at
+// most one per session, since it has the token from the one who started it.
+func (s *session) flusher() {
+	s.qMu.Lock()
+	s.writeOut(s.tokenLocked(s.detachLocked()), true)
+}
 
-// detachLocked takes the queue. While an encoder is at work in its memory it cannot be taken: the result is
-// nil then, and the encoder flushes when it is done.
-func (s *session) detachLocked() *batch {
-	var b *batch
-	if s.out != nil {
+// detachLocked takes the queue: nil is an empty one. If an encoder is at work the queue cannot be taken, and
+// the encoder flushes when it is done. The token and qMu are held.
+func (s *session) detachLocked() (b *batch, busy bool) {
+	if !s.encMu.TryLock() {
+		s.setFlag(flagWant)
 		if !s.encMu.TryLock() {
-			s.setFlag(flagWant)
-			if !s.encMu.TryLock() { // it looks at the flag after it has unlocked
-				return nil
-			}
+			return nil, true
 		}
-		b, s.out = s.out, nil
-		s.encMu.Unlock()
+	}
+	b = s.takeQueue()
+	s.encMu.Unlock()
+	if s.has(flagWant) {
+		s.clearFlag(flagWant)
+	}
+	return b, false
+}
+
+// takeQueue takes what is queued out of the session, in the order of the wire: packages, control frames, flush
+// marks, the farewell. encMu and qMu are held.
+func (s *session) takeQueue() *batch {
+	b := s.out
+	if b != nil {
+		s.out = nil
+		s.clearFlag(flagQueued)
+	} else if s.control == nil && s.marks == nil && s.last == nil {
+		return nil
 	} else {
 		b = newBatch()
 	}
-	for _, seg := range s.side {
-		b.size += len(seg.b)
-		b.segs = append(b.segs, seg)
+	for _, p := range [2][]byte{s.control, s.last} {
+		if p != nil {
+			b.append(p, nil, nil)
+			s.appended += uint64(len(p))
+		}
 	}
-	s.side = nil
-	if s.has(flagWant) {
-		s.clearFlag(flagWant)
+	for _, w := range s.marks {
+		b.append(nil, nil, w)
+	}
+	s.control, s.marks, s.last = nil, nil, nil
+	s.detached = s.appended
+	return b
+}
+
+// tokenLocked is what the token's holder does with what detachLocked returned: it keeps the token to write b,
+// or gives it back. It unlocks qMu.
+func (s *session) tokenLocked(b *batch, busy bool) *batch {
+	switch {
+	case b != nil:
+		s.qMu.Unlock()
+	case busy:
+		s.releaseLocked()
+		s.qMu.Unlock()
+	default:
+		s.drainedLocked()
 	}
 	return b
 }
 
-// writeOut writes b and gives the token back. A goroutine that came with a package of its own writes no
-// later batch than that package's: what was queued meanwhile goes to a flusher, a transient goroutine
-// that may wait for a slow peer and is gone when the queue is empty. There is at most one, since it
-// holds the token.
-func (s *session) writeOut(b *batch, flusher bool) {
-	for {
-		if b != nil {
-			err := s.tr.write(s, b, flusher)
-			if err == errWouldBlock {
-				s.clock.stalled()
-				stuck := b // so that b itself does not escape
-				s.spawn(func() { s.writeOut(stuck, true) })
-				return
-			}
-			if err != nil {
-				s.writeFailed(b, err)
-				return
-			}
-			s.clock.unstalled()
-			b.free()
-		}
-		s.qMu.Lock()
-		if s.emptyLocked() {
-			s.flushing = false
-			s.drainedLocked()
-			return
-		}
-		if !flusher {
-			// In a turn the rest waits for the turn's end, unless somebody wants it now.
-			if !s.has(flagWant) && s.turns.Load() > 0 && s.refused == nil {
-				s.flushing = false
-				s.qMu.Unlock()
-				return
-			}
-			s.qMu.Unlock()
-			s.spawn(func() { s.writeOut(nil, true) })
-			return
-		}
-		b = s.detachLocked()
-		s.flushing = b != nil
-		s.qMu.Unlock()
-		if b == nil {
-			return
-		}
+// releaseLocked gives the token back.
+func (s *session) releaseLocked() {
+	s.flushing = false
+	if s.refused != nil {
+		s.qCond.Broadcast() // the session's end may be waiting
 	}
 }
 
-// drainedLocked is called with qMu held, the queue empty and the token free; it unlocks. If the session is
-// closing, this is the moment of the FIN.
+// writeOut writes b, if there is one, and gives the token back. A goroutine that came with a package of its
+// own writes no later batch than that package's: what was queued meanwhile goes to a flusher.
+func (s *session) writeOut(b *batch, flusher bool) {
+	for {
+		if s.has(flagBlocked) {
+			s.reviewBlock()
+		}
+		if b == nil {
+			return
+		}
+		err := s.tr.write(s, b, flusher)
+		if err == errWouldBlock {
+			s.account(b)
+			s.clock.stalled()
+			stuck := b // so that b itself does not escape
+			s.spawn(func() { s.writeOut(stuck, true) })
+			return
+		}
+		if err != nil {
+			s.writeFailed(b, err)
+			return
+		}
+		s.clock.unstalled()
+		s.qMu.Lock()
+		s.accountLocked(b)
+		done := b
+		b = s.proceedLocked(flusher)
+		done.free()
+	}
+}
+
+// proceedLocked decides how it goes on when a batch is gone: with the next batch, which it returns, or with
+// the token given back, or given on to a flusher. It unlocks qMu.
+func (s *session) proceedLocked(flusher bool) *batch {
+	empty := s.emptyLocked()
+	switch {
+	case empty && s.refused == nil:
+		s.drainedLocked()
+		return nil
+	case flusher || empty:
+		return s.tokenLocked(s.detachLocked())
+	case s.refused == nil && s.inTurn() && !s.has(flagWant): // the rest waits for the turn's end
+		s.releaseLocked()
+		s.qMu.Unlock()
+	default:
+		s.qMu.Unlock()
+		s.spawn(s.flusher)
+	}
+	return nil
+}
+
+// emptyLocked reports whether nothing is queued. An encoder may be about to queue something.
+func (s *session) emptyLocked() bool {
+	return !s.has(flagQueued) && s.control == nil && s.marks == nil && s.last == nil
+}
+
+// drainedLocked gives the token back when the queue is empty; it unlocks qMu. If the session is closing,
+// this is the moment of the FIN.
 func (s *session) drainedLocked() {
-	if s.refused == nil {
+	if s.has(flagWant) {
+		s.clearFlag(flagWant) // it was for what is gone
+	}
+	fin := s.refused != nil && !s.finSent && !s.has(flagHard)
+	if !fin {
+		s.releaseLocked()
 		s.qMu.Unlock()
 		return
 	}
-	fin := !s.finSent && s.flags.Load()&flagHard == 0
-	if fin {
-		s.finSent, s.flushing = true, true
-	}
-	s.qCond.Broadcast()
+	s.finSent = true
 	s.qMu.Unlock()
-	if !fin {
-		return
-	}
 	err := s.tr.closeWrite(s)
 	if wait := time.Duration(s.waitTime.Load()); err == nil && wait > 0 {
 		s.clock.armDrain(wait) // now for the peer's end
 	}
 	s.qMu.Lock()
-	s.flushing = false
-	s.qCond.Broadcast()
+	s.releaseLocked()
 	s.qMu.Unlock()
 	if err != nil {
 		s.fail(err)
 	}
 }
 
-// took is how transports account n bytes of b that the kernel took in one call.
-func (s *session) took(b *batch, n int) {
-	gone, withdrawn := b.gone, b.withdrawn
-	b.took(n)
-	s.count.writes.Add(1)
-	s.count.bytesWritten.Add(uint64(n))
-	s.count.pkgsWritten.Add(uint64(b.gone - gone - (b.withdrawn - withdrawn)))
-	s.clock.wrote()
-	s.unqueued(n)
+// account counts what the kernel took of b since the last call. The token is held.
+func (s *session) account(b *batch) {
+	s.qMu.Lock()
+	s.accountLocked(b)
+	s.qMu.Unlock()
+	if s.has(flagBlocked) {
+		s.reviewBlock()
+	}
+}
+
+func (s *session) accountLocked(b *batch) {
+	calls, taken, pkgs, gone := b.progress()
+	if calls > 0 {
+		s.count.Writes += uint64(calls)
+		s.count.BytesWritten += uint64(taken)
+		s.count.PkgsWritten += uint64(pkgs)
+		s.clock.wrote()
+	}
+	s.gone.Add(uint64(gone))
 }
 
 // writeFailed ends the session after a write error: everything queued is unsent.
@@ -196,31 +262,35 @@ func (s *session) writeFailed(b *batch, err error) {
 	s.fail(err)
 	s.discardBatch(b)
 	s.qMu.Lock()
-	s.flushing = false
-	s.qCond.Broadcast()
+	s.releaseLocked()
 	s.qMu.Unlock()
 }
 
 // discardBatch counts what is left of b as unsent and tells who waits for it.
 func (s *session) discardBatch(b *batch) {
 	b.took(0)
+	s.account(b)
+	rest := b.size - b.off
 	pkgs, bytes := b.fail(s.failure())
-	s.countUnsent(pkgs, bytes)
+	s.qMu.Lock()
+	s.count.Unsent += uint64(pkgs)
+	s.count.UnsentBytes += uint64(bytes)
+	s.qMu.Unlock()
+	s.gone.Add(uint64(rest))
 	b.free()
 }
+
+// maxControl bounds the control frames that wait for a flush. Pongs beyond it are dropped, as RFC 6455,
+// section 5.5.3, allows, and so are pings, which have become pointless.
+const maxControl = 4 << 10
 
 // queueControl queues bytes that are no package: a control frame.
 func (s *session) queueControl(p []byte) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
-	if s.refused == nil {
-		s.queueControlLocked(p)
+	if s.refused == nil && len(s.control)+len(p) <= maxControl {
+		s.control = append(s.control, p...)
 	}
-}
-
-func (s *session) queueControlLocked(p []byte) {
-	s.side = append(s.side, segment{b: p})
-	s.queued.Add(int64(len(p)))
 }
 
 // refuse makes the session accept no more packages; err is what writers get.
@@ -232,9 +302,7 @@ func (s *session) refuseWith(err error, last []byte) {
 	s.qMu.Lock()
 	if s.refused == nil {
 		s.refused = err
-		if last != nil {
-			s.queueControlLocked(last)
-		}
+		s.last = last
 	}
 	room := s.room
 	s.room = nil
@@ -249,65 +317,45 @@ func (s *session) refuseWith(err error, last []byte) {
 // is being closed.
 func (s *session) awaitFlushed() {
 	s.qMu.Lock()
-	for s.flags.Load()&flagHard == 0 && (!s.emptyLocked() || s.flushing || !s.finSent) {
+	for !s.has(flagHard) && (s.flushing || !s.finSent) {
 		s.qCond.Wait()
 	}
 	s.qMu.Unlock()
 }
 
 // discardQueue waits for the flush token, which is soon free once the descriptor is closed, keeps it, and
-// counts what was never sent.
+// counts what was never sent. Like a callback, an encoder that is at work is waited for.
 func (s *session) discardQueue() {
 	s.qMu.Lock()
 	for s.flushing {
 		s.qCond.Wait()
 	}
 	s.flushing = true
-	b := s.out
-	if b == nil || s.encMu.TryLock() {
-		if b != nil {
-			s.out = nil
-			s.encMu.Unlock()
-		}
-		s.qMu.Unlock()
-		if b != nil {
-			s.discardBatch(b)
-		}
-	} else {
-		// An encoder is at work in the batch's memory, and user code may take any time. What it makes will be
-		// refused; the memory is left to the garbage collector.
-		pkgs, bytes := b.fail(s.failure())
-		b.next, b.ends = len(b.segs), nil
-		s.qMu.Unlock()
-		s.countUnsent(pkgs, bytes)
-	}
-	s.qMu.Lock()
-	side := s.side
-	s.side = nil
 	s.qMu.Unlock()
-	for _, seg := range side {
-		s.unqueued(len(seg.b))
-		if seg.w != nil {
-			seg.w.fail(s.failure())
-		}
+
+	s.encMu.Lock()
+	s.qMu.Lock()
+	b := s.takeQueue()
+	s.qMu.Unlock()
+	s.encMu.Unlock()
+	if b != nil {
+		s.discardBatch(b)
 	}
 }
 
-func (s *session) countUnsent(pkgs, bytes int) {
-	s.count.unsent.Add(uint64(pkgs))
-	s.count.unsentBytes.Add(uint64(bytes))
-	s.unqueued(bytes)
-}
-
-// lookAtQueue tells the endpoint's watch whether nothing is queued, and whether what is queued was there
-// when it last looked.
-func (s *session) lookAtQueue() (calm, overdue bool) {
+// lookAtQueue serves the endpoint's watch, for which it keeps the number of the last flush in *flush. calm says
+// that nothing is queued which could be left to the end of a turn, late that something was there at
+// the last look already and nobody is writing.
+func (s *session) lookAtQueue(flush *uint64) (late, calm bool) {
+	if !s.has(flagQueued) {
+		return false, true
+	}
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
-	if s.out == nil || len(s.out.segs) == 0 {
-		return true, false
+	if s.flushing && !s.gathering {
+		return false, !s.inTurn()
 	}
-	overdue = s.out.seen && (!s.flushing || s.gathering)
-	s.out.seen = true
-	return false, overdue
+	late = *flush == s.detached
+	*flush = s.detached
+	return late, false
 }

@@ -19,12 +19,15 @@ type transport interface {
 	// serve reads on the session's goroutine until the input ends and hands what it read to the
 	// session; the result is io.EOF at the peer's end of stream between packages, else the cause.
 	serve(s *session) error
-	// encode encodes pkg, or takes raw, and queues it (stream) or sends it (datagram). encMu is held.
-	encode(s *session, pkg any, raw rawPkg, w *waiter) (int, error)
+	// encode encodes pkg and queues it (stream) or sends it (datagram). encMu is held.
+	encode(s *session, pkg any, w *waiter) (int, error)
+	// encodeRaw is encode for what is encoded already: one package, or more.
+	encodeRaw(s *session, one []byte, more [][]byte) (int, error)
 	// queues reports whether encode queues bytes for write.
 	queues() bool
-	// write gives b to the kernel and accounts it with session.took. Without wait it returns
-	// errWouldBlock instead of blocking. Only the holder of the flush token calls it.
+	// write gives b to the kernel and notes in it what was taken. Without wait it returns errWouldBlock
+	// instead of blocking; with wait it calls session.account as it goes. Only the holder of the flush
+	// token calls it.
 	write(s *session, b *batch, wait bool) error
 	// farewell returns the last bytes to queue when the session begins to end; they follow everything
 	// that was accepted.
@@ -67,13 +70,11 @@ type session struct {
 	writeTimeout atomic.Int64
 	waitTime     atomic.Int64
 
-	flags  atomic.Uint32
-	turns  atomic.Int32 // turns in progress
-	queued atomic.Int64 // bytes accepted and not taken by the kernel
-	token  sync.Mutex   // held during callbacks, but for those of unordered packages
-	count  sessionCounters
-	clock  clock
+	flags atomic.Uint32
+	tasks atomic.Int32 // handlers of unordered packages at work
+	clock clock
 
+	queues bool // what is written is queued: tr.queues
 	outbound
 
 	endMu sync.Mutex
@@ -85,7 +86,7 @@ type session struct {
 var sessionIDs atomic.Uint64
 
 func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
-	s := &session{id: sessionIDs.Add(1), bornAt: now(), ep: ep, tr: tr, opts: opts, dispatch: opts.Dispatch}
+	s := &session{id: sessionIDs.Add(1), bornAt: now(), ep: ep, tr: tr, opts: opts, dispatch: opts.Dispatch, queues: tr.queues()}
 	s.qCond.L = &s.qMu
 	s.hint = 256
 	s.maxMsgLen.Store(int64(opts.MaxMsgLen))
@@ -120,15 +121,13 @@ func (s *session) run(prepare NewSessionCallback) {
 
 // start runs the user's preparation and OnOpen.
 func (s *session) start(prepare NewSessionCallback) (err error) {
-	s.token.Lock()
-	s.enterTurn()
+	s.beginTurn()
 	where, done := "NewSessionCallback", false
 	defer func() {
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		s.leaveTurn()
-		s.unlockToken()
+		s.endTurn(0)
 	}()
 	if err = prepare(s); err == nil {
 		err = s.prepared()
@@ -221,15 +220,15 @@ func (s *session) conclude(err error) {
 // callbacksOfEnd waits for the callback that may be running, and runs the last ones. All of it is
 // deferred, so that neither a panic nor a Goexit in one of them leaves a step out.
 func (s *session) callbacksOfEnd() {
-	s.token.Lock()
+	s.beginTurn()
 	if s.box != nil {
-		s.count.undelivered.Add(uint64(s.box.clear()))
+		s.tally(&s.count.Undelivered, s.box.clear())
 	}
 	s.settleCause()
 	s.setFlag(flagEnded)
 	defer s.finished()
 	defer s.ep.ended(s)
-	defer s.token.Unlock()
+	defer s.endTurn(0)
 	defer s.guard("OnClose", func() { s.listener.OnClose(s) })
 	if err := s.Err(); !s.cleanEnd(err) {
 		s.guard("OnError", func() { s.listener.OnError(s, err) })
@@ -250,14 +249,14 @@ func (s *session) guard(where string, f func()) {
 
 // settleCause fixes what Err returns.
 func (s *session) settleCause() {
-	if s.has(flagOwnClose) && s.count.unsent.Load() > 0 {
-		s.setCause(fmt.Errorf("%w: closed with %d packages unsent", ErrWriteTimeout, s.count.unsent.Load()))
+	if unsent := s.Stats().Unsent; unsent > 0 && s.has(flagOwnClose) {
+		s.setCause(fmt.Errorf("%w: closed with %d packages unsent", ErrWriteTimeout, unsent))
 	}
 }
 
 // cleanEnd reports whether a session that ended with err needs no OnError.
 func (s *session) cleanEnd(err error) bool {
-	return (err == nil || err == io.EOF || err == ErrSessionClosed) && s.count.unsent.Load() == 0
+	return (err == nil || err == io.EOF || err == ErrSessionClosed) && s.Stats().Unsent == 0
 }
 
 // Close implements [Session].
@@ -290,8 +289,7 @@ func (s *session) drain() {
 	s.setFlag(flagDrain)
 	box := s.mailbox()
 	if box == nil {
-		if s.token.TryLock() { // no turn in progress
-			s.token.Unlock()
+		if !s.has(flagTurn) { // else the turn's end sees the flag
 			s.Close()
 		}
 		return

@@ -16,7 +16,7 @@ type SessionStats struct {
 	Writes       uint64 // successful write calls
 	PkgsRead     uint64 // packages decoded
 	PkgsWritten  uint64 // packages taken by the kernel as a whole
-	Queued       uint64 // bytes accepted and not yet taken by the kernel
+	Queued       uint64 // bytes accepted and not yet taken by the kernel; while a package is being encoded, perhaps without the latest
 	Unsent       uint64 // packages accepted and not taken as a whole, known when the session ends
 	UnsentBytes  uint64 // their remaining bytes
 	Undelivered  uint64 // packages decoded and not delivered because the session ended
@@ -24,37 +24,28 @@ type SessionStats struct {
 	Dropped      uint64 // datagrams dropped: malformed, truncated, or the mailbox was full
 }
 
-// sessionCounters are written by the session and read by anyone. The read side adds once per read or
-// batch, the write side once per system call, so that counting costs nothing per package.
-type sessionCounters struct {
-	bytesRead, bytesWritten atomic.Uint64
-	reads, writes           atomic.Uint64
-	pkgsRead, pkgsWritten   atomic.Uint64
-	unsent, unsentBytes     atomic.Uint64
-	undelivered, withdrawn  atomic.Uint64
-	dropped                 atomic.Uint64
+// tally adds n to one of the session's counters. The busy ones are counted where qMu is held anyway.
+func (s *session) tally(counter *uint64, n int) {
+	s.qMu.Lock()
+	*counter += uint64(n)
+	s.qMu.Unlock()
 }
 
-func (c *sessionCounters) snapshot() SessionStats {
-	return SessionStats{
-		BytesRead:    c.bytesRead.Load(),
-		BytesWritten: c.bytesWritten.Load(),
-		Reads:        c.reads.Load(),
-		Writes:       c.writes.Load(),
-		PkgsRead:     c.pkgsRead.Load(),
-		PkgsWritten:  c.pkgsWritten.Load(),
-		Unsent:       c.unsent.Load(),
-		UnsentBytes:  c.unsentBytes.Load(),
-		Undelivered:  c.undelivered.Load(),
-		Withdrawn:    c.withdrawn.Load(),
-		Dropped:      c.dropped.Load(),
-	}
+// tallyRead counts a read of n bytes.
+func (s *session) tallyRead(n int) {
+	s.qMu.Lock()
+	s.count.Reads++
+	s.count.BytesRead += uint64(n)
+	s.qMu.Unlock()
 }
 
 // Stats implements [Session].
 func (s *session) Stats() SessionStats {
-	st := s.count.snapshot()
-	st.Queued = uint64(max(s.queued.Load(), 0))
+	queued := s.tryQueuedBytes()
+	s.qMu.Lock()
+	st := s.count
+	s.qMu.Unlock()
+	st.Queued = queued
 	return st
 }
 

@@ -43,8 +43,10 @@ func (t *stream) close() error         { return t.conn.Close() }
 
 func (t *stream) farewell(*session) []byte { return nil }
 
-func (t *stream) encode(s *session, pkg any, raw rawPkg, w *waiter) (int, error) {
-	return s.encodeStream(pkg, raw, w)
+func (t *stream) encode(s *session, pkg any, w *waiter) (int, error) { return s.encodeStream(pkg, w) }
+
+func (t *stream) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
+	return s.queueRaw(one, more, nil)
 }
 
 func (t *stream) closeWrite(s *session) error {
@@ -76,8 +78,7 @@ func (t *stream) serve(s *session) error {
 		n, err := t.read(s, need)
 		t.last = n
 		if n > 0 {
-			s.count.reads.Add(1)
-			s.count.bytesRead.Add(uint64(n))
+			s.tallyRead(n)
 			b := t.buf[:t.kept+n]
 			used := 0
 			if len(b) >= need {
@@ -138,7 +139,7 @@ func (t *stream) discard(s *session) error {
 	t.drop()
 	for {
 		n, err := t.read(s, 0)
-		s.count.bytesRead.Add(uint64(n))
+		s.tally(&s.count.BytesRead, n)
 		t.drop()
 		if err != nil {
 			return err
@@ -224,7 +225,8 @@ func (t *stream) writePlain(s *session, b *batch, wait bool) error {
 		b.commit()
 		bufs := net.Buffers(runs)
 		n, err := bufs.WriteTo(t.conn)
-		s.took(b, int(n))
+		b.took(int(n))
+		s.account(b)
 		if err != nil {
 			return err
 		}

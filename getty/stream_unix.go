@@ -117,7 +117,10 @@ func (r *rawStream) tryWrite(fd uintptr) bool {
 			n, err = b.iov.write(int(fd), runs)
 		}
 		if n > 0 {
-			r.s.took(b, n)
+			b.took(n)
+			if r.wait {
+				r.s.account(b)
+			}
 			continue
 		}
 		b.took(0)

@@ -171,8 +171,8 @@ func (t *datagrams) refused(err error) bool             { return errors.Is(err, 
 
 func (t *datagrams) farewell(*session) []byte { return nil }
 
-// encode sends one datagram, or one for each piece of raw.
-func (t *datagrams) encode(s *session, pkg any, raw rawPkg, _ *waiter) (int, error) {
+// encode sends one datagram.
+func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	var to netip.AddrPort
 	if !t.connected {
 		switch c := pkg.(type) {
@@ -187,36 +187,31 @@ func (t *datagrams) encode(s *session, pkg any, raw rawPkg, _ *waiter) (int, err
 			return 0, errors.New("getty: UDPContext without a peer address")
 		}
 	}
-	if raw.given() {
-		if raw.more == nil {
-			return t.send(s, raw.one, to)
-		}
-		total := 0
-		for _, p := range raw.more {
-			n, err := t.send(s, p, to)
-			if total += n; err != nil {
-				return total, err
-			}
-		}
-		return total, nil
+	buf := bytespool.Get(2048)
+	defer bytespool.Put(buf)
+	p, err := s.marshal(buf[:0], pkg)
+	if err != nil {
+		return 0, err
 	}
-	switch {
-	case s.appender != nil:
-		buf := bytespool.Get(2048)
-		defer bytespool.Put(buf)
-		p, err := s.appender.AppendPkg(buf[:0], s, pkg)
-		if err != nil {
-			return 0, err
-		}
-		return t.send(s, p, to)
-	case s.writer != nil:
-		p, err := s.writer.Write(s, pkg)
-		if err != nil {
-			return 0, err
-		}
-		return t.send(s, p, to)
+	return t.send(s, p, to)
+}
+
+// encodeRaw sends a datagram for each package.
+func (t *datagrams) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
+	if !t.connected {
+		return 0, errors.New("getty: an unconnected UDP endpoint writes UDPContext, which names the peer")
 	}
-	return 0, fmt.Errorf("%w: no Writer set", ErrBadReader)
+	if more == nil {
+		return t.send(s, one, netip.AddrPort{})
+	}
+	total := 0
+	for _, p := range more {
+		n, err := t.send(s, p, netip.AddrPort{})
+		if total += n; err != nil {
+			return total, err
+		}
+	}
+	return total, nil
 }
 
 func (t *datagrams) send(s *session, p []byte, to netip.AddrPort) (int, error) {
@@ -227,9 +222,11 @@ func (t *datagrams) send(s *session, p []byte, to netip.AddrPort) (int, error) {
 		}
 		return n, err
 	}
-	s.count.writes.Add(1)
-	s.count.bytesWritten.Add(uint64(n))
-	s.count.pkgsWritten.Add(1)
+	s.qMu.Lock()
+	s.count.Writes++
+	s.count.BytesWritten += uint64(n)
+	s.count.PkgsWritten++
+	s.qMu.Unlock()
 	s.clock.wrote()
 	return n, nil
 }
@@ -277,11 +274,10 @@ func (t *datagrams) serve(s *session) error {
 
 // received handles one datagram.
 func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncated bool) error {
-	s.count.reads.Add(1)
-	s.count.bytesRead.Add(uint64(len(b)))
+	s.tallyRead(len(b))
 	switch {
 	case s.has(flagClosing):
-		s.count.dropped.Add(1)
+		s.tally(&s.count.Dropped, 1)
 		return nil
 	case t.answer && isProbe(b):
 		if t.rate.allow() {
@@ -292,7 +288,7 @@ func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncate
 	case t.probe != nil && answersTo(t.probe, b):
 		return nil
 	case truncated || len(b) > int(s.maxMsgLen.Load()):
-		s.count.dropped.Add(1)
+		s.tally(&s.count.Dropped, 1)
 		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, min(len(b), int(s.maxMsgLen.Load())), from))
 	}
 	err := s.turnDatagram(b, from)
@@ -307,18 +303,18 @@ func (s *session) turnDatagram(b []byte, from netip.AddrPort) error {
 		return err
 	}
 	if bad != nil {
-		s.count.dropped.Add(1)
+		s.tally(&s.count.Dropped, 1)
 		return s.packetError(bad)
 	}
 	if from.IsValid() {
 		pkg = UDPContext{Pkg: pkg, PeerAddr: from}
 	}
-	s.count.pkgsRead.Add(1)
 	if s.box == nil {
 		return s.deliver(pkg)
 	}
+	s.tally(&s.count.PkgsRead, 1)
 	if !s.box.hasRoom() {
-		s.count.dropped.Add(1) // there is no way to slow a sender down
+		s.tally(&s.count.Dropped, 1) // there is no way to slow a sender down
 		release(pkg)
 		return nil
 	}
@@ -349,21 +345,19 @@ func (s *session) decodeDatagram(b []byte) (pkg any, bad, err error) {
 
 // deliver runs OnMessage for one package, as a turn on the goroutine that reads.
 func (s *session) deliver(pkg any) (err error) {
-	s.token.Lock()
-	s.enterTurn()
+	s.beginTurn()
 	where, done := "OnMessage", false
 	defer func() {
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		s.leaveTurn()
-		s.unlockToken()
+		s.endTurn(1)
 	}()
 	if s.has(flagsAttended) {
 		s.servePending(&where)
 	}
 	if s.has(flagClosing) {
-		s.count.undelivered.Add(1)
+		s.tally(&s.count.Undelivered, 1)
 	} else {
 		where = "OnMessage"
 		s.listener.OnMessage(s, pkg)
@@ -380,15 +374,13 @@ func (s *session) packetError(bad error) (err error) {
 	if !ok {
 		return nil
 	}
-	s.token.Lock()
-	s.enterTurn()
+	s.beginTurn()
 	done := false
 	defer func() {
 		if !done {
 			err = s.panicked("OnPacketError", recover())
 		}
-		s.leaveTurn()
-		s.unlockToken()
+		s.endTurn(0)
 	}()
 	if !s.has(flagClosing) {
 		l.OnPacketError(s, bad)

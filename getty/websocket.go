@@ -51,7 +51,7 @@ type webSocket struct {
 	s       *session
 	at      int   // bytes of stream.buf that gorilla has read
 	readErr error // what the stream's read ended with
-	inTurn  bool
+	turn    int   // packages of the inline turn in progress
 	stage   *mailQueue
 	staged  int // bytes in stage
 	where   string
@@ -120,8 +120,7 @@ func (t *webSocket) fill() error {
 	s.awaitCredit()
 	n, err := t.stream.read(s, 0)
 	if n > 0 {
-		s.count.reads.Add(1)
-		s.count.bytesRead.Add(uint64(n))
+		s.tallyRead(n)
 		s.clock.touch()
 		t.kept, t.at = n, 0
 	}
@@ -244,46 +243,33 @@ func (t *webSocket) closeWrite(s *session) error {
 }
 
 // encode encodes pkg and frames it as one message. encMu is held.
-func (t *webSocket) encode(s *session, pkg any, raw rawPkg, w *waiter) (int, error) {
-	if !raw.given() {
-		return t.encodePkg(s, pkg, w)
+func (t *webSocket) encode(s *session, pkg any, w *waiter) (int, error) {
+	text := t.text
+	if tw, ok := s.writer.(TypedWriter); ok {
+		text = tw.IsText(pkg)
 	}
-	if raw.more == nil {
-		return t.message(s, raw.one, t.text, w)
+	buf := bytespool.Get(s.hint)
+	defer bytespool.Put(buf)
+	p, err := s.marshal(buf[:0], pkg)
+	if err != nil {
+		return 0, err
+	}
+	return t.message(s, p, text, w)
+}
+
+// encodeRaw frames each package as one message.
+func (t *webSocket) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
+	if more == nil {
+		return t.message(s, one, t.text, nil)
 	}
 	total := 0
-	for _, p := range raw.more {
+	for _, p := range more {
 		n, err := t.message(s, p, t.text, nil)
 		if total += n; err != nil {
 			return total, err
 		}
 	}
 	return total, nil
-}
-
-func (t *webSocket) encodePkg(s *session, pkg any, w *waiter) (int, error) {
-	text := t.text
-	if tw, ok := s.writer.(TypedWriter); ok {
-		text = tw.IsText(pkg)
-	}
-	switch {
-	case s.appender != nil:
-		buf := bytespool.Get(s.hint)
-		p, err := s.appender.AppendPkg(buf[:0], s, pkg)
-		n := 0
-		if err == nil {
-			n, err = t.message(s, p, text, w)
-		}
-		bytespool.Put(buf)
-		return n, err
-	case s.writer != nil:
-		p, err := s.writer.Write(s, pkg)
-		if err != nil {
-			return 0, err
-		}
-		return t.message(s, p, text, w)
-	}
-	return 0, fmt.Errorf("%w: no Writer set", ErrBadReader)
 }
 
 // message frames p as one message and queues it.
@@ -303,23 +289,23 @@ func (t *webSocket) message(s *session, p []byte, text bool, w *waiter) (int, er
 		out := t.dst
 		t.dst = nil
 		b.claim(tail, out)
-		return len(out), s.publish(out, nil, w, nil)
+		s.publish(out, nil, w, nil)
+		return len(out), nil
 	}
-	s.batch()
 	// Room for the headers: one frame, or as many as gorilla's write buffer cuts a client's message into.
 	whole := bytespool.Get(len(p) + 16 + 16*(len(p)/wsClientBuffer+1))
 	t.dst = whole[:0]
 	err := t.ws.WriteMessage(kind, p)
 	out := t.dst
 	t.dst = nil
-	switch {
-	case err != nil:
-	case &out[0] != &whole[0]:
-		err = s.publish(out, nil, w, nil)
-	default:
-		return len(out), s.publish(out, whole, w, nil)
+	if err != nil || &out[0] != &whole[0] {
+		bytespool.Put(whole)
+		whole = nil
 	}
-	bytespool.Put(whole)
+	if err == nil {
+		s.batch()
+		s.publish(out, whole, w, nil)
+	}
 	return len(out), err
 }
 
@@ -423,18 +409,16 @@ func (t *webSocket) received(b []byte, text bool) error {
 	if err != nil {
 		return t.violation(closeRefused, err)
 	}
-	s.count.pkgsRead.Add(1)
 	if s.box != nil {
 		return t.post(pkg, len(b))
 	}
-	if !t.inTurn {
-		s.token.Lock()
-		s.enterTurn()
-		t.inTurn = true
+	if t.turn == 0 {
+		s.beginTurn()
 	}
+	t.turn++
 	if s.has(flagsAttended) {
 		if s.has(flagClosing) {
-			s.count.undelivered.Add(1)
+			s.tally(&s.count.Undelivered, 1)
 			release(pkg)
 			return nil
 		}
@@ -469,6 +453,7 @@ func (t *webSocket) post(pkg any, size int) error {
 // endTurn posts what is staged, or ends the inline turn.
 func (t *webSocket) endTurn() error {
 	if t.stage != nil && len(t.stage.items) > 0 {
+		t.s.tally(&t.s.count.PkgsRead, len(t.stage.items))
 		err := t.s.postMails(t.stage.items)
 		t.stage.free()
 		t.stage, t.staged = nil, 0
@@ -479,10 +464,9 @@ func (t *webSocket) endTurn() error {
 }
 
 func (t *webSocket) leave() {
-	if t.inTurn {
-		t.inTurn = false
-		t.s.leaveTurn()
-		t.s.unlockToken()
+	if pkgs := t.turn; pkgs > 0 {
+		t.turn = 0
+		t.s.endTurn(pkgs)
 	}
 }
 

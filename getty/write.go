@@ -8,41 +8,49 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gostkit/kit/bytespool"
 )
 
 // Writing takes two locks. encMu is held while a package is encoded and queued: it is what makes the order
-// of encoding the order of the wire, and user code runs under it. qMu guards the queue and the flush
-// token for a few instructions at a time. The order is encMu, qMu; Close and Stats take qMu only, and a
-// flush tries encMu but never waits for it.
+// of encoding the order of the wire, and user code runs under it. qMu guards the flush token, what needs no
+// encoder, and the counters, for a few instructions at a time. Close takes qMu only; Stats and a flush try
+// encMu but never wait for it.
 
 // outbound is the part of a session that queues and flushes.
 type outbound struct {
-	encMu sync.Mutex
-	hint  int // guarded by encMu: recent package size, to leave a chunk before it is outgrown
+	encMu    sync.Mutex
+	out      *batch        // guarded by encMu: accepted and not taken by a flush
+	appended uint64        // guarded by encMu: bytes ever queued
+	hint     int           // guarded by encMu: recent package size, to leave a chunk before it is outgrown
+	gone     atomic.Uint64 // bytes ever taken by the kernel, withdrawn or discarded
 
 	qMu       sync.Mutex
-	qCond     sync.Cond // on qMu: the queue fell, was emptied or failed, or the session is ending
-	out       *batch    // accepted and not taken by a flush; changed with encMu and qMu held
-	side      []segment // guarded by qMu: control frames and flush marks, which wait for no encoder
-	flushing  bool      // guarded by qMu: the flush token; its holder owns the batch it took
-	gathering bool      // guarded by qMu: the token's holder lets others write before it takes the queue
-	gain      int8      // guarded by qMu: how much gathering has paid lately
-	tries     uint8     // guarded by qMu
-	finSent   bool      // guarded by qMu
-	refused   error     // guarded by qMu: why nothing is accepted any more
-	room      []*waiter // guarded by qMu: callers that wait for the queue to fall
+	qCond     sync.Cond    // on qMu: the queue fell, was emptied or failed, a turn or the session is ending
+	count     SessionStats // guarded by qMu, but for Queued, which is worked out
+	control   []byte       // guarded by qMu: control frames
+	marks     []*waiter    // guarded by qMu: callers of Flush
+	last      []byte       // guarded by qMu: the farewell
+	detached  uint64       // guarded by qMu: appended, when a flush last took the queue
+	flushing  bool         // guarded by qMu: the flush token; its holder owns the batch it took
+	gathering bool         // guarded by qMu: the token's holder lets others write before it takes the queue
+	gain      int8         // guarded by qMu: how much gathering has paid lately
+	tries     uint8        // guarded by qMu
+	finSent   bool         // guarded by qMu
+	refused   error        // guarded by qMu: why nothing is accepted any more
+	room      []*waiter    // guarded by qMu: callers that wait for the queue to fall
 }
 
 // WritePkg implements [Session].
 func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err error) {
 	if timeout == 0 {
-		if total, err = s.enqueue(pkg, rawPkg{}, nil); err != nil {
+		total, waiting, err := s.encode(func() (int, error) { return s.tr.encode(s, pkg, nil) })
+		if err != nil {
 			return total, 0, err
 		}
-		s.afterEnqueue()
+		s.afterEncode(waiting)
 		return total, total, nil
 	}
 	if timeout < 0 {
@@ -59,44 +67,31 @@ func (s *session) WritePkgContext(ctx context.Context, pkg any) (total, sent int
 	return s.writeAndWait(patience{time.Duration(s.writeTimeout.Load()), ctx}, pkg)
 }
 
-// rawPkg is one package, or more, that are encoded already; the zero value is none.
-type rawPkg struct {
-	one  []byte
-	more [][]byte
-}
-
-func (r rawPkg) given() bool { return r.one != nil || r.more != nil }
-
 // WriteBytes implements [Session].
-func (s *session) WriteBytes(b []byte) (int, error) {
-	if b == nil {
-		b = []byte{} // one package without bytes, which is refused, and not none
-	}
-	n, err := s.enqueue(nil, rawPkg{one: b}, nil)
-	if err != nil {
-		return 0, err
-	}
-	s.afterEnqueue()
-	return n, nil
-}
+func (s *session) WriteBytes(b []byte) (int, error) { return s.writeRaw(b, nil) }
 
 // WriteBytesArray implements [Session].
 func (s *session) WriteBytesArray(pkgs ...[]byte) (int, error) {
 	if len(pkgs) == 0 {
 		return 0, nil
 	}
-	n, err := s.enqueue(nil, rawPkg{more: pkgs}, nil)
+	return s.writeRaw(nil, pkgs)
+}
+
+// writeRaw queues what is encoded already: one package, or more.
+func (s *session) writeRaw(one []byte, more [][]byte) (int, error) {
+	n, waiting, err := s.encode(func() (int, error) { return s.tr.encodeRaw(s, one, more) })
 	if err != nil {
 		return 0, err
 	}
-	s.afterEnqueue()
+	s.afterEncode(waiting)
 	return n, nil
 }
 
 // Flush implements [Session].
 func (s *session) Flush(ctx context.Context) error {
 	w := newWaiter()
-	if !s.tr.queues() || !s.enqueueMark(w) {
+	if !s.queues || !s.enqueueMark(w) {
 		w.free()
 		return nil
 	}
@@ -124,9 +119,10 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 	var begun time.Time
 	for {
 		w := newWaiter()
-		total, err = s.enqueue(pkg, rawPkg{}, w)
+		var waiting int
+		total, waiting, err = s.encode(func() (int, error) { return s.tr.encode(s, pkg, w) })
 		if err == nil {
-			return s.awaitPkg(w, p, total)
+			return s.awaitPkg(w, p, total, waiting)
 		}
 		w.free()
 		if err != ErrSessionBlocked || s.opts.SlowConsumer == SlowClose {
@@ -145,17 +141,16 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 	}
 }
 
-// awaitPkg waits for a queued package of total bytes.
-func (s *session) awaitPkg(w *waiter, p patience, total int) (int, int, error) {
-	if !s.tr.queues() {
+// awaitPkg waits for a queued package of total bytes, one of waiting in the queue.
+func (s *session) awaitPkg(w *waiter, p patience, total, waiting int) (int, int, error) {
+	if !s.queues {
 		w.free()
 		return total, total, nil
 	}
-	s.offer()
+	s.offer(waiting >= flushSize)
 	sent, withdrawn, err := s.await(w, p)
 	if withdrawn {
-		s.count.withdrawn.Add(1)
-		s.unqueued(total)
+		s.tally(&s.count.Withdrawn, 1)
 	}
 	if err == nil {
 		sent = total
@@ -216,30 +211,28 @@ func (s *session) await(w *waiter, p patience) (sent int, withdrawn bool, err er
 	return sent, false, err
 }
 
-// enqueue encodes pkg, or takes raw, and appends it to the queue; w, if not nil, waits for it. It returns
-// the size on the wire.
-func (s *session) enqueue(pkg any, raw rawPkg, w *waiter) (int, error) {
-	if s.flags.Load()&flagRefuse != 0 {
-		return 0, s.refusal()
+// beginEncode takes the encoder lock, unless the session accepts no package now.
+func (s *session) beginEncode() error {
+	if s.has(flagRefuse) {
+		return s.refusal()
 	}
 	if !s.encMu.TryLock() {
 		if err := s.lockEncoder(); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	if s.queued.Load() >= int64(s.opts.HighWater) {
+	switch {
+	case s.has(flagRefuse): // the last moment: what gets past this is sent, or counted as unsent
 		s.unlockEncoder()
-		return 0, s.overflow()
+		return s.refusal()
+	case s.queuedBytes() >= uint64(s.opts.HighWater):
+		s.unlockEncoder()
+		if s.opts.SlowConsumer == SlowClose {
+			s.fail(ErrSessionBlocked)
+		}
+		return ErrSessionBlocked
 	}
-	return s.encode(pkg, raw, w)
-}
-
-// overflow answers a package at the high mark.
-func (s *session) overflow() error {
-	if s.opts.SlowConsumer == SlowClose {
-		s.fail(ErrSessionBlocked)
-	}
-	return ErrSessionBlocked
+	return nil
 }
 
 // lockEncoder takes a contended encoder lock, but not for an encoder that would wait for itself.
@@ -257,19 +250,24 @@ func (s *session) lockEncoder() error {
 	return nil
 }
 
-// unlockEncoder lets go of the encoder lock. A flush that found it taken has left the queue to its holder,
+// unlockEncoder lets go of the encoder lock. Who tried it meanwhile has left what it wanted to its holder,
 // whatever that held it for.
 func (s *session) unlockEncoder() {
 	s.encMu.Unlock()
-	if s.has(flagWant) {
-		s.flush()
+	if f := s.flags.Load(); f&(flagWant|flagReview) != 0 {
+		if f&flagWant != 0 {
+			s.flush()
+		}
+		if f&flagReview != 0 && s.clearFlag(flagReview) {
+			s.reviewBlock()
+		}
 	}
 }
 
 // insideEncoder reports whether the calling goroutine is running an encoder.
 func insideEncoder() bool {
 	pc := make([]uintptr, 64)
-	frames := runtime.CallersFrames(pc[:runtime.Callers(3, pc)])
+	frames := runtime.CallersFrames(pc[:runtime.Callers(5, pc)]) // above the encode that wants the lock
 	for {
 		f, more := frames.Next()
 		if strings.HasSuffix(f.Function, "getty.(*session).encode") {
@@ -281,38 +279,60 @@ func insideEncoder() bool {
 	}
 }
 
-// encode is entered with encMu held and releases it, also when the encoder panics or ends the goroutine;
-// the queue is then as it was.
-func (s *session) encode(pkg any, raw rawPkg, w *waiter) (n int, err error) {
+// encode runs use, which encodes a package and queues or sends it, under the encoder lock. It returns the
+// size on the wire and how many bytes the queue holds. When use fails, panics or ends the goroutine, the queue is
+// as it was.
+func (s *session) encode(use func() (int, error)) (n, waiting int, err error) {
+	if err = s.beginEncode(); err != nil {
+		return 0, 0, err
+	}
 	ok := false
 	defer func() {
-		if b := s.out; b != nil && (!ok || err != nil) {
-			s.dropEmpty(b)
-		}
-		s.unlockEncoder()
 		if !ok {
+			s.endEncode()
 			err = s.panicked("Writer", recover())
 		}
 	}()
-	n, err = s.tr.encode(s, pkg, raw, w)
+	n, err = use()
 	ok = true
-	return n, err
+	return n, s.endEncode(), err
 }
 
-// encodeStream queues a package of a byte stream. It is called through the transport with encMu held.
-func (s *session) encodeStream(pkg any, raw rawPkg, w *waiter) (int, error) {
-	if raw.given() {
-		return s.queueRaw(raw, w)
-	}
-	if s.appender == nil {
-		if s.writer == nil {
-			return 0, fmt.Errorf("%w: no Writer set", ErrBadReader)
+// endEncode releases the encoder lock and returns how many bytes the queue holds. A batch that was made for a
+// package which then could not be encoded is given back.
+func (s *session) endEncode() (waiting int) {
+	if b := s.out; b != nil {
+		waiting = b.size
+		if len(b.segs) == 0 {
+			s.out = nil
+			b.free()
 		}
-		p, err := s.writer.Write(s, pkg)
+	}
+	s.unlockEncoder()
+	return waiting
+}
+
+// marshal encodes pkg behind dst, or into memory of the Writer's own, which has to be copied.
+func (s *session) marshal(dst []byte, pkg any) ([]byte, error) {
+	switch {
+	case s.appender != nil:
+		return s.appender.AppendPkg(dst, s, pkg)
+	case s.writer != nil:
+		return s.writer.Write(s, pkg)
+	}
+	return nil, fmt.Errorf("%w: no Writer set", ErrBadReader)
+}
+
+var errNoBytes = fmt.Errorf("%w: a package of no bytes", ErrBadReader)
+
+// encodeStream queues a package of a byte stream. encMu is held.
+func (s *session) encodeStream(pkg any, w *waiter) (int, error) {
+	if s.appender == nil {
+		p, err := s.marshal(nil, pkg)
 		if err != nil {
 			return 0, err
 		}
-		return s.queueRaw(rawPkg{one: p}, w)
+		return s.queueRaw(p, nil, w)
 	}
 	if s.hint > largeSize {
 		return s.encodeLarge(pkg, w)
@@ -325,67 +345,46 @@ func (s *session) encodeStream(pkg any, raw rawPkg, w *waiter) (int, error) {
 	}
 	n := len(p)
 	if n == 0 {
-		return 0, fmt.Errorf("%w: Writer returned no bytes", ErrBadReader)
+		return 0, errNoBytes
 	}
 	s.hint = n + n/4
 	b.claim(tail, p) // else it outgrew the chunk and has memory of its own
-	return n, s.publish(p, nil, w, nil)
-}
-
-// batch returns the batch that is being filled. encMu is held.
-func (s *session) batch() *batch {
-	if s.out == nil {
-		b := newBatch()
-		s.qMu.Lock()
-		s.out = b
-		s.qMu.Unlock()
-	}
-	return s.out
-}
-
-// dropEmpty gives back a batch that was made for a package which then could not be encoded. encMu is held.
-func (s *session) dropEmpty(b *batch) {
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	if len(b.segs) == 0 && s.out == b {
-		s.out = nil
-		b.free()
-	}
+	s.publish(p, nil, w, nil)
+	return n, nil
 }
 
 // encodeLarge encodes into a pooled buffer of the size that recent packages had.
 func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
-	s.batch()
 	whole := bytespool.Get(s.hint)
 	p, err := s.appender.AppendPkg(whole[:0], s, pkg)
 	n := len(p)
-	switch {
-	case err != nil:
-	case n == 0:
-		err = fmt.Errorf("%w: Writer returned no bytes", ErrBadReader)
-	case n < largeSize:
-		_, err = s.queueRaw(rawPkg{one: p}, w)
-	case &p[0] != &whole[0]:
-		err = s.publish(p, nil, w, nil)
-	default:
-		s.hint = n + n/4
-		return n, s.publish(p, whole, w, nil)
-	}
 	if n > 0 {
 		s.hint = n + n/4
+	}
+	switch {
+	case err != nil:
+	case n < largeSize: // also 0, which is refused
+		_, err = s.queueRaw(p, nil, w)
+	case &p[0] == &whole[0]:
+		s.batch()
+		s.publish(p, whole, w, nil)
+		return n, nil
+	default: // it outgrew whole and has memory of its own
+		s.batch()
+		s.publish(p, nil, w, nil)
 	}
 	bytespool.Put(whole)
 	return n, err
 }
 
 // queueRaw copies encoded packages into the queue as one entry.
-func (s *session) queueRaw(raw rawPkg, w *waiter) (int, error) {
-	total := len(raw.one)
-	for _, p := range raw.more {
+func (s *session) queueRaw(one []byte, more [][]byte, w *waiter) (int, error) {
+	total := len(one)
+	for _, p := range more {
 		total += len(p)
 	}
 	if total == 0 {
-		return 0, fmt.Errorf("%w: no bytes to write", ErrBadReader)
+		return 0, errNoBytes
 	}
 	var tail, whole []byte
 	b := s.batch()
@@ -395,28 +394,32 @@ func (s *session) queueRaw(raw rawPkg, w *waiter) (int, error) {
 		whole = bytespool.Get(total)
 		tail = whole[:0]
 	}
-	p := append(tail, raw.one...)
-	for _, part := range raw.more {
+	p := append(tail, one...)
+	for _, part := range more {
 		p = append(p, part...)
 	}
 	if whole == nil {
 		b.claim(tail, p)
 	}
-	return total, s.publish(p, whole, w, raw.more)
+	s.publish(p, whole, w, more)
+	return total, nil
+}
+
+// batch returns the batch that is being filled. encMu is held.
+func (s *session) batch() *batch {
+	if s.out == nil {
+		s.out = newBatch()
+	}
+	return s.out
 }
 
 // publish puts encoded bytes into the queue: one package, or those that parts are the pieces of. whole, if
 // not nil, is their memory and goes back to bytespool. encMu is held.
-func (s *session) publish(p, whole []byte, w *waiter, parts [][]byte) error {
-	s.qMu.Lock()
-	if err := s.refused; err != nil {
-		s.qMu.Unlock()
-		if whole != nil {
-			bytespool.Put(whole)
-		}
-		return err
-	}
+func (s *session) publish(p, whole []byte, w *waiter, parts [][]byte) {
 	b := s.out
+	if len(b.segs) == 0 {
+		s.setFlag(flagQueued)
+	}
 	end := b.size
 	for _, q := range parts {
 		if end += len(q); len(q) > 0 {
@@ -427,15 +430,29 @@ func (s *session) publish(p, whole []byte, w *waiter, parts [][]byte) error {
 	if parts == nil {
 		b.ends = append(b.ends, b.size)
 	}
-	q := s.queued.Add(int64(len(p)))
-	s.qMu.Unlock()
-	if q >= int64(s.opts.HighWater) {
-		s.setFlag(flagBlocked)
-		if s.queued.Load() <= int64(s.opts.LowWater) {
-			s.unblock() // it fell meanwhile
-		}
+	s.appended += uint64(len(p))
+	if !s.has(flagBlocked) && s.queuedBytes() >= uint64(s.opts.HighWater) {
+		s.setFlag(flagBlocked) // the flush that must follow looks whether it is over
 	}
-	return nil
+}
+
+// queuedBytes returns how many bytes are queued or on their way to the kernel. encMu is held.
+func (s *session) queuedBytes() uint64 { return s.appended - s.gone.Load() }
+
+// tryQueuedBytes is queuedBytes for who does not hold encMu. While an encoder is at work it does not see what
+// was queued since the last flush.
+func (s *session) tryQueuedBytes() uint64 {
+	for range 4 {
+		if s.encMu.TryLock() {
+			n := s.queuedBytes()
+			s.unlockEncoder()
+			return n
+		}
+		runtime.Gosched()
+	}
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	return s.detached - s.gone.Load()
 }
 
 // enqueueMark queues a flush mark, and reports whether there is anything to wait for.
@@ -445,40 +462,44 @@ func (s *session) enqueueMark(w *waiter) bool {
 	if s.refused != nil || s.emptyLocked() && !s.flushing {
 		return false
 	}
-	s.side = append(s.side, segment{w: w})
+	s.marks = append(s.marks, w)
 	return true
 }
 
-// afterEnqueue decides when a package that nobody waits for goes to the kernel.
-func (s *session) afterEnqueue() {
-	if !s.tr.queues() {
-		return
-	}
-	if s.turns.Load() == 0 {
-		s.offer()
-		return
-	}
-	if s.queued.Load() >= flushSize {
-		s.flush()
-		return
-	}
-	if s.flags.Load()&flagWatched == 0 {
+// afterEncode decides when a package that nobody waits for goes to the kernel; waiting is what the queue holds.
+func (s *session) afterEncode(waiting int) {
+	switch {
+	case !s.queues:
+	case !s.inTurn():
+		s.offer(waiting >= flushSize)
+	case waiting >= flushSize:
+		s.flushLate()
+	case !s.has(flagWatched):
 		s.ep.watch(s)
 	}
 }
 
-// unqueued counts n bytes that left the queue, one way or another.
-func (s *session) unqueued(n int) {
-	if q := s.queued.Add(-int64(n)); s.flags.Load()&flagBlocked != 0 && q <= int64(s.opts.LowWater) {
-		s.unblock()
+// reviewBlock ends the pause that began at the high mark if the queue has fallen to the low mark. It is called
+// whenever bytes have gone; who holds the encoder lock meanwhile looks again.
+func (s *session) reviewBlock() {
+	if !s.encMu.TryLock() {
+		s.setFlag(flagReview)
+		if !s.encMu.TryLock() {
+			return
+		}
+	}
+	low := s.queuedBytes() <= uint64(s.opts.LowWater)
+	if low {
+		low = s.clearFlag(flagBlocked)
+	}
+	s.unlockEncoder()
+	if low {
+		s.unblocked()
 	}
 }
 
-// unblock ends the pause that began at the high mark.
-func (s *session) unblock() {
-	if !s.clearFlag(flagBlocked) {
-		return
-	}
+// unblocked tells everybody that the queue has fallen.
+func (s *session) unblocked() {
 	s.qMu.Lock()
 	room := s.room
 	s.room = nil

@@ -37,10 +37,14 @@ const ownSize = 256
 //
 // The bytes may be read by many goroutines at once; Retain and Release may be called from any.
 type Frame struct {
-	b    []byte
-	big  []byte // from bytespool, or nil
-	own  []byte
-	refs atomic.Int32
+	b   []byte
+	big []byte // from bytespool, or nil
+	own []byte
+
+	// extra counts the references beyond the first. Who releases and finds none is the only holder, so that
+	// nobody else can add one: the usual frame, which nobody retains, costs no atomic write.
+	extra atomic.Int32
+	live  bool // it has a holder; written by the only one
 }
 
 var frames = sync.Pool{New: func() any { return &Frame{own: make([]byte, ownSize)} }}
@@ -48,7 +52,7 @@ var frames = sync.Pool{New: func() any { return &Frame{own: make([]byte, ownSize
 // newFrame returns a frame with one reference that holds a copy of head and body.
 func newFrame(head, body []byte) *Frame {
 	f := frames.Get().(*Frame)
-	f.refs.Store(1)
+	f.live = true
 	if n := len(head) + len(body); n <= ownSize {
 		f.b = f.own[:n]
 	} else {
@@ -69,23 +73,27 @@ func (f *Frame) Len() int { return len(f.b) }
 func (f *Frame) String() string { return string(f.b) }
 
 // Retain adds a reference, so that the frame outlives OnMessage.
-func (f *Frame) Retain() { f.refs.Add(1) }
+func (f *Frame) Retain() { f.extra.Add(1) }
 
 // Release gives a reference back. The engine does so once after OnMessage; a handler does so once for each
 // Retain. One call too many panics, since the memory may be somebody else's by then.
 func (f *Frame) Release() {
-	switch n := f.refs.Add(-1); {
-	case n > 0:
-	case n < 0:
-		panic("codec: Frame released more often than it was retained")
-	case f.own != nil:
-		if f.big != nil {
-			bytespool.Put(f.big)
-			f.big = nil
+	if f.extra.Load() > 0 {
+		if f.extra.Add(-1) >= 0 {
+			return
 		}
-		f.b = nil
-		frames.Put(f)
+		f.extra.Store(0) // two released at once, and this one was the last
 	}
+	if !f.live {
+		panic("codec: Frame released more often than it was retained")
+	}
+	f.live = false
+	if f.big != nil {
+		bytespool.Put(f.big)
+		f.big = nil
+	}
+	f.b = nil
+	frames.Put(f)
 }
 
 // payload returns the bytes of what a codec can encode, strings apart.
