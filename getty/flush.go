@@ -105,31 +105,33 @@ func (s *session) detachLocked() (b *batch, busy bool) {
 	return b, false
 }
 
-// takeQueue takes what is queued out of the session, in the order of the wire: packages, control frames, flush
-// marks, the farewell. encMu and qMu are held.
+// takeQueue takes what is queued out of the session, in the order of the wire: packages, then control frames.
+// encMu and qMu are held.
 func (s *session) takeQueue() *batch {
-	b := s.out
+	b, side := s.out, s.side
 	if b != nil {
 		s.out = nil
 		s.clearFlag(flagQueued)
-	} else if s.control == nil && s.marks == nil && s.last == nil {
-		return nil
-	} else {
-		b = newBatch()
 	}
-	for _, p := range [2][]byte{s.control, s.last} {
-		if p != nil {
-			b.append(p, nil, nil)
-			s.appended += uint64(len(p))
+	if !side.empty() {
+		if b == nil {
+			b = newBatch()
 		}
+		if side.control != nil {
+			b.append(side.control, nil, nil)
+			s.appended += uint64(len(side.control))
+		}
+		for _, w := range side.marks {
+			b.append(nil, nil, w)
+		}
+		side.control, side.marks = nil, nil
 	}
-	for _, w := range s.marks {
-		b.append(nil, nil, w)
-	}
-	s.control, s.marks, s.last = nil, nil, nil
 	s.detached = s.appended
 	return b
 }
+
+// empty reports whether q has nothing for a flush.
+func (q *sideQueue) empty() bool { return q == nil || q.control == nil && q.marks == nil }
 
 // tokenLocked is what the token's holder does with what detachLocked returned: it keeps the token to write b,
 // or gives it back. It unlocks qMu.
@@ -207,7 +209,7 @@ func (s *session) proceedLocked(flusher bool) *batch {
 
 // emptyLocked reports whether nothing is queued. An encoder may be about to queue something.
 func (s *session) emptyLocked() bool {
-	return !s.has(flagQueued) && s.control == nil && s.marks == nil && s.last == nil
+	return !s.has(flagQueued) && s.side.empty()
 }
 
 // drainedLocked gives the token back when the queue is empty; it unlocks qMu. If the session is closing,
@@ -288,8 +290,8 @@ const maxControl = 4 << 10
 func (s *session) queueControl(p []byte) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
-	if s.refused == nil && len(s.control)+len(p) <= maxControl {
-		s.control = append(s.control, p...)
+	if side := s.sideLocked(); s.refused == nil && len(side.control)+len(p) <= maxControl {
+		side.control = append(side.control, p...)
 	}
 }
 
@@ -302,10 +304,12 @@ func (s *session) refuseWith(err error, last []byte) {
 	s.qMu.Lock()
 	if s.refused == nil {
 		s.refused = err
-		s.last = last
+		if last != nil {
+			side := s.sideLocked()
+			side.control = append(side.control, last...)
+		}
 	}
-	room := s.room
-	s.room = nil
+	room := s.emptyRoomLocked()
 	s.qCond.Broadcast()
 	s.qMu.Unlock()
 	for _, w := range room {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,9 +31,7 @@ type outbound struct {
 	qMu       sync.Mutex
 	qCond     sync.Cond    // on qMu: the queue fell, was emptied or failed, a turn or the session is ending
 	count     SessionStats // guarded by qMu, but for Queued, which is worked out
-	control   []byte       // guarded by qMu: control frames
-	marks     []*waiter    // guarded by qMu: callers of Flush
-	last      []byte       // guarded by qMu: the farewell
+	side      *sideQueue   // guarded by qMu: made when first needed
 	detached  uint64       // guarded by qMu: appended, when a flush last took the queue
 	flushing  bool         // guarded by qMu: the flush token; its holder owns the batch it took
 	gathering bool         // guarded by qMu: the token's holder lets others write before it takes the queue
@@ -40,7 +39,29 @@ type outbound struct {
 	tries     uint8        // guarded by qMu
 	finSent   bool         // guarded by qMu
 	refused   error        // guarded by qMu: why nothing is accepted any more
-	room      []*waiter    // guarded by qMu: callers that wait for the queue to fall
+}
+
+// A sideQueue is what needs no encoder to be queued. Most sessions never have one.
+type sideQueue struct {
+	control []byte    // control frames, and after them the farewell
+	marks   []*waiter // callers of Flush
+	room    []*waiter // callers that wait for the queue to fall
+}
+
+// sideLocked returns the side queue.
+func (s *session) sideLocked() *sideQueue {
+	if s.side == nil {
+		s.side = new(sideQueue)
+	}
+	return s.side
+}
+
+// emptyRoomLocked returns all who wait for the queue to fall, and forgets them.
+func (s *session) emptyRoomLocked() (room []*waiter) {
+	if s.side != nil {
+		room, s.side.room = s.side.room, nil
+	}
+	return room
 }
 
 // WritePkg implements [Session].
@@ -462,7 +483,8 @@ func (s *session) enqueueMark(w *waiter) bool {
 	if s.refused != nil || s.emptyLocked() && !s.flushing {
 		return false
 	}
-	s.marks = append(s.marks, w)
+	side := s.sideLocked()
+	side.marks = append(side.marks, w)
 	return true
 }
 
@@ -501,8 +523,7 @@ func (s *session) reviewBlock() {
 // unblocked tells everybody that the queue has fallen.
 func (s *session) unblocked() {
 	s.qMu.Lock()
-	room := s.room
-	s.room = nil
+	room := s.emptyRoomLocked()
 	s.qCond.Broadcast()
 	s.qMu.Unlock()
 	for _, w := range room {
@@ -522,7 +543,8 @@ func (s *session) joinRoom(w *waiter) bool {
 	if s.refused != nil || s.flags.Load()&flagBlocked == 0 {
 		return false
 	}
-	s.room = append(s.room, w)
+	side := s.sideLocked()
+	side.room = append(side.room, w)
 	return true
 }
 
@@ -530,11 +552,9 @@ func (s *session) joinRoom(w *waiter) bool {
 func (s *session) leaveRoom(w *waiter) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
-	for i, r := range s.room {
-		if r == w {
-			s.room = append(s.room[:i], s.room[i+1:]...)
-			return
-		}
+	side := s.sideLocked()
+	if i := slices.Index(side.room, w); i >= 0 {
+		side.room = slices.Delete(side.room, i, i+1)
 	}
 }
 
