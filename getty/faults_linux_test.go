@@ -379,7 +379,9 @@ func TestChurn(t *testing.T) {
 	const clients, rounds = 8, 100
 	l := newTracer(t)
 	l.message = echoPkg
-	srv := serve(t, prepare(l), func(o *getty.ServerOptions) { o.IdleTimeout, o.CronPeriod = time.Minute, time.Minute })
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
+		o.IdleTimeout, o.CronPeriod, o.WaitTime = time.Hour, time.Hour, time.Hour
+	})
 	descriptors := func() int {
 		list, err := os.ReadDir("/proc/self/fd")
 		require.NoError(t, err)
