@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -137,9 +138,11 @@ func (g *ledger) judge(from, to end, ordered bool) (wrong []string) {
 		}
 	}
 	if st := from.stats; st != nil {
-		known := int(st.PkgsWritten + st.Unsent)
-		if known < len(accepted) || known > len(accepted)+failed || st.Queued != 0 {
-			say("I8: %d accepted, %d failed, but %d written, %d unsent, %d bytes queued", len(accepted), failed, st.PkgsWritten, st.Unsent, st.Queued)
+		// A call that failed may have been accepted first, but not if it was withdrawn.
+		known, most := int(st.PkgsWritten+st.Unsent), len(accepted)+failed-int(st.Withdrawn)
+		if known < len(accepted) || known > most || st.Queued != 0 {
+			say("I8: %d accepted, %d failed, %d of them withdrawn, but %d written, %d unsent, %d bytes queued",
+				len(accepted), failed, st.Withdrawn, st.PkgsWritten, st.Unsent, st.Queued)
 		}
 		if int(st.PkgsWritten) < read {
 			say("I8: %d written, %d read", st.PkgsWritten, read)
@@ -148,11 +151,17 @@ func (g *ledger) judge(from, to end, ordered bool) (wrong []string) {
 			say("I6: %d unsent and no cause", st.Unsent)
 		}
 	}
-	// Our graceful close drained, and the peer lived until it saw the end: then all was delivered.
-	if from.err == nil && to.err == io.EOF && len(got) != len(accepted) {
-		say("I5: a clean end, %d delivered of %d accepted", len(got), len(accepted))
+	// Our graceful close drained, and the peer did not end by itself: then it saw that end, and got everything.
+	if from.stats != nil && from.err == nil && !ownEnd(to.err) && (to.err != io.EOF || len(got) != len(accepted)) {
+		say("I5: a clean end that the peer saw as %v, %d delivered of %d accepted", to.err, len(got), len(accepted))
 	}
 	return wrong
+}
+
+// ownEnd reports whether a session with that cause ended by itself, whatever its peer did.
+func ownEnd(err error) bool {
+	var p *getty.PanicError
+	return err == nil || errors.Is(err, getty.ErrSessionClosed) || errors.As(err, &p)
 }
 
 // The judge itself is judged: it finds fault with each kind of loss, and with nothing else.
@@ -163,7 +172,8 @@ func TestLedgerJudge(t *testing.T) {
 		delivered []int
 		foreign   bool
 		from, to  getty.SessionStats
-		err       error // of the sender; the receiver saw the end of the stream
+		err       error // of the sender
+		toErr     error // of the receiver; nil: the end of the stream
 		unordered bool
 		want      string
 	}{
@@ -176,6 +186,8 @@ func TestLedgerJudge(t *testing.T) {
 		"a hole":                 {outcomes: []error{nil, nil, nil}, delivered: []int{0, 2}, from: getty.SessionStats{PkgsWritten: 3}, to: getty.SessionStats{PkgsRead: 2}, err: io.EOF, want: "I4"},
 		"a hole, unordered":      {outcomes: []error{nil, nil, nil}, delivered: []int{2, 0}, unordered: true, from: getty.SessionStats{PkgsWritten: 3}, to: getty.SessionStats{PkgsRead: 2}, err: io.EOF, want: "I4"},
 		"a clean end, one lost":  {outcomes: []error{nil, nil}, delivered: []int{0}, from: getty.SessionStats{PkgsWritten: 2}, to: getty.SessionStats{PkgsRead: 1}, want: "I5"},
+		"a clean end, a reset":   {outcomes: []error{nil}, delivered: []int{0}, from: getty.SessionStats{PkgsWritten: 1}, to: getty.SessionStats{PkgsRead: 1}, toErr: syscall.ECONNRESET, want: "I5"},
+		"withdrawn and counted":  {outcomes: []error{getty.ErrWriteTimeout}, from: getty.SessionStats{Withdrawn: 1, Unsent: 1}, err: io.EOF, want: "I8"},
 		"unsent without a cause": {outcomes: []error{nil, nil}, delivered: []int{0}, from: getty.SessionStats{PkgsWritten: 1, Unsent: 1}, to: getty.SessionStats{PkgsRead: 1}, want: "I6"},
 		"refused and delivered":  {outcomes: []error{nil, no}, delivered: []int{0, 1}, from: getty.SessionStats{PkgsWritten: 2}, to: getty.SessionStats{PkgsRead: 2}, want: "I4"},
 		"not accounted, sender":  {outcomes: []error{nil, nil}, delivered: []int{0}, from: getty.SessionStats{PkgsWritten: 1}, to: getty.SessionStats{PkgsRead: 1}, err: io.EOF, want: "I8"},
@@ -188,7 +200,10 @@ func TestLedgerJudge(t *testing.T) {
 			if test.foreign {
 				g.deliver(newLedger().pkg(0, 1))
 			}
-			wrong := strings.Join(g.judge(end{&test.from, test.err}, end{&test.to, io.EOF}, !test.unordered), "; ")
+			if test.toErr == nil {
+				test.toErr = io.EOF
+			}
+			wrong := strings.Join(g.judge(end{&test.from, test.err}, end{&test.to, test.toErr}, !test.unordered), "; ")
 			if test.want == "" {
 				require.Empty(t, wrong)
 			} else {

@@ -733,7 +733,7 @@ func TestFullMailboxStopsReading(t *testing.T) {
 //
 // fault: 125
 func TestFullPool(t *testing.T) {
-	const sessions, n = 8, 300
+	const sessions, n = 8, 100
 	ordered := taskpool.NewOrdered(taskpool.Config{Workers: 1, QueueLen: 1})
 	shared := taskpool.NewShared(taskpool.Config{Workers: 1, QueueLen: 1})
 	t.Cleanup(func() { _, _ = ordered.Close(), shared.Close() })
@@ -751,6 +751,13 @@ func TestFullPool(t *testing.T) {
 			for range sessions {
 				c := dial(t, srv)
 				wg.Go(func() {
+					for range n { // a wake that got lost would not be made good by the next
+						_, _ = c.Write(frame("one"))
+						if p, err := tryReadFrame(c); err != nil || p != "one" {
+							t.Errorf("answer %q, %v", p, err)
+							return
+						}
+					}
 					go func() {
 						for i := range n {
 							_, _ = c.Write(numbered(i))
