@@ -200,7 +200,7 @@ func TestOnCloseDoesNotWaitForTheReconnect(t *testing.T) {
 
 // acceptance: L05
 func TestClientCloseDuringMassDisconnect(t *testing.T) {
-	for range 30 {
+	for range 500 {
 		sl := newTracer(t)
 		srv := getty.NewTCPServer()
 		require.NoError(t, srv.RunEventLoop(prepare(sl)))

@@ -179,7 +179,7 @@ func TestLastAnswersSurviveUnreadInput(t *testing.T) {
 func TestTimersEndWithTheirSessions(t *testing.T) {
 	l := newTracer(t)
 	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
-		o.CronPeriod, o.IdleTimeout, o.ReadTimeout = time.Minute, time.Minute, time.Minute
+		o.CronPeriod, o.IdleTimeout, o.ReadTimeout, o.WaitTime = time.Hour, time.Hour, time.Hour, time.Hour
 	})
 	var conns []*net.TCPConn
 	for range 100 {

@@ -259,9 +259,12 @@ func (s *session) accountLocked(b *batch) {
 	s.gone.Add(uint64(gone))
 }
 
-// writeFailed ends the session after a write error: everything queued is unsent.
+// writeFailed ends the session after a write error: everything queued is unsent. Once we have closed the
+// descriptor ourselves, the error says nothing but that.
 func (s *session) writeFailed(b *batch, err error) {
-	s.fail(err)
+	if !s.has(flagHard) {
+		s.fail(err)
+	}
 	s.discardBatch(b)
 	s.qMu.Lock()
 	s.releaseLocked()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -253,6 +254,49 @@ func TestClosingFromACallback(t *testing.T) {
 			})
 		}
 	})
+}
+
+// A shutdown whose time is over closes the sessions with peers that read nothing, and tells what was not sent.
+//
+// fault: 134
+func TestShutdownForcesStuckPeers(t *testing.T) {
+	const peers = 5
+	l := newTracer(t)
+	srv := getty.NewTCPServer(func(o *getty.ServerOptions) { o.HighWater, o.WaitTime = 64<<10, time.Hour })
+	require.NoError(t, srv.RunEventLoop(prepare(l)))
+	reads := dial(t, srv)
+	done := make(chan struct{})
+	go func() { discard(reads); _ = reads.Close(); close(done) }()
+	within(t, l.opened, "OnOpen")
+	var stuck []getty.Session
+	accepted := 0
+	for range peers {
+		c := dial(t, srv)
+		require.NoError(t, c.SetReadBuffer(4096))
+		s := within(t, l.opened, "OnOpen")
+		accepted += fill(t, s, strings.Repeat("x", 10_000))
+		stuck = append(stuck, s)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	report, err := srv.Shutdown(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	within(t, srv.Done(), "Done")
+	within(t, done, "the end of the one that reads")
+	require.Equal(t, 1, report.Drained)
+	require.Equal(t, peers, report.Forced)
+	require.Empty(t, report.Stuck, "no callback is stuck")
+	written, unsent := 0, uint64(0)
+	for _, s := range stuck {
+		require.ErrorIs(t, s.Err(), context.DeadlineExceeded)
+		require.ErrorIs(t, s.Err(), getty.ErrSessionClosed)
+		require.Len(t, l.of(s).errs, 1, "OnError")
+		written += int(s.Stats().PkgsWritten)
+		unsent += s.Stats().Unsent
+	}
+	require.Positive(t, unsent)
+	require.EqualValues(t, unsent, report.Unsent)
+	require.EqualValues(t, accepted, uint64(written)+unsent)
 }
 
 // fault: 124, 134

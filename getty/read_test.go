@@ -341,17 +341,24 @@ func TestPeerHalfCloses(t *testing.T) {
 		l := newTracer(t)
 		l.unordered = d == getty.Unordered
 		hold := make(chan struct{})
-		l.message = func(s getty.Session, pkg any) { <-hold; echoPkg(s, pkg) }
-		c := dial(t, serve(t, prepare(l), getty.WithServerDispatch(d)))
+		answer := strings.Repeat("a", 20_000) // so that most of it waits when the peer's end is seen
+		l.message = func(s getty.Session, pkg any) {
+			<-hold
+			_, _, _ = s.WritePkg(pkg.(*codec.Frame).String()+answer, 0)
+		}
+		c := dial(t, serve(t, prepare(l), getty.WithServerDispatch(d), func(o *getty.ServerOptions) { o.HighWater = 1 << 30 }))
 		for i := range n {
 			_, err := c.Write(numbered(i))
 			require.NoError(t, err)
 		}
 		require.NoError(t, c.CloseWrite())
 		close(hold)
+		s := within(t, l.opened, "OnOpen")
+		eventually(t, "the session closes", s.IsClosed)
 		seen := make(map[string]bool)
 		for i := range n {
-			p := readFrame(t, c)
+			p, whole := strings.CutSuffix(readFrame(t, c), answer)
+			require.True(t, whole)
 			seen[p] = true
 			if d != getty.Unordered {
 				require.Equal(t, fmt.Sprintf("%08d", i), p)
@@ -360,7 +367,7 @@ func TestPeerHalfCloses(t *testing.T) {
 		require.Len(t, seen, n)
 		_, err := tryReadFrame(c)
 		require.ErrorIs(t, err, io.EOF)
-		s := within(t, l.closed, "OnClose")
+		require.Same(t, s, within(t, l.closed, "OnClose"))
 		require.ErrorIs(t, s.Err(), io.EOF)
 		require.Empty(t, l.of(s).errs, "a clean end")
 		require.Zero(t, s.Stats().Unsent+s.Stats().Undelivered)
@@ -726,11 +733,16 @@ func TestFullMailboxStopsReading(t *testing.T) {
 //
 // fault: 125
 func TestFullPool(t *testing.T) {
-	const sessions, n = 8, 300
-	pool := taskpool.NewOrdered(taskpool.Config{Workers: 1, QueueLen: 1})
-	t.Cleanup(func() { _ = pool.Close() })
-	for _, d := range []getty.Dispatch{getty.Ordered, getty.Unordered} {
-		t.Run(d.String(), func(t *testing.T) {
+	const sessions, n = 8, 100
+	ordered := taskpool.NewOrdered(taskpool.Config{Workers: 1, QueueLen: 1})
+	shared := taskpool.NewShared(taskpool.Config{Workers: 1, QueueLen: 1})
+	t.Cleanup(func() { _, _ = ordered.Close(), shared.Close() })
+	for _, test := range []struct {
+		pool taskpool.Pool
+		d    getty.Dispatch
+	}{{ordered, getty.Ordered}, {ordered, getty.Unordered}, {shared, getty.Ordered}, {shared, getty.Unordered}} {
+		pool, d := test.pool, test.d
+		t.Run(fmt.Sprintf("%T/%v", pool, d), func(t *testing.T) {
 			l := newTracer(t)
 			l.unordered = d == getty.Unordered
 			l.message = echoPkg
@@ -739,6 +751,13 @@ func TestFullPool(t *testing.T) {
 			for range sessions {
 				c := dial(t, srv)
 				wg.Go(func() {
+					for range n { // a wake that got lost would not be made good by the next
+						_, _ = c.Write(frame("one"))
+						if p, err := tryReadFrame(c); err != nil || p != "one" {
+							t.Errorf("answer %q, %v", p, err)
+							return
+						}
+					}
 					go func() {
 						for i := range n {
 							_, _ = c.Write(numbered(i))

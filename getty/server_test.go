@@ -64,7 +64,9 @@ func TestServerCloseDuringAccepts(t *testing.T) {
 				}
 			})
 		}
-		wg.Go(srv.Close)
+		for range 2 {
+			wg.Go(srv.Close)
+		}
 		wg.Wait()
 		within(t, srv.Done(), "Done")
 		require.Equal(t, len(l.opened), len(l.closed))

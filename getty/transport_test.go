@@ -104,7 +104,7 @@ func TestWebSocketWithGorilla(t *testing.T) {
 	l.message = echoPkg
 	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.Path = "/echo"; o.WebSocketServerOptions.Compression = true })
 	run(t, srv, prepare(l))
-	for _, compress := range []bool{false, true} {
+	for code, compress := range map[int]bool{websocket.CloseNormalClosure: false, websocket.CloseGoingAway: true} {
 		d := websocket.Dialer{EnableCompression: compress}
 		ws, _, err := d.Dial("ws://"+srv.Addr().String()+"/echo", nil)
 		require.NoError(t, err)
@@ -116,10 +116,17 @@ func TestWebSocketWithGorilla(t *testing.T) {
 			require.Equal(t, websocket.BinaryMessage, kind)
 			require.Equal(t, msg, back)
 		}
+		_, err = within(t, l.opened, "OnOpen").WriteBytesArray(frame("one"), frame("two"))
+		require.NoError(t, err)
+		for _, want := range []string{"one", "two"} {
+			_, back, err := ws.ReadMessage()
+			require.NoError(t, err)
+			require.Equal(t, frame(want), back, "a message each")
+		}
 		// The close handshake is answered with the same code. (acceptance: L18)
-		require.NoError(t, ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, "bye"), time.Now().Add(patience)))
+		require.NoError(t, ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, "bye"), time.Now().Add(patience)))
 		_, _, err = ws.ReadMessage()
-		require.True(t, websocket.IsCloseError(err, 1000), "%v", err)
+		require.True(t, websocket.IsCloseError(err, code), "%v", err)
 		s := within(t, l.closed, "OnClose")
 		require.ErrorContains(t, s.Err(), "EOF")
 		require.Empty(t, l.of(s).errs, "a close frame is a clean end")
@@ -221,6 +228,9 @@ func TestWebSocketManyWritersAndPings(t *testing.T) {
 					if i%3 == 0 {
 						timeout = patience
 					}
+					if i%25 == 0 {
+						time.Sleep(5 * time.Millisecond) // a session under traffic is not pinged
+					}
 					if _, _, err := s.WritePkg(fmt.Sprintf("%d %d", w, i), timeout); err != nil {
 						t.Error(err)
 					}
@@ -237,8 +247,15 @@ func TestWebSocketManyWritersAndPings(t *testing.T) {
 	ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
 	require.NoError(t, err)
 	defer ws.Close()
+	var pings, pongs int
+	answer := ws.PingHandler()
+	ws.SetPingHandler(func(data string) error { pings++; return answer(data) })
+	ws.SetPongHandler(func(string) error { pongs++; return nil })
 	next := make([]int, writers)
-	for range writers * each {
+	for i := range writers * each {
+		if i%10 == 0 {
+			require.NoError(t, ws.WriteControl(websocket.PingMessage, []byte("ping"), time.Now().Add(patience)))
+		}
 		_, b, err := ws.ReadMessage()
 		require.NoError(t, err)
 		var w, i int
@@ -248,6 +265,8 @@ func TestWebSocketManyWritersAndPings(t *testing.T) {
 		next[w]++
 	}
 	wg.Wait()
+	require.Positive(t, pings)
+	require.Positive(t, pongs)
 }
 
 // A handler that takes its time does not keep pings from being answered.

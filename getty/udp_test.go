@@ -353,7 +353,10 @@ func TestUDPThroughABadNetwork(t *testing.T) {
 		return handled == total
 	})
 	require.Equal(t, sent, got)
-	require.Zero(t, s.Stats().Dropped)
+	st := s.Stats()
+	require.Zero(t, st.Dropped)
+	require.EqualValues(t, total, st.Reads)
+	require.EqualValues(t, total, st.PkgsRead)
 }
 
 // Closing an endpoint while datagrams pour in ends it at once, with one OnClose and no storm of errors.

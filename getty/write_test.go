@@ -52,38 +52,65 @@ func fill(t testing.TB, s getty.Session, p string) int {
 	}
 }
 
+// heap returns how much is in use.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // the pools are emptied by the second
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// fillMany fills the queues of so many sessions that open, and returns them.
+func fillMany(t testing.TB, l *tracer, peers int, p string) []getty.Session {
+	t.Helper()
+	sessions := make([]getty.Session, peers)
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := w; i < peers; i += 4 {
+				s := <-l.opened
+				sessions[i] = s
+				for refused := 0; refused < 3; {
+					if _, _, err := s.WritePkg(p, 0); errors.Is(err, getty.ErrSessionBlocked) {
+						refused++
+						runtime.Gosched()
+					} else if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return sessions
+}
+
 // A session whose peer reads nothing is closed within WaitTime, no OS thread stays in close(2), and the
 // descriptors come back.
 //
 // acceptance: W01 fault: 22
 func TestCloseWithPeersThatNeverRead(t *testing.T) {
-	peers := 200
-	if os.Getenv("GOSTKIT_LONG") != "" {
-		peers = 2000
-	}
+	const peers = 2000
 	l := newTracer(t)
-	p := strings.Repeat("x", 256<<10)
-	l.open = func(s getty.Session) error {
-		for range 12 {
-			if _, _, err := s.WritePkg(p, 0); err != nil && !errors.Is(err, getty.ErrSessionBlocked) {
-				return err
-			}
-		}
-		return nil
-	}
-	srv := serve(t, prepare(l), func(o *getty.ServerOptions) { o.WaitTime = 100 * time.Millisecond })
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
+		o.WaitTime, o.HighWater = 100*time.Millisecond, 32<<10
+		o.Socket.WriteBuffer = 4096
+	})
 	var conns []*net.TCPConn
 	for range peers {
-		conns = append(conns, dial(t, srv))
+		c := dial(t, srv)
+		require.NoError(t, c.SetReadBuffer(4096))
+		conns = append(conns, c)
 	}
-	for range peers {
-		within(t, l.opened, "OnOpen").Close()
+	for _, s := range fillMany(t, l, peers, strings.Repeat("x", 16<<10)) {
+		s.Close()
 	}
 	for range peers {
 		s := within(t, l.closed, "OnClose")
-		if s.Stats().Unsent > 0 {
-			require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
-		}
+		require.Positive(t, s.Stats().Unsent, "the peer took it all")
+		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
 	}
 	require.Less(t, pprof.Lookup("threadcreate").Count(), 100, "threads ever created")
 	for _, c := range conns {
@@ -110,6 +137,36 @@ func TestTimeoutsBelongToTheirCalls(t *testing.T) {
 		require.Equal(t, want, readFrame(t, c))
 	}
 	require.False(t, s.IsClosed())
+
+	// Behind a package that takes long, a call without a timeout of its own has the session's, whatever an
+	// earlier call had; and only the call is over then, since the peer goes on reading.
+	l = newTracer(t)
+	c, s = stall(t, l, func(o *getty.ServerOptions) { o.WriteTimeout, o.HighWater = 300*time.Millisecond, 1<<30 })
+	_, _, err = s.WritePkg("an hour", time.Hour)
+	require.NoError(t, err)
+	_, _, err = s.WritePkg(strings.Repeat("b", 64<<20), 0)
+	require.NoError(t, err)
+	expired := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-expired:
+				discard(c)
+				return
+			case <-time.After(10 * time.Millisecond):
+				_, _ = io.CopyN(io.Discard, c, 64<<10)
+			}
+		}
+	}()
+	_, sent, err = s.WritePkg("the session's", -1)
+	require.ErrorIs(t, err, getty.ErrWriteTimeout)
+	require.Zero(t, sent)
+	_, _, err = s.WritePkg("its own", 20*time.Millisecond)
+	require.ErrorIs(t, err, getty.ErrWriteTimeout)
+	require.False(t, s.IsClosed(), "the batch makes progress")
+	close(expired)
+	require.NoError(t, s.Flush(context.Background()))
+	require.EqualValues(t, 2, s.Stats().Withdrawn)
 }
 
 // A package that expires while a part of it has left ends the session; the peer gets a prefix and nothing
@@ -340,12 +397,12 @@ func TestManyWriters(t *testing.T) {
 //
 // fault: 26, 27
 func TestCloseAtAnyMoment(t *testing.T) {
-	rounds := 100
-	if os.Getenv("GOSTKIT_LONG") != "" {
-		rounds = 1000
-	}
+	const rounds = 1000
 	l := newTracer(t)
-	srv := serve(t, prepare(l), func(o *getty.ServerOptions) { o.WaitTime = patience })
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
+		o.WaitTime, o.HighWater = patience, 16<<10
+		o.Socket.WriteBuffer = 16 << 10
+	})
 	for round := range rounds {
 		c := dial(t, srv)
 		s := within(t, l.opened, "OnOpen")
@@ -366,8 +423,12 @@ func TestCloseAtAnyMoment(t *testing.T) {
 				}
 			})
 		}
-		received := make(chan uint64)
+		received, mayRead := make(chan uint64), make(chan struct{})
+		if round%3 > 0 { // else the close meets full queues
+			close(mayRead)
+		}
 		go func() {
+			<-mayRead
 			n := uint64(0)
 			in := bufio.NewReaderSize(c, 64<<10)
 			for {
@@ -384,6 +445,9 @@ func TestCloseAtAnyMoment(t *testing.T) {
 			s.Close()
 		} else {
 			s.CloseNow()
+		}
+		if round%3 == 0 {
+			close(mayRead)
 		}
 		wg.Wait()
 		n := within(t, received, "the end of the stream")
@@ -409,13 +473,26 @@ func TestCloseAtAnyMoment(t *testing.T) {
 // fault: 31
 func TestCallersBufferIsCopied(t *testing.T) {
 	l := newTracer(t)
-	c, s := stall(t, l)
-	for _, size := range []int{10, 3000, 200_000} {
+	c, s := stall(t, l, func(o *getty.ServerOptions) { o.HighWater = 1 << 30 })
+	big := strings.Repeat("b", 16<<20) // what follows waits behind it
+	_, _, err := s.WritePkg(big, 0)
+	require.NoError(t, err)
+	sizes := []int{10, 3000, 200_000}
+	for _, size := range sizes {
 		b := frame(strings.Repeat("g", size))
 		_, err := s.WriteBytes(b)
 		require.NoError(t, err)
 		clear(b)
-		require.Equal(t, size, strings.Count(readFrame(t, c), "g"))
+		b = frame(strings.Repeat("h", size))
+		_, err = s.WriteBytesArray(b, frame("and"))
+		require.NoError(t, err)
+		clear(b)
+	}
+	require.Equal(t, len(big), len(readFrame(t, c)))
+	for _, size := range sizes {
+		require.Equal(t, strings.Repeat("g", size), readFrame(t, c))
+		require.Equal(t, strings.Repeat("h", size), readFrame(t, c))
+		require.Equal(t, "and", readFrame(t, c))
 	}
 }
 
@@ -485,7 +562,59 @@ func TestSlowConsumers(t *testing.T) {
 	})
 }
 
-// One of many peers is stuck: the others get a broadcast, and memory stays bounded.
+// One of a thousand peers is stuck: the others get every package of a broadcast soon, and the policy cuts the
+// stuck one.
+//
+// acceptance: W16 fault: 34
+func TestBroadcastCutsTheStuckPeer(t *testing.T) {
+	const peers, high, soon = 1000, 64 << 10, 5 * time.Second // it takes some 20 ms
+	l := newTracer(t)
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
+		o.HighWater, o.SlowConsumer = high, getty.SlowClose
+		o.Socket.WriteBuffer = 16 << 10
+	})
+	stuck := dial(t, srv)
+	require.NoError(t, stuck.SetReadBuffer(4096))
+	victim := within(t, l.opened, "OnOpen")
+	var got atomic.Int64
+	for range peers - 1 {
+		c := dial(t, srv)
+		within(t, l.opened, "OnOpen")
+		go func() {
+			for {
+				if _, err := tryReadFrame(c); err != nil {
+					return
+				}
+				got.Add(1)
+			}
+		}()
+	}
+	p, err := frames.AppendPkg(nil, nil, strings.Repeat("n", 10_000))
+	require.NoError(t, err)
+	var slowest time.Duration
+	rounds := int64(0)
+	for !victim.IsClosed() {
+		require.Less(t, rounds, int64(200), "the stuck peer is never cut")
+		rounds++
+		begun := time.Now()
+		r := getty.Broadcast(srv.Sessions(), p)
+		require.Zero(t, r.Failed)
+		require.LessOrEqual(t, r.Blocked+r.Closed, 1)
+		require.GreaterOrEqual(t, r.Accepted, peers-1)
+		eventually(t, "all that read have it", func() bool { return got.Load() == rounds*(peers-1) })
+		slowest = max(slowest, time.Since(begun))
+		require.LessOrEqual(t, victim.Stats().Queued, uint64(high+len(p)))
+	}
+	t.Logf("%d rounds, the slowest took %v", rounds, slowest)
+	require.Less(t, slowest, soon)
+	require.Same(t, victim, within(t, l.closed, "OnClose"))
+	require.ErrorIs(t, victim.Err(), getty.ErrSessionBlocked)
+	require.EqualValues(t, 1, len(l.of(victim).errs))
+	require.Equal(t, peers-1, srv.Stats().Open)
+}
+
+// Where the policy is to refuse, the stuck peer stays and the others get a broadcast of large packages; memory
+// stays bounded.
 //
 // acceptance: W16 fault: 34
 func TestBroadcast(t *testing.T) {
@@ -581,7 +710,10 @@ func TestWritesOfATurnLeaveTogether(t *testing.T) {
 	}
 }
 
-// A thousand peers that never read hold no more of the engine's memory than their queues may.
+// A thousand peers that never read hold no more of the engine's memory than their queues may: of bytes the high
+// mark and one package each, and of heap what the size classes of the buffers add, and two batches: one with the flusher, one that fills.
+//
+// fault: 22
 func TestManyPeersThatNeverReadAreBounded(t *testing.T) {
 	const peers, high = 1000, 32 << 10
 	l := newTracer(t)
@@ -595,27 +727,15 @@ func TestManyPeersThatNeverReadAreBounded(t *testing.T) {
 		require.NoError(t, c.SetReadBuffer(4096))
 	}
 	p := strings.Repeat("m", 8<<10)
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for range peers / 4 {
-				s := <-l.opened
-				for refused := 0; refused < 3; {
-					if _, _, err := s.WritePkg(p, 0); errors.Is(err, getty.ErrSessionBlocked) {
-						refused++
-						runtime.Gosched()
-					} else if err != nil {
-						t.Error(err)
-						return
-					}
-				}
-			}
-		})
-	}
-	wg.Wait()
+	eventually(t, "all are open", func() bool { return srv.Stats().Opened == peers })
+	before := heap()
+	fillMany(t, l, peers, p)
 	held := srv.Stats().Total.Queued
 	require.Greater(t, held, uint64(peers*high/2), "the queues are full")
 	require.LessOrEqual(t, held, uint64(peers*(high+len(p)+4)))
+	grown := heap() - before
+	t.Logf("%d bytes of packages in %d bytes of heap", held, grown)
+	require.LessOrEqual(t, grown, int64(peers*((high+len(p)+4)*5/4+20<<10)))
 }
 
 // A peer that floods and never reads stops itself between two packages: no answer is refused for want of room,

@@ -1,0 +1,596 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gostkit/kit/getty"
+	"github.com/gostkit/kit/getty/codec"
+	"github.com/stretchr/testify/require"
+)
+
+// Faults of many connections and of scarce machines, with the peers in another process (TestHelper).
+
+// runCrowd is the other process of a server under test. arg is the address, how many connections, and what
+// they do: they "churn" for so long, or "read" packages, all but so many, which are stuck.
+func runCrowd(t testing.TB, arg string, say func(string, ...any)) {
+	var addr, what string
+	var n, more int
+	_, err := fmt.Sscan(arg, &addr, &n, &what, &more)
+	require.NoError(t, err)
+	conns := make([]*net.TCPConn, n)
+	for i := range conns {
+		conns[i] = crowdDial(t, addr)
+	}
+	say("connected")
+	switch what {
+	case "churn":
+		end := time.Now().Add(time.Duration(more) * time.Second)
+		var came atomic.Int64
+		var wg sync.WaitGroup
+		for w := range 16 {
+			wg.Go(func() {
+				for i := w; time.Now().Before(end); i = (i + 16) % n {
+					if rand.IntN(2) == 0 {
+						_ = conns[i].SetLinger(0)
+					}
+					_ = conns[i].Close()
+					conns[i] = crowdDial(t, addr)
+					came.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		say("%d", came.Load())
+	case "read":
+		var mu sync.Mutex
+		rounds := make(map[int]int) // guarded by mu: how many have got so many packages
+		for _, c := range conns[more:] {
+			go func() {
+				for k := 1; ; k++ {
+					if _, err := tryReadFrame(c); err != nil {
+						return
+					}
+					mu.Lock()
+					if rounds[k]++; rounds[k] == n-more {
+						say("round %d", k)
+					}
+					mu.Unlock()
+				}
+			}()
+		}
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	}
+}
+
+// crowdDial connects and exchanges a package; ports may be short for a moment.
+func crowdDial(t testing.TB, addr string) *net.TCPConn {
+	for tries := 0; ; tries++ {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			if _, err = c.Write(frame("x")); err == nil {
+				if _, err = tryReadFrame(c); err == nil {
+					return c.(*net.TCPConn)
+				}
+			}
+			_ = c.Close()
+		}
+		if tries == 100 {
+			panic(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// resources are what a process may leak.
+type resources struct {
+	descriptors, goroutines, timers int
+	heap                            int64
+}
+
+func measure(t testing.TB) resources {
+	t.Helper()
+	return resources{len(descriptors(t)), runtime.NumGoroutine(), getty.PendingTimers(), heap()}
+}
+
+func descriptors(t testing.TB) []os.DirEntry {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return list
+}
+
+// Ten thousand connections come and go for a minute; then all is as before.
+//
+// fault: 97
+func TestChurnOfTenThousand(t *testing.T) {
+	long(t)
+	const peers, seconds = 10_000, 60
+	before := measure(t)
+	l := echoCounter{ended: new(atomic.Int64)}
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
+		o.IdleTimeout, o.CronPeriod, o.WaitTime = time.Hour, time.Hour, time.Hour
+	})
+	_, lines := helper(t, fmt.Sprintf("crowd %s %d churn %d", srv.Addr(), peers, seconds))
+	require.Equal(t, "connected", waitLine(t, lines, time.Minute))
+	require.Equal(t, peers, srv.Stats().Open)
+	came := waitLine(t, lines, (seconds+60)*time.Second)
+	eventually(t, "all sessions end", func() bool { return srv.Stats().Open == 0 })
+	st := srv.Stats()
+	require.EqualValues(t, st.Opened, l.ended.Load(), "one OnClose each")
+	require.Equal(t, fmt.Sprint(st.Opened-peers), came)
+	srv.Close()
+	within(t, srv.Done(), "Done")
+	var after resources
+	eventually(t, "all is as before", func() bool {
+		after = measure(t)
+		return after.descriptors <= before.descriptors+3 && after.goroutines <= before.goroutines+3 && after.timers == 0 // the helper's pipes
+	})
+	t.Logf("%d sessions; before %+v, after %+v", st.Opened, before, after)
+	require.Less(t, after.heap, before.heap+1<<20)
+}
+
+// echoCounter echoes and counts ends.
+type echoCounter struct{ ended *atomic.Int64 }
+
+func (l echoCounter) OnOpen(getty.Session) error         { return nil }
+func (l echoCounter) OnMessage(s getty.Session, pkg any) { echoPkg(s, pkg) }
+func (l echoCounter) OnCron(getty.Session)               {}
+func (l echoCounter) OnError(_ getty.Session, _ error)   {}
+func (l echoCounter) OnClose(getty.Session)              { l.ended.Add(1) }
+
+func waitLine(t testing.TB, lines <-chan string, limit time.Duration) string {
+	t.Helper()
+	select {
+	case line := <-lines:
+		return line
+	case <-time.After(limit):
+		require.FailNow(t, "the other process says nothing")
+		return ""
+	}
+}
+
+// Of ten thousand peers a hundred are stuck: a broadcast reaches the others and the policy cuts the stuck ones.
+//
+// fault: 34
+func TestBroadcastToTenThousand(t *testing.T) {
+	long(t)
+	const peers, stuck = 10_000, 100
+	l := echoCounter{ended: new(atomic.Int64)}
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
+		o.HighWater, o.SlowConsumer = 64<<10, getty.SlowClose
+		o.Socket.WriteBuffer = 16 << 10
+	})
+	_, lines := helper(t, fmt.Sprintf("crowd %s %d read %d", srv.Addr(), peers, stuck))
+	require.Equal(t, "connected", waitLine(t, lines, time.Minute))
+	p, err := frames.AppendPkg(nil, nil, strings.Repeat("n", 10_000))
+	require.NoError(t, err)
+	var slowest time.Duration
+	round := 0
+	for l.ended.Load() < stuck {
+		require.Less(t, round, 1000, "the stuck peers are never cut")
+		round++
+		begun := time.Now()
+		r := getty.Broadcast(srv.Sessions(), p)
+		require.Zero(t, r.Failed)
+		require.GreaterOrEqual(t, r.Accepted, peers-stuck)
+		require.Equal(t, fmt.Sprintf("round %d", round), waitLine(t, lines, patience))
+		slowest = max(slowest, time.Since(begun))
+	}
+	t.Logf("%d rounds, the slowest took %v", round, slowest)
+	eventually(t, "the others stay", func() bool { return srv.Stats().Open == peers-stuck })
+	require.Less(t, slowest, 10*time.Second)
+}
+
+// Sessions that live by heartbeats cost a goroutine each, and little memory, however often they beat.
+//
+// fault: 103
+func TestHeartbeatsOfManySessions(t *testing.T) {
+	peers, beats, period := 500, 20, 10*time.Millisecond
+	if os.Getenv("GOSTKIT_LONG") != "" {
+		peers, beats, period = 10_000, 120, 250*time.Millisecond // an hour of one every thirty seconds
+	}
+	before := measure(t)
+	var beaten atomic.Int64
+	l := beater{echoCounter{ended: new(atomic.Int64)}, &beaten}
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
+		o.CronPeriod, o.IdleTimeout = period, time.Hour
+		o.WaitTime = 100 * time.Millisecond
+	})
+	_, lines := helper(t, fmt.Sprintf("crowd %s %d read 0", srv.Addr(), peers))
+	require.Equal(t, "connected", waitLine(t, lines, time.Minute))
+	for round := range beats {
+		require.Equal(t, fmt.Sprintf("round %d", round+1), waitLine(t, lines, time.Minute))
+	}
+	require.Equal(t, peers, srv.Stats().Open)
+	require.Zero(t, l.ended.Load(), "sessions that ended")
+	fewest := 1 << 30 // ticks have a goroutine of their own for a moment
+	for range 200 {
+		fewest = min(fewest, runtime.NumGoroutine()-before.goroutines)
+		time.Sleep(time.Millisecond)
+	}
+	inUse := heap()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	each := float64(inUse-before.heap+int64(m.StackInuse)) / float64(peers)
+	t.Logf("%d sessions, %d heartbeats, %d goroutines, %.0f bytes of heap and stack each", peers, beaten.Load(), fewest, each)
+	require.LessOrEqual(t, fewest, peers+peers/100+10, "goroutines")
+	if peers == 10_000 && !instrumented {
+		require.LessOrEqual(t, each, 8192.0)
+	}
+}
+
+// A beater writes a package with each tick.
+type beater struct {
+	echoCounter
+	beaten *atomic.Int64
+}
+
+func (l beater) OnCron(s getty.Session) {
+	l.beaten.Add(1)
+	_, _, _ = s.WritePkg("beat", 0)
+}
+
+const (
+	beatPeriod = 50 * time.Millisecond
+	beatLimit  = time.Second
+)
+
+// allocate is a neighbour that keeps the collector busy.
+func allocate(stop <-chan struct{}) {
+	var keep [64][]byte
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return
+		default:
+			keep[i%len(keep)] = make([]byte, 256<<10)
+		}
+	}
+}
+
+// testBeats runs sessions that hear only heartbeats, for a while, with a server that has it hard. None may be
+// taken for dead.
+func testBeats(t *testing.T, addr string, lines <-chan string) {
+	const sessions = 20
+	d := 1500 * time.Millisecond
+	if os.Getenv("GOSTKIT_LONG") != "" {
+		d = 30 * time.Second
+	}
+	l := newTracer(t)
+	got := make(map[getty.Session]int)
+	var mu sync.Mutex
+	l.message = func(s getty.Session, _ any) {
+		mu.Lock()
+		defer mu.Unlock()
+		got[s]++
+	}
+	connect(t, l, addr, getty.WithConnectionNumber(sessions), func(o *getty.ClientOptions) { o.IdleTimeout = beatLimit })
+	var all []getty.Session
+	for range sessions {
+		all = append(all, within(t, l.opened, "OnOpen"))
+	}
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		select {
+		case s := <-l.closed:
+			require.Fail(t, "a session was closed", "%v", s.Err())
+		case line := <-lines:
+			require.Fail(t, "a session was closed at the server", line)
+		case <-time.After(beatPeriod):
+			for _, s := range all { // traffic
+				_, _, _ = s.WritePkg(strings.Repeat("t", 1000), 0)
+			}
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, s := range all {
+		require.Greater(t, got[s], 2*int(d/beatLimit), "heartbeats and echoes")
+	}
+}
+
+// A collector that never rests ends no session for want of heartbeats.
+//
+// fault: 105
+func TestHeartbeatsBesideAnAllocatingNeighbour(t *testing.T) {
+	t.Parallel()
+	_, lines := helper(t, "neighbour", "env", "GOGC=10", "GOMEMLIMIT=32MiB")
+	testBeats(t, within(t, lines, "the address"), lines)
+}
+
+// Nor does a tenth of a processor.
+//
+// fault: 106
+func TestHeartbeatsWithATenthOfAProcessor(t *testing.T) {
+	need(t, true)
+	t.Parallel()
+	group := fmt.Sprintf("/sys/fs/cgroup/cpu/getty%d", os.Getpid())
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skipf("no cgroup v1 for cpu: %v", err)
+	}
+	t.Cleanup(func() { _ = os.Remove(group) })
+	for file, value := range map[string]string{"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "10000"} {
+		if err := os.WriteFile(filepath.Join(group, file), []byte(value), 0); err != nil {
+			t.Skipf("no quota: %v", err)
+		}
+	}
+	_, lines := helper(t, "beat", "sh", "-c", "echo $$ > "+group+"/cgroup.procs && exec \"$@\"", "sh")
+	testBeats(t, within(t, lines, "the address"), lines)
+}
+
+// dialWithFewPorts runs in a net of its own whose ports are few: dials to one of them, where nobody listens, may
+// connect to themselves; dials to a server run out of ports.
+func dialWithFewPorts(t *testing.T, say func(string, ...any)) {
+	const first, last = 40000, 40003
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", fmt.Appendf(nil, "%d %d", first, last), 0))
+	l := newTracer(t)
+	client := getty.NewTCPClient(getty.WithServerAddress(fmt.Sprintf("127.0.0.1:%d", first+1)), getty.WithReconnectInterval(1),
+		func(o *getty.ClientOptions) { o.ReconnectMax = 100 * time.Microsecond })
+	require.NoError(t, client.RunEventLoop(prepare(l)))
+	for client.Stats().Dials < 500 {
+		time.Sleep(time.Millisecond)
+	}
+	client.Close()
+	within(t, client.Done(), "Done")
+	say("%d", client.Stats().Opened)
+
+	srv := getty.NewTCPServer(getty.WithLocalAddress("127.0.0.1:7000"))
+	run(t, srv, prepare(newTracer(t)))
+	client = getty.NewTCPClient(getty.WithServerAddress("127.0.0.1:7000"), getty.WithConnectionNumber(10), getty.WithReconnectInterval(100*time.Millisecond))
+	l = newTracer(t)
+	run(t, client, prepare(l))
+	for range last - first + 1 {
+		within(t, l.opened, "OnOpen while there are ports")
+	}
+	time.Sleep(300 * time.Millisecond)
+	open, st := client.Stats().Open, client.Stats()
+	for s := range client.Sessions() {
+		s.CloseNow()
+	}
+	srv.Close() // now the latest dial's error is that of a closed port, or still that there is no port
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	_ = client.Ready(ctx)
+	say("%d %v", open, st.Dials < 40)
+}
+
+// A dial that meets itself is a failed dial, and so is one that finds no free port; both are tried again after
+// a back-off.
+//
+// fault: 20, 118
+func TestDialsWithFewPorts(t *testing.T) {
+	need(t, true, "ip")
+	t.Parallel()
+	ns := fmt.Sprintf("gettyp%d", os.Getpid())
+	sh(t, "ip netns add "+ns)
+	t.Cleanup(func() { _ = syscall.Unlink("/run/netns/" + ns); sh(t, "ip netns del "+ns) })
+	sh(t, "ip -n "+ns+" link set lo up")
+	_, lines := helper(t, "ports", "ip", "netns", "exec", ns)
+	require.Equal(t, "0", within(t, lines, "sessions with oneself"))
+	require.Equal(t, "4 true", within(t, lines, "what there are ports for"))
+}
+
+// A server that is frozen while its backlog fills loses no connection that the kernel took, and serves new ones
+// when it runs again.
+//
+// fault: 101
+func TestFullBacklog(t *testing.T) {
+	b, err := os.ReadFile("/proc/sys/net/core/somaxconn")
+	require.NoError(t, err)
+	var backlog int
+	_, err = fmt.Sscan(string(b), &backlog)
+	require.NoError(t, err)
+	if backlog > 5000 {
+		t.Skipf("a backlog of %d", backlog)
+	}
+	cmd, lines := helper(t, "echo")
+	addr := within(t, lines, "the address")
+	freeze(t, cmd)
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	}()
+	for range backlog + 1 { // the kernel allows one more
+		c, err := net.DialTimeout("tcp", addr, patience)
+		require.NoError(t, err)
+		conns = append(conns, c)
+	}
+	_, err = net.DialTimeout("tcp", addr, 100*time.Millisecond)
+	require.ErrorContains(t, err, "timeout", "the backlog is full")
+	begun := time.Now()
+	require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+	echoOnce(t, conns[0])
+	c, err := net.DialTimeout("tcp", addr, patience)
+	require.NoError(t, err)
+	conns = append(conns, c)
+	echoOnce(t, c)
+	t.Logf("a new session %v after the server ran again", time.Since(begun))
+	for i := 0; i < len(conns); i += 100 {
+		echoOnce(t, conns[i])
+	}
+}
+
+// freeze stops a process, which takes a moment.
+func freeze(t testing.TB, cmd *exec.Cmd) {
+	t.Helper()
+	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+	eventually(t, "the process is stopped", func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+		require.NoError(t, err)
+		_, state, _ := strings.Cut(string(b), ") ")
+		return strings.HasPrefix(state, "T")
+	})
+}
+
+func echoOnce(t testing.TB, c net.Conn) {
+	t.Helper()
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	_, err := c.Write(frame("hello"))
+	require.NoError(t, err)
+	require.Equal(t, "hello", readFrame(t, c))
+}
+
+// A dial whose SYN is dropped ends with DialTimeout, and with Close.
+//
+// fault: 111
+func TestDialIsDropped(t *testing.T) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer syscall.Close(fd)
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, syscall.Listen(fd, 0)) // and nobody accepts: the kernel drops the SYN after the first
+	sa, err := syscall.Getsockname(fd)
+	require.NoError(t, err)
+	addr := fmt.Sprintf("127.0.0.1:%d", sa.(*syscall.SockaddrInet4).Port)
+	first, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	defer first.Close()
+	for _, limit := range []time.Duration{50 * time.Millisecond, time.Hour} {
+		client := getty.NewTCPClient(getty.WithServerAddress(addr), func(o *getty.ClientOptions) {
+			o.DialTimeout, o.ReconnectInterval, o.ReconnectMax = limit, time.Hour, time.Hour
+		})
+		l := newTracer(t)
+		require.NoError(t, client.RunEventLoop(prepare(l)))
+		if limit < time.Hour {
+			eventually(t, "the dial fails", func() bool { return client.Stats().DialErrs == 1 })
+			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+			err := client.Ready(ctx)
+			cancel()
+			require.ErrorContains(t, err, "timeout")
+		} else {
+			eventually(t, "the dial has begun", func() bool { return client.Stats().Dials == 1 })
+		}
+		client.Close()
+		within(t, client.Done(), "Done")
+		require.Empty(t, l.opened)
+	}
+}
+
+// When a server is gone for a while, its clients' attempts to come back are spread out, and all come back.
+//
+// fault: 112
+func TestClientsOfARestartedServer(t *testing.T) {
+	t.Parallel()
+	n := 100
+	if os.Getenv("GOSTKIT_LONG") != "" {
+		n = 1000
+	}
+	const first, bucket = 200 * time.Millisecond, 20 * time.Millisecond
+	cmd, lines := helper(t, "echo")
+	addr := within(t, lines, "the address")
+	var clients []*getty.Client
+	l := newTracer(t)
+	for range n {
+		c := connect(t, l, addr, func(o *getty.ClientOptions) { o.ReconnectInterval, o.ReconnectMax = first, time.Second })
+		clients = append(clients, c)
+	}
+	for range n {
+		within(t, l.opened, "OnOpen")
+	}
+	dials := func() (sum uint64) {
+		for _, c := range clients {
+			sum += c.Stats().Dials
+		}
+		return sum
+	}
+	start := dials()
+	require.NoError(t, cmd.Process.Kill())
+	var peak, last uint64
+	last = start
+	for range int(3 * first / bucket) {
+		time.Sleep(bucket)
+		now := dials()
+		peak = max(peak, now-last)
+		last = now
+	}
+	helper(t, "echo "+addr)
+	begun := time.Now()
+	for range n {
+		within(t, l.closed, "OnClose")
+		within(t, l.opened, "a client comes back")
+	}
+	back := time.Since(begun)
+	attempts := dials() - start
+	t.Logf("%d clients: %d attempts, at most %d in %v, all back %v after the restart", n, attempts, peak, bucket, back)
+	require.Less(t, peak, uint64(n/2), "attempts at one time")
+	require.Less(t, attempts, uint64(10*n))
+	for _, c := range clients {
+		require.Equal(t, 1, c.Stats().Open)
+	}
+}
+
+// A server that is frozen is found out by its missing heartbeats; what it left unanswered is asked elsewhere,
+// and when it thaws no answer comes twice.
+//
+// fault: 116
+func TestFrozenServer(t *testing.T) {
+	t.Parallel()
+	cmd, lines := helper(t, "beat")
+	_, others := helper(t, "beat")
+	answers := make(chan string, 1000)
+	l := newTracer(t)
+	l.message = func(_ getty.Session, pkg any) {
+		if p := pkg.(*codec.Frame).String(); p != "beat" {
+			answers <- p
+		}
+	}
+	const limit = 400 * time.Millisecond
+	client := connect(t, l, within(t, lines, "the address"), func(o *getty.ClientOptions) { o.IdleTimeout = limit })
+	other := connect(t, newTracerLike(l), within(t, others, "the other address"), func(o *getty.ClientOptions) { o.IdleTimeout = limit })
+	s, elsewhere := ready(t, client), ready(t, other)
+	ask := func(s getty.Session, n int) {
+		_, _, err := s.WritePkg(fmt.Sprint("question ", n), 0)
+		require.NoError(t, err)
+	}
+	seen := make(map[string]int)
+	ask(s, 0)
+	seen[within(t, answers, "the answer")]++
+	freeze(t, cmd)
+	ask(s, 1)
+	require.Same(t, s, within(t, l.closed, "the end of the frozen session"))
+	require.ErrorIs(t, s.Err(), getty.ErrIdleTimeout)
+	ask(elsewhere, 1)
+	seen[within(t, answers, "the answer from elsewhere")]++
+	require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+	eventually(t, "the server is back", func() bool {
+		s, err := client.Session()
+		return err == nil && s.Stats().PkgsRead > 0
+	})
+	s, err := client.Session()
+	require.NoError(t, err)
+	ask(s, 2)
+	seen[within(t, answers, "the answer after the thaw")]++
+	require.Equal(t, map[string]int{"question 0": 1, "question 1": 1, "question 2": 1}, seen)
+	require.Empty(t, answers, "an answer came twice")
+	require.False(t, elsewhere.IsClosed())
+}
+
+// newTracerLike is another tracer with the same OnMessage.
+func newTracerLike(l *tracer) *tracer {
+	other := newTracer(l.t)
+	other.message = l.message
+	return other
+}
