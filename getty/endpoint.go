@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -255,20 +256,17 @@ func (e *endpoint) freed(s *session) {
 
 // ended is the report that a session's last callback has returned.
 func (e *endpoint) ended(s *session) {
+	st := s.Stats()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.sessions, s.id)
-	e.past.add(s.Stats())
+	e.past.add(st)
 }
 
 func (e *endpoint) snapshot() []*session {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := make([]*session, 0, len(e.sessions))
-	for _, s := range e.sessions {
-		list = append(list, s)
-	}
-	return list
+	return slices.Collect(maps.Values(e.sessions))
 }
 
 func (e *endpoint) openSessions() iter.Seq[Session] {
@@ -295,10 +293,11 @@ func (e *endpoint) statsSnapshot() EndPointStats {
 		Dials: c.dials.Load(), DialErrs: c.dialErrs.Load(),
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	st.Total = e.past
-	st.Open = len(e.sessions)
-	for _, s := range e.sessions {
+	open := slices.Collect(maps.Values(e.sessions))
+	e.mu.Unlock()
+	st.Open = len(open)
+	for _, s := range open { // without the lock, which a session needs to start a flusher
 		st.Total.add(s.Stats())
 	}
 	return st

@@ -328,6 +328,73 @@ func TestEncoderWritesToItsSession(t *testing.T) {
 	require.Equal(t, "outer", readFrame(t, c))
 }
 
+// Close and Stats do not wait for an encoder, and the descriptor is freed; OnClose comes when it has returned, and what it
+// made is counted like all that was accepted.
+func TestTheEndWaitsForAnEncoder(t *testing.T) {
+	l := newTracer(t)
+	encoding, hold := make(chan struct{}), make(chan struct{})
+	srv := serve(t, func(s getty.Session) error {
+		_ = s.SetEventListener(l)
+		_ = s.SetReader(frames)
+		return s.SetWriter(writerFunc(func(pkg any) ([]byte, error) {
+			if pkg == "hold" {
+				close(encoding)
+				<-hold
+			}
+			return frame(pkg.(string)), nil
+		}))
+	})
+	c := dial(t, srv)
+	s := within(t, l.opened, "OnOpen")
+	_, _, err := s.WritePkg("first", time.Second)
+	require.NoError(t, err)
+	accepted := make(chan error, 1)
+	go func() {
+		_, _, err := s.WritePkg("hold", 0)
+		accepted <- err
+	}()
+	within(t, encoding, "the encoder")
+	s.Close()
+	s.CloseNow()
+	require.EqualValues(t, 1, s.Stats().PkgsWritten)
+	require.Equal(t, "first", readFrame(t, c))
+	_, err = tryReadFrame(c)
+	require.Error(t, err, "the descriptor is closed")
+	select {
+	case <-l.closed:
+		require.Fail(t, "OnClose beside an encoder")
+	default:
+	}
+	close(hold)
+	require.NoError(t, within(t, accepted, "WritePkg"))
+	st := within(t, l.closed, "OnClose").Stats()
+	require.EqualValues(t, 1, st.PkgsWritten)
+	require.EqualValues(t, 1, st.Unsent)
+	require.EqualValues(t, len(frame("hold")), st.UnsentBytes)
+	require.Zero(t, st.Queued)
+}
+
+// Whoever asks for counters may be the one who finds a flush to do, and that may need the endpoint's lock.
+func TestStatsUnderWriters(t *testing.T) {
+	l := newTracer(t)
+	srv := serve(t, prepare(l))
+	c := dial(t, srv)
+	go func() { _, _ = io.Copy(io.Discard, c) }()
+	s := within(t, l.opened, "OnOpen")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 3000 {
+				_, _, _ = s.WritePkg(strings.Repeat("x", 3000), 0)
+				srv.Stats()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	within(t, done, "writers and readers of counters")
+}
+
 // The counts of a call are what the transport accepted, also when it fails.
 //
 // acceptance: W10
