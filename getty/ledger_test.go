@@ -433,7 +433,7 @@ func ledgerRound(t *testing.T, f ledgerFault, d getty.Dispatch, seed uint64) (wr
 
 // Connections end in every way in the middle of traffic in both directions, and the ledger balances.
 //
-// fault: 133
+// acceptance: R13 fault: 25, 26, 133
 func TestLedger(t *testing.T) {
 	rounds := 12
 	if os.Getenv("GOSTKIT_LONG") != "" {

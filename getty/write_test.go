@@ -172,7 +172,7 @@ func TestTimeoutsBelongToTheirCalls(t *testing.T) {
 // A package that expires while a part of it has left ends the session; the peer gets a prefix and nothing
 // after it.
 //
-// acceptance: W03 fault: 24
+// acceptance: W03, W10 fault: 24
 func TestAPartlySentPackageEndsTheSession(t *testing.T) {
 	l := newTracer(t)
 	c, s := stall(t, l)
@@ -227,6 +227,8 @@ func TestAnExpiredPackageIsWithdrawn(t *testing.T) {
 }
 
 // Below the high mark a package is queued behind others and withdrawn from between them.
+//
+// acceptance: W09
 func TestWithdrawFromTheMiddle(t *testing.T) {
 	l := newTracer(t)
 	c, s := stall(t, l, func(o *getty.ServerOptions) { o.HighWater = 64 << 20 })
