@@ -164,7 +164,7 @@ func TestClientNeverExceedsItsPool(t *testing.T) {
 		live.Add(1)
 		return nil
 	}
-	client := connect(t, cl, srv.Addr().String(), getty.WithConnectionNumber(n))
+	client := connect(t, cl, srv.Addr().String(), getty.WithConnectionNumber(n), func(o *getty.ClientOptions) { o.ReconnectMax = 5 * time.Millisecond })
 	for round := range 200 {
 		s := within(t, sl.opened, "a session")
 		switch round % 3 {
@@ -200,7 +200,7 @@ func TestOnCloseDoesNotWaitForTheReconnect(t *testing.T) {
 
 // acceptance: L05
 func TestClientCloseDuringMassDisconnect(t *testing.T) {
-	for range 500 {
+	for range 200 {
 		sl := newTracer(t)
 		srv := getty.NewTCPServer()
 		require.NoError(t, srv.RunEventLoop(prepare(sl)))

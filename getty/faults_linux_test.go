@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func helper(t testing.TB, mode string, wrap ...string) (*exec.Cmd, <-chan string
 	require.NoError(t, err)
 	args := append(wrap, exe, "-test.run=^TestHelper$", "-test.v")
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "GETTY_TEST_HELPER="+mode)
+	cmd.Env = append(os.Environ(), "GETTY_TEST_HELPER="+mode, "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	in, err := cmd.StdinPipe() // its end tells the helper to end
@@ -139,6 +140,7 @@ func TestHelper(t *testing.T) {
 //
 // acceptance: S07 fault: 98
 func TestOutOfDescriptors(t *testing.T) {
+	t.Parallel()
 	cmd, lines := helper(t, "few")
 	addr := within(t, lines, "the address")
 	const n = 100
@@ -180,6 +182,7 @@ func cpuTime(t testing.TB, pid int) time.Duration {
 //
 // fault: 3
 func TestPeerIsKilled(t *testing.T) {
+	t.Parallel()
 	cmd, lines := helper(t, "echo")
 	l := newTracer(t)
 	next := 0
@@ -232,6 +235,7 @@ func TestConnectionIsDestroyed(t *testing.T) {
 //
 // fault: 32
 func TestWriteErrors(t *testing.T) {
+	t.Parallel()
 	need(t, true, "strace")
 	for _, test := range []struct{ errno, want string }{{"EINTR", ""}, {"ENOBUFS", "no buffer space available"}} {
 		t.Run(test.errno, func(t *testing.T) {
@@ -265,6 +269,7 @@ func TestWriteErrors(t *testing.T) {
 //
 // fault: 89
 func TestUDPSendErrors(t *testing.T) {
+	t.Parallel()
 	for errno, text := range map[string]string{"EPERM": "operation not permitted", "ENOBUFS": "no buffer space available"} {
 		t.Run(errno, func(t *testing.T) {
 			need(t, true, "strace")
@@ -286,15 +291,18 @@ func sh(t testing.TB, command string) {
 	}
 }
 
+var networks atomic.Int32
+
 // network makes a namespace with one link to here, runs an echo server in it, and returns its address, the
 // namespace's name and the name of the link at this end.
 func network(t testing.TB) (addr, ns, link string) {
 	t.Helper()
 	need(t, true, "ip", "tc")
-	ns = fmt.Sprintf("getty%d", os.Getpid())
-	link = fmt.Sprintf("gt%d", os.Getpid())
+	k := int(networks.Add(1))
+	ns = fmt.Sprintf("getty%d-%d", os.Getpid(), k)
+	link = fmt.Sprintf("gt%d-%d", os.Getpid(), k)
 	// Processes that run these tests side by side must not share a net; 198.18.0.0/15 is for tests.
-	id := os.Getpid() & 0x3fff
+	id := (7*os.Getpid() + k) & 0x3fff
 	net := fmt.Sprintf("198.18.%d.", id>>6)
 	here, there := net+fmt.Sprint(id&63<<2+1), net+fmt.Sprint(id&63<<2+2)
 	sh(t, "ip netns add "+ns)
@@ -313,6 +321,7 @@ func network(t testing.TB) (addr, ns, link string) {
 //
 // fault: 16
 func TestSilentNetwork(t *testing.T) {
+	t.Parallel()
 	addr, ns, _ := network(t)
 	l := newTracer(t)
 	client := connect(t, l, addr, func(o *getty.ClientOptions) {
@@ -338,15 +347,17 @@ func TestSilentNetwork(t *testing.T) {
 //
 // fault: 18
 func TestThinLine(t *testing.T) {
+	t.Parallel()
 	addr, _, link := network(t)
 	sh(t, "tc qdisc add dev "+link+" root tbf rate 4mbit burst 4kb limit 15kb")
-	testLine(t, addr, 60, patience, true)
+	testLine(t, addr, 40, patience, true)
 }
 
 // Lost segments cost time, and neither order nor sessions.
 //
 // fault: 17
 func TestLossyLine(t *testing.T) {
+	t.Parallel()
 	need(t, true, "nft")
 	for _, percent := range []int{5, 30} {
 		t.Run(fmt.Sprintf("%d%%", percent), func(t *testing.T) {

@@ -3,6 +3,7 @@
 package getty_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"runtime"
@@ -13,6 +14,10 @@ import (
 
 // TestMain fails if a goroutine of this module is left when all tests have ended.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		_ = p.Value.Set("6") // those that may run side by side wait for other processes, whatever the cores
+	}
 	code := m.Run()
 	if left := leaked(10 * time.Second); code == 0 && left != "" {
 		fmt.Fprintln(os.Stderr, "leaked goroutines:\n"+left)

@@ -132,13 +132,16 @@ func (c *countingCodec) ReadResume(s getty.Session, b []byte, seen int) (any, in
 // fault: 6
 func TestFramesByteByByte(t *testing.T) {
 	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
-		const n = 1000
+		n := 1000
+		if d == getty.Inline {
+			n = 5000
+		}
 		l := newTracer(t)
 		l.unordered = d == getty.Unordered
 		var got atomic.Int64
 		done := make(chan struct{})
 		l.message = func(getty.Session, any) {
-			if got.Add(1) == 2*n {
+			if got.Add(1) == int64(2*n) {
 				close(done)
 			}
 		}

@@ -141,10 +141,10 @@ func TestTimeoutsBelongToTheirCalls(t *testing.T) {
 	// Behind a package that takes long, a call without a timeout of its own has the session's, whatever an
 	// earlier call had; and only the call is over then, since the peer goes on reading.
 	l = newTracer(t)
-	c, s = stall(t, l, func(o *getty.ServerOptions) { o.WriteTimeout, o.HighWater = 300*time.Millisecond, 1<<30 })
+	c, s = stall(t, l, func(o *getty.ServerOptions) { o.WriteTimeout, o.HighWater = 200*time.Millisecond, 1<<30 })
 	_, _, err = s.WritePkg("an hour", time.Hour)
 	require.NoError(t, err)
-	_, _, err = s.WritePkg(strings.Repeat("b", 64<<20), 0)
+	_, _, err = s.WritePkg(strings.Repeat("b", 16<<20), 0)
 	require.NoError(t, err)
 	expired := make(chan struct{})
 	go func() {
@@ -172,7 +172,7 @@ func TestTimeoutsBelongToTheirCalls(t *testing.T) {
 // A package that expires while a part of it has left ends the session; the peer gets a prefix and nothing
 // after it.
 //
-// acceptance: W03 fault: 24
+// acceptance: W03, W10 fault: 24
 func TestAPartlySentPackageEndsTheSession(t *testing.T) {
 	l := newTracer(t)
 	c, s := stall(t, l)
@@ -227,6 +227,8 @@ func TestAnExpiredPackageIsWithdrawn(t *testing.T) {
 }
 
 // Below the high mark a package is queued behind others and withdrawn from between them.
+//
+// acceptance: W09
 func TestWithdrawFromTheMiddle(t *testing.T) {
 	l := newTracer(t)
 	c, s := stall(t, l, func(o *getty.ServerOptions) { o.HighWater = 64 << 20 })
