@@ -87,7 +87,7 @@ func (c *clock) touch() { c.lastActive.Store(now()) }
 
 func (c *clock) active() time.Time { return epoch.Add(time.Duration(c.lastActive.Load())) }
 
-// wrote notes progress of a write. Within a turn the turn's end notes the time.
+// wrote notes progress of a write. What a turn queued, its end notes.
 func (c *clock) wrote() {
 	if c.stalledAt.Load() != 0 {
 		c.stalledAt.Store(now())

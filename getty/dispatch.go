@@ -93,9 +93,14 @@ func (s *session) beginTurn() {
 }
 
 // endTurn offers to the kernel what the turn queued, gives the token back, and sees to what was flagged while
-// it was held and found nobody to serve it. pkgs is how many packages were read in the turn.
-func (s *session) endTurn(pkgs int) {
-	switch queued := s.has(flagQueued); {
+// it was held and found nobody to serve it. pkgs is how many packages were read in the turn. The turn counts as
+// traffic if it queued something, or if active says so: a tick alone does not.
+func (s *session) endTurn(pkgs int, active bool) {
+	queued := s.has(flagQueued)
+	if queued || active {
+		s.clock.touch()
+	}
+	switch {
 	case pkgs > 0:
 		s.qMu.Lock()
 		s.count.PkgsRead += uint64(pkgs)
@@ -140,7 +145,7 @@ func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		s.endTurn(pkgs)
+		s.endTurn(pkgs, true)
 	}()
 	for used < len(b) {
 		var pkg any
@@ -261,8 +266,7 @@ func (s *session) handleBatch() (more bool) {
 			s.panicked(where, recover())
 		}
 		more = s.box.handled(handled, bytes) && !s.paused()
-		s.clock.touch()
-		s.endTurn(0)
+		s.endTurn(0, handled > 0)
 	}()
 	for handled < maxBatch && !s.paused() { // unblock wakes the strand again
 		m, ok := s.box.takeOrdered()
@@ -345,7 +349,7 @@ func (s *session) runPending() {
 		if !done {
 			s.panicked(where, recover())
 		}
-		s.endTurn(0)
+		s.endTurn(0, false)
 	}()
 	s.servePending(&where)
 	done = true

@@ -34,3 +34,11 @@ func AddBytesRead(ss Session, n uint64) {
 
 // KeptBuffer returns the size of the buffer that holds an incomplete package.
 func KeptBuffer(ss Session) int { return len(ss.(*session).tr.(*stream).buf) }
+
+// ControlHeld returns how many bytes of control frames wait for a flush.
+func ControlHeld(ss Session) int {
+	s := ss.(*session)
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	return len(s.sideLocked().control)
+}

@@ -99,9 +99,6 @@ func (s *session) detachLocked() (b *batch, busy bool) {
 	}
 	b = s.takeQueue()
 	s.encMu.Unlock()
-	if s.has(flagWant) {
-		s.clearFlag(flagWant)
-	}
 	return b, false
 }
 

@@ -235,7 +235,7 @@ func (s *flushState) playFlush(who, without int) bool {
 	case takeOut:
 		a.took, s.out, s.queued, a.flush = s.out, 0, false, freeEnc
 	case freeEnc:
-		s.encMu, s.want = free, false
+		s.encMu = free
 		if a.took > 0 {
 			s.qMu, a.flush = free, send
 			break

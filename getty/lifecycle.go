@@ -127,7 +127,7 @@ func (s *session) start(prepare NewSessionCallback) (err error) {
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		s.endTurn(0)
+		s.endTurn(0, false)
 	}()
 	if err = prepare(s); err == nil {
 		err = s.prepared()
@@ -228,7 +228,7 @@ func (s *session) callbacksOfEnd() {
 	s.setFlag(flagEnded)
 	defer s.finished()
 	defer s.ep.ended(s)
-	defer s.endTurn(0)
+	defer s.endTurn(0, false)
 	defer s.guard("OnClose", func() { s.listener.OnClose(s) })
 	if err := s.Err(); !s.cleanEnd(err) {
 		s.guard("OnError", func() { s.listener.OnError(s, err) })

@@ -440,6 +440,29 @@ func TestIdleTimeout(t *testing.T) {
 	})
 }
 
+// A tick is not traffic, but what it writes is.
+func TestTicksAndIdleness(t *testing.T) {
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		const limit = 200 * time.Millisecond
+		for _, writes := range []bool{false, true} {
+			l := newTracer(t)
+			l.unordered = d == getty.Unordered
+			begun := time.Now()
+			l.cron = func(s getty.Session) {
+				if writes && time.Since(begun) < 3*limit {
+					_, _, _ = s.WritePkg("beat", 0)
+				}
+			}
+			c := dial(t, serve(t, prepare(l), getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
+				o.IdleTimeout, o.CronPeriod = limit, limit/20
+			}))
+			go func() { _, _ = io.Copy(io.Discard, c) }()
+			require.ErrorIs(t, within(t, l.closed, "OnClose").Err(), getty.ErrIdleTimeout)
+			require.Equal(t, writes, time.Since(begun) > 3*limit)
+		}
+	})
+}
+
 // Random bytes end their session at most, with a clean error; the next connection is served.
 //
 // fault: 14

@@ -81,6 +81,9 @@ func (t *stream) serve(s *session) error {
 			s.tallyRead(n)
 			b := t.buf[:t.kept+n]
 			used := 0
+			if len(b) < need || s.box != nil {
+				s.clock.touch() // else the turn's end does it
+			}
 			if len(b) >= need {
 				var perr error
 				if s.box == nil {
@@ -94,7 +97,6 @@ func (t *stream) serve(s *session) error {
 				seen = len(b) - used
 			}
 			t.keep(b, used)
-			s.clock.touch()
 			if t.kept == 0 {
 				s.clock.complete()
 			} else if used > 0 {

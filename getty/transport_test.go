@@ -3,6 +3,7 @@
 package getty_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -307,4 +308,26 @@ func TestWebSocketClientLimit(t *testing.T) {
 		return prepare(cl)(s)
 	})
 	require.Equal(t, 8000, within(t, got, "the package"))
+}
+
+// A peer that pings and never reads gets no more answers than fit, though the session itself writes nothing.
+func TestWebSocketPingsWithoutReading(t *testing.T) {
+	l := newTracer(t)
+	srv := getty.NewWSServer()
+	run(t, srv, prepare(l))
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+	require.NoError(t, err)
+	defer ws.Close()
+	s := within(t, l.opened, "OnOpen")
+	ping := append([]byte{0x80 | websocket.PingMessage, 0x80 | 125}, make([]byte, 4+125)...) // the mask is 0
+	pings := bytes.Repeat(ping, 1000)
+	most := 0
+	for range 250 { // 32 MB of answers, more than the kernel's buffers take
+		_, err = ws.NetConn().Write(pings)
+		require.NoError(t, err)
+		most = max(most, getty.ControlHeld(s))
+	}
+	require.Positive(t, most)
+	require.LessOrEqual(t, most, 4<<10)
+	require.False(t, s.IsClosed())
 }

@@ -227,7 +227,7 @@ func (t *datagrams) send(s *session, p []byte, to netip.AddrPort) (int, error) {
 	s.count.BytesWritten += uint64(n)
 	s.count.PkgsWritten++
 	s.qMu.Unlock()
-	s.clock.wrote()
+	s.clock.touch()
 	return n, nil
 }
 
@@ -351,7 +351,7 @@ func (s *session) deliver(pkg any) (err error) {
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		s.endTurn(1)
+		s.endTurn(1, false)
 	}()
 	if s.has(flagsAttended) {
 		s.servePending(&where)
@@ -380,7 +380,7 @@ func (s *session) packetError(bad error) (err error) {
 		if !done {
 			err = s.panicked("OnPacketError", recover())
 		}
-		s.endTurn(0)
+		s.endTurn(0, false)
 	}()
 	if !s.has(flagClosing) {
 		l.OnPacketError(s, bad)

@@ -466,7 +466,7 @@ func (t *webSocket) endTurn() error {
 func (t *webSocket) leave() {
 	if pkgs := t.turn; pkgs > 0 {
 		t.turn = 0
-		t.s.endTurn(pkgs)
+		t.s.endTurn(pkgs, true)
 	}
 }
 

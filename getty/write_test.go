@@ -397,6 +397,32 @@ func TestStatsUnderWriters(t *testing.T) {
 	within(t, done, "writers and readers of counters")
 }
 
+// A flush that meets the encoder lock in other hands is not lost, whatever they hold it for: each package leaves though
+// nothing follows it.
+func TestNoPackageStaysBehind(t *testing.T) {
+	l := newTracer(t)
+	srv := serve(t, prepare(l))
+	c := dial(t, srv)
+	s := within(t, l.opened, "OnOpen")
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for !stop.Load() {
+				s.Stats()
+			}
+		})
+	}
+	defer wg.Wait()
+	defer stop.Store(true)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+	for n := range 5000 {
+		_, err := s.WriteBytes(numbered(n))
+		require.NoError(t, err)
+		require.Equal(t, string(numbered(n)[4:]), readFrame(t, c))
+	}
+}
+
 // The counts of a call are what the transport accepted, also when it fails.
 //
 // acceptance: W10
