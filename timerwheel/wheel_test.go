@@ -29,7 +29,9 @@ func bubble(t *testing.T, cfg Config, f func(t *testing.T, w *Wheel)) {
 	})
 }
 
-func ceil(d, tick time.Duration) time.Duration {
+// ceil returns when a timer for d fires, if the Wheel was made at the beginning of a tick.
+func (w *Wheel) ceil(d time.Duration) time.Duration {
+	tick := time.Duration(w.tick)
 	return (max(d, 0) + tick - 1) / tick * tick
 }
 
@@ -39,15 +41,16 @@ func TestFiresInItsTick(t *testing.T) {
 		bubble(t, Config{Tick: tick, Executor: Inline}, func(t *testing.T, w *Wheel) {
 			begin := time.Now()
 			n := 0
-			for k := range 7 {
-				p := tick << (k * slotBits)
+			for k := range 8 {
+				p := time.Duration(w.tick) << (k * slotBits)
 				if p <= 0 || p > 3*365*24*time.Hour {
 					break
 				}
 				for _, d := range []time.Duration{-p, 0, 1, p - tick, p - 1, p, p + 1, p + tick, 63 * p, 64*p - 1} {
 					n++
 					w.AfterFunc(d, func() {
-						if got, want := time.Since(begin), ceil(d, tick); got != want {
+						got, want := time.Since(begin), w.ceil(d)
+						if got != want || got > max(d, 0)+tick {
 							t.Errorf("tick %v: AfterFunc(%v) fired after %v", tick, d, got)
 						}
 					})
@@ -60,6 +63,15 @@ func TestFiresInItsTick(t *testing.T) {
 			require.Equal(t, uint64(n), w.Stats().Fired, "Fired")
 			require.Less(t, w.Stats().Latest, tick, "Latest")
 		})
+	}
+}
+
+func TestFineTick(t *testing.T) {
+	for tick, want := range map[time.Duration]time.Duration{
+		time.Millisecond: 62500, 7 * time.Microsecond: 500, time.Second: time.Second / 16, 1: 1, 8: 1, 16: 1,
+		17: 17, 24: 2, maxTick: maxTick / 16,
+	} {
+		require.Equal(t, want, time.Duration(fineTick(int64(tick))), "fineTick(%v)", tick)
 	}
 }
 
@@ -96,7 +108,7 @@ func TestMillionFireInTheirTicks(t *testing.T) {
 			}
 			w.AfterFunc(d, func() {
 				fired++
-				if got := time.Since(begin); got != ceil(d, time.Millisecond) {
+				if got := time.Since(begin); got != w.ceil(d) {
 					t.Errorf("AfterFunc(%v) fired after %v", d, got)
 				}
 			})
@@ -193,6 +205,34 @@ func TestIdleWheelSleeps(t *testing.T) {
 		before = w.Stats().Wakeups
 		time.Sleep(1000 * time.Hour)
 		require.Equal(t, before, w.Stats().Wakeups, "wake-ups after the last timer")
+	})
+}
+
+// Where few timers are in a slot, the goroutine wakes for them alone, not to move them down.
+// acceptance: T13
+func TestFewTimersWakeNobodyInVain(t *testing.T) {
+	bubble(t, Config{Executor: Inline}, func(t *testing.T, w *Wheel) {
+		for d := ms; d < 1000*24*time.Hour; d = d*3 + 7*time.Microsecond {
+			for n := range 2 * few {
+				gap := time.Duration(w.tick) // so that they are in one slot of a far level
+				at := time.Now().Add(d)
+				for i := range n {
+					w.AfterFunc(d+time.Duration(i)*gap, func() {
+						if late := time.Since(at.Add(time.Duration(i) * gap)); late < 0 || late > gap {
+							t.Errorf("%d timers for %v: late by %v", n, d, late)
+						}
+					})
+				}
+				synctest.Wait()
+				before := w.Stats().Wakeups
+				time.Sleep(d + time.Hour)
+				synctest.Wait()
+				woken := w.Stats().Wakeups - before
+				if uint64(n) > woken || n <= few && uint64(n) != woken || woken > uint64(n+maxLevels) {
+					t.Errorf("%d timers for %v: woken %d times", n, d, woken)
+				}
+			}
+		}
 	})
 }
 
