@@ -171,6 +171,7 @@ func TestCloseLooksOnlyAtWhoWaits(t *testing.T) {
 	timers = nil
 	sweep(w.plain)
 	require.Zero(t, w.linked(), "after the sweep")
+	require.Zero(t, w.plain[0].levels.depth, "the levels are given back")
 	require.Eventually(t, func() bool { runtime.GC(); return freed.Load() == n-6 }, 10*time.Second,
 		time.Millisecond, "collected, although one of them is not")
 	require.False(t, kept.Stop(), "Stop")

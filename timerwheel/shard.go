@@ -312,9 +312,8 @@ func (sh *shard) retire(t *Timer) {
 // sweep retires what the closed shard still has, so that no timer keeps its former neighbours
 // alive, and tells the closers among them.
 func (sh *shard) sweep() {
-	var told []*Timer
 	for more := true; more; {
-		told = told[:0]
+		var told []*Timer
 		sh.mu.Lock()
 		for n := 0; n < moveBudget && more; n++ {
 			t := sh.due.head
