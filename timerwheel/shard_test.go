@@ -98,7 +98,23 @@ func TestLevelsFollowTheClock(t *testing.T) {
 	tm := w.AfterFunc(time.Millisecond, func() {})
 	require.Equal(t, uint8(0), tm.level, "level of a timer for a millisecond")
 	require.Less(t, w.now()/w.tick-sh.levels.cur, int64(time.Hour)/w.tick/2, "distance to the clock")
+	tm.Stop()
+	w.base = w.base.Add(-time.Hour)
+	now := w.now()
+	sh.serve(now)
+	require.Equal(t, now/w.tick, sh.levels.cur, "after serving")
 	w.check()
+}
+
+// What became due after the clock was read fires in the same round.
+func TestDueAfterTheClockWasRead(t *testing.T) {
+	w, sh := byHand(t)
+	now, fired := w.now(), 0
+	for w.now() == now {
+	}
+	w.AfterFunc(0, func() { fired++ })
+	sh.serve(now)
+	require.Equal(t, 1, fired, "calls")
 }
 
 // Latest counts the time that an inline callback takes from the others.
