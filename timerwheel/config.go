@@ -18,9 +18,11 @@ const maxTick = 24 * time.Hour
 
 // Config describes a [Wheel]. The zero Config is the usual choice.
 type Config struct {
-	// Tick is the resolution: a timer fires at the first multiple of Tick, counted from
-	// the making of the Wheel, that is not before its deadline. Zero means [DefaultTick].
-	// A negative Tick, or one of more than a day, makes [New] panic.
+	// Tick is how late a timer may fire on an idle machine. The Wheel rounds deadlines up
+	// to a sixteenth of it (to an eighth of 8 ns, to all of 17 ns: to the smallest part that
+	// goes without remainder), counted from the making of the Wheel, and wakes no more often
+	// than that. Zero means [DefaultTick]. A negative Tick, or one of more than a day, makes
+	// [New] panic.
 	Tick time.Duration
 
 	// Executor runs the callbacks of AfterFunc, TickFunc and their kin. Nil starts a
@@ -47,12 +49,24 @@ func isInline(f func(func())) bool {
 	return f != nil && reflect.ValueOf(f).Pointer() == reflect.ValueOf(Inline).Pointer()
 }
 
+// fineTick returns the tick that the wheel counts in, in nanoseconds. Were it Tick itself, the
+// rounding alone would use up what Tick allows, and the operating system comes on top. It is a
+// divisor, so that what is set to multiples of Tick, as in tests, fires at multiples of Tick.
+func fineTick(tick int64) int64 {
+	n := int64(16)
+	for tick%n != 0 {
+		n--
+	}
+	return tick / n
+}
+
 func logPanic(value any, stack []byte) {
 	slog.Error("timerwheel: panic in callback", "value", value, "stack", string(stack))
 }
 
-// shardsPerProc keeps the chance small that two processors meet at one lock, at about 1.5 KiB
-// a shard and one atomic load for each shard when the Wheel wakes.
+// shardsPerProc keeps the chance small that two processors meet at one lock. A shard takes 256
+// bytes, and a KiB for each level that was ever used; when the goroutine wakes, it reads one
+// word of each. There are as many again for timers with a channel or a Context.
 const (
 	shardsPerProc = 8
 	maxShards     = 128

@@ -26,7 +26,7 @@ func (w *Wheel) Context(parent context.Context, d time.Duration) (context.Contex
 		return ctx, func() {}
 	}
 	t := new(Timer)
-	w.init(t, cancelFunc(cancel), nil)
+	w.init(t, w.waited, cancelFunc(cancel), nil)
 	t.start(d)
 	if w.closed.Load() { // then t may not have been started
 		cancel(nil)

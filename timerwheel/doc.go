@@ -18,9 +18,9 @@
 // of a larger value, prepared by [Wheel.InitFunc]. Everything may be used by any number of
 // goroutines at once, and from callbacks.
 //
-// A timer never fires early. It fires at the first tick (a millisecond, unless Config.Tick says
-// otherwise) not before its deadline, as soon as the machine gives the Wheel's goroutine a
-// processor. The clock is monotonic: setting the system's time changes nothing. The goroutine
+// A timer never fires early. Its deadline is rounded up to a sixteenth of Config.Tick, which is
+// 62.5 microseconds by default, and it fires as soon as the machine gives the Wheel's goroutine
+// a processor. The clock is monotonic: setting the system's time changes nothing. The goroutine
 // starts with the first timer, sleeps until the next one, and ends with [Wheel.Close]. A
 // pending timer belongs to the Wheel; one that was stopped or has fired is free at once.
 //

@@ -12,10 +12,33 @@ func (w *Wheel) check() {
 	}
 }
 
+// linked returns how many timers are in lists.
+func (w *Wheel) linked() (n int) {
+	for i := range w.shards {
+		sh := &w.shards[i]
+		sh.mu.Lock()
+		for t := sh.due.head; t != nil; t = t.next {
+			n++
+		}
+		for _, lv := range sh.levels.lv {
+			if lv == nil {
+				continue
+			}
+			for i := range lv.slot {
+				for t := lv.slot[i].head; t != nil; t = t.next {
+					n++
+				}
+			}
+		}
+		sh.mu.Unlock()
+	}
+	return n
+}
+
 func (sh *shard) check() {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	n := 0
+	n, first := 0, never
 	walk := func(l *list, level, slot uint8) {
 		var prev *Timer
 		for t := l.head; t != nil; prev, t = t, t.next {
@@ -25,6 +48,9 @@ func (sh *shard) check() {
 			}
 			if t.deadline.Load() == 0 {
 				panic("listed timer is not pending")
+			}
+			if level != levelDue && !t.coarse {
+				first = min(first, sh.tickOf(t.deadline.Load()))
 			}
 		}
 		if l.tail != prev {
@@ -43,10 +69,16 @@ func (sh *shard) check() {
 			walk(&lv.slot[i], uint8(k), uint8(i))
 		}
 	}
+	if sh.closed {
+		if sh.pending != 0 || sh.next.Load() != never {
+			panic(fmt.Sprintf("closed: %d counted, next is %d", sh.pending, sh.next.Load()))
+		}
+		return
+	}
 	if n != sh.pending {
 		panic(fmt.Sprintf("%d timers listed, %d counted", n, sh.pending))
 	}
-	if first := sh.levels.next(); sh.next.Load() > first {
-		panic(fmt.Sprintf("next is %d, after the first slot at %d", sh.next.Load(), first))
+	if next := sh.next.Load(); next > first || next > 0 && sh.due.head != nil {
+		panic(fmt.Sprintf("next is %d, after the first timer at %d", next, first))
 	}
 }

@@ -51,23 +51,27 @@ func levelFor(delta int64) int {
 	return (bits.Len64(uint64(delta)) - 1) / slotBits
 }
 
-// insert stores t for tick > cur and returns the beginning of its slot: when the clock gets
-// there, t has to be looked at.
-func (ls *levels) insert(t *Timer, tick int64) (start int64) {
+// put stores t for tick > cur. If t is in a level already, it moves, unless it is in that slot.
+func (ls *levels) put(t *Timer, tick int64) {
 	n := levelFor(tick - ls.cur)
 	shift := n * slotBits
 	number := tick >> shift
+	i := number & slotMask
+	if int(t.level) < maxLevels {
+		if int(t.level) == n && int64(t.slot) == i {
+			return // an index stands for one number: it is this slot
+		}
+		ls.remove(t)
+	}
 	lv := ls.lv[n]
 	if lv == nil {
 		lv = new(level)
 		ls.lv[n] = lv
 		ls.depth = max(ls.depth, n+1)
 	}
-	i := number & slotMask
 	lv.slot[i].push(t)
 	lv.occupied |= 1 << i
 	t.level, t.slot = uint8(n), uint8(i)
-	return number << shift
 }
 
 // remove takes t, which is in a level, out of it.
@@ -81,19 +85,28 @@ func (ls *levels) remove(t *Timer) {
 	t.level = levelNone
 }
 
-// next returns the beginning of the earliest occupied slot, which is after cur, or never.
-func (ls *levels) next() int64 {
-	first := never
-	for n, lv := range ls.lv[:ls.depth] {
-		if lv == nil || lv.occupied == 0 {
-			continue
-		}
-		shift := n * slotBits
-		here := ls.cur >> shift
-		ahead := bits.TrailingZeros64(bits.RotateLeft64(lv.occupied, -int((here+1)&slotMask)))
-		first = min(first, (here+1+int64(ahead))<<shift)
+// first returns the earliest occupied slot of level n and its beginning, which is after cur, or
+// nil and never.
+func (ls *levels) first(n int) (l *list, begin int64) {
+	lv := ls.lv[n]
+	if lv == nil || lv.occupied == 0 {
+		return nil, never
 	}
-	return first
+	shift := n * slotBits
+	here := ls.cur >> shift
+	ahead := bits.TrailingZeros64(bits.RotateLeft64(lv.occupied, -int((here+1)&slotMask)))
+	number := here + 1 + int64(ahead)
+	return &lv.slot[number&slotMask], number << shift
+}
+
+// next returns the beginning of the earliest occupied slot, or never.
+func (ls *levels) next() int64 {
+	next := never
+	for n := range ls.depth {
+		_, begin := ls.first(n)
+		next = min(next, begin)
+	}
+	return next
 }
 
 // takeCurrent removes and returns a timer from a slot that begins at cur, highest level
@@ -113,6 +126,18 @@ func (ls *levels) takeCurrent() *Timer {
 			continue
 		}
 		if t := lv.slot[(ls.cur>>shift)&slotMask].head; t != nil {
+			ls.remove(t)
+			return t
+		}
+	}
+	return nil
+}
+
+// takeAny removes and returns a timer, or nil when there is none.
+func (ls *levels) takeAny() *Timer {
+	for _, lv := range ls.lv[:ls.depth] {
+		if lv != nil && lv.occupied != 0 {
+			t := lv.slot[bits.TrailingZeros64(lv.occupied)].head
 			ls.remove(t)
 			return t
 		}

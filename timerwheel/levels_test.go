@@ -24,10 +24,7 @@ func newLevelsModel(t *testing.T, cur int64) *levelsModel {
 
 func (m *levelsModel) insert(tick int64) {
 	tm := &Timer{level: levelNone}
-	start := m.ls.insert(tm, tick)
-	if start <= m.ls.cur || start > tick {
-		m.t.Fatalf("insert(%d) at %d: slot begins at %d", tick, m.ls.cur, start)
-	}
+	m.ls.put(tm, tick)
 	m.want[tm] = tick
 	m.all = append(m.all, tm)
 }
@@ -65,7 +62,7 @@ func (m *levelsModel) advance(to int64) {
 				m.t.Fatalf("timer for %d taken at %d", tick, m.ls.cur)
 			}
 			if tick > m.ls.cur {
-				m.ls.insert(tm, tick)
+				m.ls.put(tm, tick)
 				continue
 			}
 			delete(m.want, tm)

@@ -15,6 +15,9 @@ const (
 	fireBudget = 64
 )
 
+// few is how many timers of a slot are looked at to find out when the first of them is due.
+const few = 8
+
 // shard is a part of a Wheel with a lock of its own. A timer belongs to one shard for life.
 //
 // Who writes what: Timer.deadline is 0 while the timer is not pending, else the time in
@@ -22,12 +25,16 @@ const (
 // moved up by compare-and-swap without the lock (the lazy Reset). Hence, under mu: a timer is
 // in a list exactly if its deadline is not 0, and it is never in a slot later than its
 // deadline's; in an earlier one it is merely looked at once too often.
+//
+// Closing a shard only sets closed: no timer is visited. Those that are still linked are not
+// pending any more, whatever their deadlines say, and are taken out one by one: by sweep, or
+// when somebody uses them.
 type shard struct {
 	w *Wheel
 
-	// next is the tick at which the shard wants to be served: at most the beginning of the
-	// earliest occupied slot, 0 while something is due, never when there is nothing. Written
-	// under mu. It may be early (the timer behind it was stopped), never late.
+	// next is the tick at which the shard wants to be served: 0 while something is due, never
+	// when there is nothing. Written under mu. It may be early (the timer behind it was
+	// stopped), never late.
 	next atomic.Int64
 
 	mu      sync.Mutex // guards the rest
@@ -48,14 +55,12 @@ type shard struct {
 func (sh *shard) arm(t *Timer, now, at int64, period time.Duration) bool {
 	sh.mu.Lock()
 	if sh.closed {
-		t.release()
+		sh.retire(t)
 		sh.mu.Unlock()
 		return false
 	}
 	was := t.deadline.Swap(at) != 0
-	if was {
-		sh.unlink(t)
-	} else {
+	if !was {
 		sh.pending++
 	}
 	if t.C != nil && t.drain() {
@@ -67,7 +72,7 @@ func (sh *shard) arm(t *Timer, now, at int64, period time.Duration) bool {
 	}
 	start := int64(0)
 	if at <= now {
-		sh.pushDue(t) // nothing to wait for, not even the rest of this tick
+		sh.makeDue(t) // nothing to wait for, not even the rest of this tick
 	} else {
 		start = sh.place(t, now, at)
 	}
@@ -75,7 +80,9 @@ func (sh *shard) arm(t *Timer, now, at int64, period time.Duration) bool {
 		sh.next.Store(start)
 	}
 	sh.mu.Unlock()
-	sh.w.wakeFor(start)
+	if start < sh.w.armed.Load() {
+		sh.w.wakeFor(start)
+	}
 	return was
 }
 
@@ -86,7 +93,11 @@ func (sh *shard) stop(t *Timer) bool {
 	if was {
 		t.deadline.Store(0)
 		sh.unlink(t)
-		sh.pending--
+		if sh.closed {
+			was = false
+		} else {
+			sh.pending--
+		}
 	}
 	if t.C != nil && t.drain() {
 		was = true
@@ -99,22 +110,22 @@ func (sh *shard) stop(t *Timer) bool {
 	return was
 }
 
-// place puts t, which is in no list, where its deadline at belongs, and returns when the shard
+// place puts t where its deadline at belongs, from wherever it is, and returns when the shard
 // has to be served for it.
 func (sh *shard) place(t *Timer, now, at int64) (start int64) {
-	tick := uint64(sh.w.tick) // a division of unsigned numbers is the faster one
 	if now >= sh.catchUp {
-		nowTick := int64(uint64(now) / tick)
-		if nowTick > sh.levels.cur && nowTick < sh.next.Load() {
-			// Nothing lies between: moving on here, where it is free, keeps timers in
-			// low levels although the goroutine has slept for a while.
+		nowTick := now / sh.w.tick
+		if nowTick > sh.levels.cur && nowTick < sh.next.Load() && nowTick < sh.levels.next() {
+			// Nothing lies between, and no serving is half done: moving on here, where
+			// it is free, keeps timers in low levels although the goroutine has slept
+			// for a while.
 			sh.levels.cur = nowTick
 		}
-		sh.catchUp = now + slotCount*int64(tick)
+		sh.catchUp = now + slotCount*sh.w.tick
 	}
-	want := int64(uint64(at-1)/tick) + 1 // rounded up: never early
+	want := sh.tickOf(at)
 	if want <= sh.levels.cur {
-		sh.pushDue(t)
+		sh.makeDue(t)
 		return 0
 	}
 	if t.coarse {
@@ -122,9 +133,26 @@ func (sh *shard) place(t *Timer, now, at int64) (start int64) {
 			want = coarseTick(want, delta)
 		}
 	}
-	return sh.levels.insert(t, want)
+	if t.level == levelDue {
+		sh.unlink(t)
+	}
+	sh.levels.put(t, want)
+	return want
 }
 
+// makeDue puts t at the end of the due list, unless it is in that.
+func (sh *shard) makeDue(t *Timer) {
+	if t.level == levelDue {
+		return
+	}
+	if t.level != levelNone {
+		sh.levels.remove(t)
+	}
+	sh.due.push(t)
+	t.level = levelDue
+}
+
+// unlink takes t out of the list in which it is.
 func (sh *shard) unlink(t *Timer) {
 	if t.level == levelDue {
 		sh.due.remove(t)
@@ -134,11 +162,6 @@ func (sh *shard) unlink(t *Timer) {
 	sh.levels.remove(t)
 }
 
-func (sh *shard) pushDue(t *Timer) {
-	sh.due.push(t)
-	t.level = levelDue
-}
-
 // serve does what is to be done at the time now, or a part of it: then next is 0. Only the
 // Wheel's goroutine calls it. A callback that ends this goroutine leaves the shard consistent,
 // with next not above now.
@@ -146,7 +169,7 @@ func (sh *shard) serve(now int64) {
 	w := sh.w
 	sh.mu.Lock()
 	behind := sh.advance(now)
-	for n := 0; n < fireBudget && sh.due.head != nil; n++ {
+	for n := 0; n < fireBudget && sh.due.head != nil && !sh.closed; n++ {
 		t := sh.due.head
 		at := t.deadline.Load()
 		if at > now {
@@ -168,12 +191,45 @@ func (sh *shard) serve(now int64) {
 		now = w.now()
 		sh.mu.Lock()
 	}
-	if behind || sh.due.head != nil {
+	switch {
+	case sh.closed:
+	case behind || sh.due.head != nil:
 		sh.next.Store(0)
-	} else {
-		sh.next.Store(sh.levels.next())
+	default:
+		sh.next.Store(sh.wake())
 	}
 	sh.mu.Unlock()
+}
+
+// wake returns the tick at which the shard has to be served next. That is when the first timer
+// of the earliest slot is due. Where there are many in it, it is the beginning of the slot: to
+// move them down, and not to search it each time.
+func (sh *shard) wake() int64 {
+	wake := never
+	for n := range sh.levels.depth {
+		l, begin := sh.levels.first(n)
+		if begin >= wake {
+			continue
+		}
+		// Nobody is looked at later than the slot ends, wherever a lazy Reset moved him:
+		// so the slots that follow in this level need no look now.
+		tick := begin | (1<<(n*slotBits) - 1)
+		k := 0
+		for t := l.head; t != nil && tick > begin; t = t.next {
+			if k++; k > few || t.coarse {
+				tick = begin
+				break
+			}
+			tick = min(tick, sh.tickOf(t.deadline.Load()))
+		}
+		wake = min(wake, tick)
+	}
+	return wake
+}
+
+// tickOf returns the first tick not before the time at: never early.
+func (sh *shard) tickOf(at int64) int64 {
+	return int64(uint64(at-1)/uint64(sh.w.tick)) + 1
 }
 
 // advance moves what the clock has reached to the due list and reports whether it stopped
@@ -231,39 +287,64 @@ func (sh *shard) takeDue(t *Timer, now, at int64) bool {
 	return true
 }
 
-// close stops every timer. It returns those whose waiters must be told outside the lock.
-func (sh *shard) close() (released []*Timer) {
+// close ends every timer of the shard without looking at one.
+func (sh *shard) close() {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.closed {
-		return nil
+		return
 	}
 	sh.closed = true
-	end := func(l *list) {
-		for t := l.head; t != nil; t = l.head {
-			l.remove(t)
-			t.level = levelNone
-			t.deadline.Store(0)
-			t.release()
-			if _, ok := t.call.(closer); ok {
-				released = append(released, t)
-			}
-		}
-	}
-	end(&sh.due)
-	for _, lv := range sh.levels.lv {
-		if lv == nil {
-			continue
-		}
-		for i := range lv.slot {
-			end(&lv.slot[i])
-		}
-	}
-	sh.levels = levels{}
 	sh.stopped += uint64(sh.pending)
 	sh.pending = 0
 	sh.next.Store(never)
-	return released
+}
+
+// retire takes t, which the closed shard may still have, out of it and releases who waits.
+func (sh *shard) retire(t *Timer) {
+	if t.deadline.Load() != 0 {
+		t.deadline.Store(0)
+		sh.unlink(t)
+	}
+	t.release()
+}
+
+// sweep retires what the closed shard still has, so that no timer keeps its former neighbours
+// alive, and tells the closers among them.
+func (sh *shard) sweep() {
+	for more := true; more; {
+		var told []*Timer
+		sh.mu.Lock()
+		for n := 0; n < moveBudget && more; n++ {
+			t := sh.due.head
+			if t != nil {
+				sh.unlink(t)
+			} else if t = sh.levels.takeAny(); t == nil {
+				sh.levels = levels{}
+				more = false
+				break
+			}
+			t.deadline.Store(0)
+			t.release()
+			if _, ok := t.call.(closer); ok {
+				told = append(told, t)
+			}
+		}
+		sh.mu.Unlock()
+		for _, t := range told {
+			t.call.(closer).wheelClosed(t.arg)
+		}
+	}
+}
+
+// forget reports whether t is not pending, and can become a timer of another Wheel.
+func (sh *shard) forget(t *Timer) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.closed {
+		sh.retire(t)
+	}
+	return t.deadline.Load() == 0
 }
 
 func (sh *shard) addTo(s *Stats) {

@@ -32,7 +32,7 @@ func (w *Wheel) NewTicker(d time.Duration) *Ticker {
 	c := make(chan time.Time, 1)
 	tk := &Ticker{C: c, period: d}
 	tk.t.C = c
-	w.startTicker(tk, valueChan(c))
+	w.startTicker(tk, w.waited, valueChan(c))
 	return tk
 }
 
@@ -47,7 +47,7 @@ func (w *Wheel) TickFunc(d time.Duration, f func()) *Ticker {
 		panic("timerwheel: nil function")
 	}
 	tk := &Ticker{period: d, f: f}
-	w.startTicker(tk, tickCaller{})
+	w.startTicker(tk, w.plain, tickCaller{})
 	return tk
 }
 
@@ -60,8 +60,8 @@ func (w *Wheel) Tick(d time.Duration) <-chan time.Time {
 	return w.NewTicker(d).C
 }
 
-func (w *Wheel) startTicker(tk *Ticker, call caller) {
-	w.init(&tk.t, call, tk)
+func (w *Wheel) startTicker(tk *Ticker, shards []shard, call caller) {
+	w.init(&tk.t, shards, call, tk)
 	tk.t.periodic = true
 	tk.t.start(tk.period)
 }

@@ -89,7 +89,7 @@ func (w *Wheel) InitFunc(t *Timer, f func()) {
 	if f == nil {
 		panic("timerwheel: nil function")
 	}
-	w.init(t, plainFunc(f), nil)
+	w.init(t, w.plain, plainFunc(f), nil)
 }
 
 // InitFuncArg is [Wheel.InitFunc] for a function with an argument, such as the struct that t is
@@ -98,7 +98,7 @@ func InitFuncArg[T any](w *Wheel, t *Timer, f func(T), arg T) {
 	if f == nil {
 		panic("timerwheel: nil function")
 	}
-	w.init(t, argFunc[T](f), arg)
+	w.init(t, w.plain, argFunc[T](f), arg)
 }
 
 // NewTimer makes a Timer that sends the current time on its channel after at least d.
@@ -110,7 +110,7 @@ func InitFuncArg[T any](w *Wheel, t *Timer, f func(T), arg T) {
 func (w *Wheel) NewTimer(d time.Duration) *Timer {
 	c := make(chan time.Time, 1)
 	t := &Timer{C: c}
-	w.init(t, valueChan(c), nil)
+	w.init(t, w.waited, valueChan(c), nil)
 	t.start(d)
 	return t
 }
@@ -131,11 +131,12 @@ func (w *Wheel) Sleep(d time.Duration) {
 	}
 }
 
-func (w *Wheel) init(t *Timer, call caller, arg any) {
-	if t.deadline.Load() != 0 {
+// init prepares t as a timer in one of the shards.
+func (w *Wheel) init(t *Timer, shards []shard, call caller, arg any) {
+	if t.deadline.Load() != 0 && !t.sh.forget(t) {
 		panic("timerwheel: initialization of a pending Timer")
 	}
-	t.sh = &w.shards[spread(t, w.shift)]
+	t.sh = &shards[spread(t, w.shift)]
 	t.call, t.arg, t.level = call, arg, levelNone
 }
 
@@ -178,9 +179,10 @@ func (t *Timer) Reset(d time.Duration) bool {
 	if sh == nil {
 		panic("timerwheel: Reset of an uninitialized Timer")
 	}
+	open := !sh.w.closed.Load()
 	now := sh.w.now()
 	at := after(now, d)
-	return t.postpone(at) || sh.arm(t, now, at, 0)
+	return open && t.postpone(at) || sh.arm(t, now, at, 0)
 }
 
 // ResetAt is [Timer.Reset] with the deadline as a reading of the Wheel's clock, see
@@ -191,7 +193,7 @@ func (t *Timer) ResetAt(at time.Duration) bool {
 	if sh == nil {
 		panic("timerwheel: ResetAt of an uninitialized Timer")
 	}
-	if t.postpone(int64(at)) {
+	if !sh.w.closed.Load() && t.postpone(int64(at)) {
 		return true
 	}
 	now := sh.w.now()

@@ -17,22 +17,24 @@ import (
 // A Wheel owns one goroutine. It starts with the first timer, sleeps until the next deadline
 // (for ever, if there is none), and ends with [Wheel.Close].
 type Wheel struct {
-	tick     int64     // nanoseconds
 	base     time.Time // when the clock of this Wheel was 0; one tick before it was made
+	tick     int64     // nanoseconds, see fineTick
+	closed   atomic.Bool
+	shift    uint8   // turns a 64-bit hash into an index of plain or waited
+	shards   []shard // all
+	plain    []shard // of timers for which nobody can wait: with a callback
+	waited   []shard // of those with a channel or a Context, which Close has to find
 	execFunc func(func())
 	inline   bool
 	onPanic  func(any, []byte)
-	shards   []shard
-	shift    uint8 // turns a 64-bit hash into an index of shards
 
 	// armed is the tick until which the goroutine sleeps: never if it waits for a wake-up
 	// only, or was not started; 0 while it is awake and going to look at every shard.
 	armed   atomic.Int64
 	wakeups atomic.Uint64
-	closed  atomic.Bool
 	runner  atomic.Uint64 // id of the goroutine, 0 before it runs
 	wake    chan struct{}
-	done    chan struct{} // closed when the goroutine has ended, or never will start
+	done    chan struct{} // closed when the goroutine serves no more, or never will start
 
 	mu      sync.Mutex // guards started, and it against closed
 	started bool
@@ -63,18 +65,20 @@ func newWheel(cfg Config, shards int) *Wheel {
 	if cfg.OnPanic == nil {
 		cfg.OnPanic = logPanic
 	}
+	tick := fineTick(int64(cfg.Tick))
 	w := &Wheel{
-		tick: int64(cfg.Tick),
+		tick: tick,
 		// The clock never shows 0, which stands for "not pending" in a deadline.
-		base:     time.Now().Add(-cfg.Tick),
+		base:     time.Now().Add(-time.Duration(tick)),
 		execFunc: cfg.Executor,
 		inline:   isInline(cfg.Executor),
 		onPanic:  cfg.OnPanic,
-		shards:   make([]shard, shards),
+		shards:   make([]shard, 2*shards),
 		shift:    uint8(64 - bits.TrailingZeros(uint(shards))),
 		wake:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
 	}
+	w.plain, w.waited = w.shards[:shards], w.shards[shards:]
 	for i := range w.shards {
 		w.shards[i].w = w
 		w.shards[i].next.Store(never)
@@ -116,26 +120,40 @@ func (w *Wheel) Stats() Stats {
 // from it yields the zero time and ok == false), [Wheel.Sleep] returns, and a [Wheel.Context]
 // is canceled. What is started later is released at once.
 //
-// Close may be called more than once and concurrently; each call returns when the goroutine
-// has ended. A callback that runs on that goroutine may call it too; this call returns at once
-// and the goroutine ends after the callback.
+// Close may be called more than once and concurrently; each call returns when no callback runs
+// on the goroutine any more, nor will. A callback that runs there may call it too; this call
+// returns at once. Close looks at those timers only that somebody may wait for: a million
+// callbacks make it no slower. The goroutine takes them out after that, and ends.
 func (w *Wheel) Close() {
 	w.mu.Lock()
 	first := w.closed.CompareAndSwap(false, true)
-	if first && !w.started {
-		close(w.done)
-	}
+	started := w.started
 	w.mu.Unlock()
 	if first {
 		for i := range w.shards {
-			for _, t := range w.shards[i].close() {
-				t.call.(closer).wheelClosed(t.arg)
-			}
+			w.shards[i].close()
+		}
+		sweep(w.waited)
+		if !started {
+			w.end()
 		}
 		w.kick()
 	}
 	if w.runner.Load() != goroutineID() {
 		<-w.done
+	}
+}
+
+// end is the end of the goroutine, or takes its place if it was never started. Close does not
+// wait for the sweep, which looks at each timer.
+func (w *Wheel) end() {
+	close(w.done)
+	sweep(w.plain)
+}
+
+func sweep(shards []shard) {
+	for i := range shards {
+		shards[i].sweep()
 	}
 }
 
@@ -181,7 +199,7 @@ func (w *Wheel) run() {
 			go w.run()
 			return
 		}
-		close(w.done)
+		w.end()
 	}()
 	clock := time.NewTimer(time.Hour)
 	defer clock.Stop()
@@ -205,10 +223,12 @@ func (w *Wheel) run() {
 // serve serves the shards that want it and returns the tick at which one wants it next.
 func (w *Wheel) serve() (next int64) {
 	next = never
+	nowTick := w.now() / w.tick
 	for i := range w.shards {
 		sh := &w.shards[i]
-		if now := w.now(); sh.next.Load() <= now/w.tick {
-			sh.serve(now)
+		if sh.next.Load() <= nowTick {
+			sh.serve(w.now())
+			nowTick = w.now() / w.tick
 		}
 		next = min(next, sh.next.Load())
 	}

@@ -29,7 +29,9 @@ func bubble(t *testing.T, cfg Config, f func(t *testing.T, w *Wheel)) {
 	})
 }
 
-func ceil(d, tick time.Duration) time.Duration {
+// ceil returns when a timer for d fires, if the Wheel was made at the beginning of a tick.
+func (w *Wheel) ceil(d time.Duration) time.Duration {
+	tick := time.Duration(w.tick)
 	return (max(d, 0) + tick - 1) / tick * tick
 }
 
@@ -39,15 +41,16 @@ func TestFiresInItsTick(t *testing.T) {
 		bubble(t, Config{Tick: tick, Executor: Inline}, func(t *testing.T, w *Wheel) {
 			begin := time.Now()
 			n := 0
-			for k := range 7 {
-				p := tick << (k * slotBits)
+			for k := range 8 {
+				p := time.Duration(w.tick) << (k * slotBits)
 				if p <= 0 || p > 3*365*24*time.Hour {
 					break
 				}
 				for _, d := range []time.Duration{-p, 0, 1, p - tick, p - 1, p, p + 1, p + tick, 63 * p, 64*p - 1} {
 					n++
 					w.AfterFunc(d, func() {
-						if got, want := time.Since(begin), ceil(d, tick); got != want {
+						got, want := time.Since(begin), w.ceil(d)
+						if got != want || got > max(d, 0)+tick {
 							t.Errorf("tick %v: AfterFunc(%v) fired after %v", tick, d, got)
 						}
 					})
@@ -60,6 +63,15 @@ func TestFiresInItsTick(t *testing.T) {
 			require.Equal(t, uint64(n), w.Stats().Fired, "Fired")
 			require.Less(t, w.Stats().Latest, tick, "Latest")
 		})
+	}
+}
+
+func TestFineTick(t *testing.T) {
+	for tick, want := range map[time.Duration]time.Duration{
+		time.Millisecond: 62500, 7 * time.Microsecond: 500, time.Second: time.Second / 16, 1: 1, 8: 1, 16: 1,
+		17: 17, 24: 2, maxTick: maxTick / 16,
+	} {
+		require.Equal(t, want, time.Duration(fineTick(int64(tick))), "fineTick(%v)", tick)
 	}
 }
 
@@ -96,7 +108,7 @@ func TestMillionFireInTheirTicks(t *testing.T) {
 			}
 			w.AfterFunc(d, func() {
 				fired++
-				if got := time.Since(begin); got != ceil(d, time.Millisecond) {
+				if got := time.Since(begin); got != w.ceil(d) {
 					t.Errorf("AfterFunc(%v) fired after %v", d, got)
 				}
 			})
@@ -196,20 +208,62 @@ func TestIdleWheelSleeps(t *testing.T) {
 	})
 }
 
-// The goroutine goes to sleep again and again just when the next timer arrives. A wake-up that
-// gets lost then is lost for good: nothing else is pending.
+// Where few timers are in a slot, the goroutine wakes for them alone, not to move them down.
+// acceptance: T13
+func TestFewTimersWakeNobodyInVain(t *testing.T) {
+	bubble(t, Config{Executor: Inline}, func(t *testing.T, w *Wheel) {
+		for d := ms; d < 1000*24*time.Hour; d = d*3 + 7*time.Microsecond {
+			for n := range 2 * few {
+				gap := time.Duration(w.tick) // so that they are in one slot of a far level
+				at := time.Now().Add(d)
+				for i := range n {
+					w.AfterFunc(d+time.Duration(i)*gap, func() {
+						if late := time.Since(at.Add(time.Duration(i) * gap)); late < 0 || late > gap {
+							t.Errorf("%d timers for %v: late by %v", n, d, late)
+						}
+					})
+				}
+				synctest.Wait()
+				before := w.Stats().Wakeups
+				time.Sleep(d + time.Hour)
+				synctest.Wait()
+				woken := w.Stats().Wakeups - before
+				if uint64(n) > woken || n <= few && uint64(n) != woken || woken > uint64(n+maxLevels) {
+					t.Errorf("%d timers for %v: woken %d times", n, d, woken)
+				}
+			}
+		}
+	})
+}
+
+// A timer is started again and again just when the goroutine goes to sleep: after it has looked at
+// the timer's shard, which is the first, and before it has at the others. A wake-up that gets lost
+// then is lost for good: nothing else is pending.
 func TestNoWakeUpIsLost(t *testing.T) {
 	rounds := 100_000
 	if raceEnabled {
 		rounds = 10_000
 	}
-	w := newWheel(Config{}, 1)
+	w := newWheel(Config{Executor: Inline}, maxShards)
 	defer w.Close()
-	watchdog := time.AfterFunc(30*time.Second, w.Close)
-	defer watchdog.Stop()
+	var tm Timer
+	var fired, sink atomic.Int64
+	w.InitFunc(&tm, func() { fired.Add(1) })
+	tm.sh = &w.shards[0]
+	begin := time.Now()
 	for i := range rounds {
-		if _, ok := <-w.After(0); !ok {
-			t.Fatalf("round %d: still pending after half a minute", i)
+		tm.Reset(0)
+		for spins := 1; fired.Load() <= int64(i); spins++ {
+			if spins%1000 != 0 {
+				continue
+			}
+			runtime.Gosched()
+			if time.Since(begin) > 30*time.Second {
+				t.Fatalf("round %d: still pending", i)
+			}
+		}
+		for range i % 128 { // some nanoseconds each
+			sink.Load()
 		}
 	}
 }
