@@ -59,10 +59,7 @@ func (p *Keyed) Go(key Key, t Task) error { return p.o.goTo(p.box(key), t) }
 
 // Do runs t in the order of key and waits for its end, as [Ordered.DoKey] does.
 func (p *Keyed) Do(ctx context.Context, key Key, t Task) error {
-	if ctx.Done() == nil && p.o.c.inside() {
-		return ErrInTask
-	}
-	return doOn(ctx, p.o.c.ended, t, func(t Task) error { return p.Submit(ctx, key, t) })
+	return p.o.c.doInOrder(ctx, t, p.box(key).Submit)
 }
 
 // Resize changes the number of workers, up to Config.Queues. Queues move to other workers whole, and none is ever run

@@ -169,7 +169,7 @@ func (m *Mailbox) trySubmitLocked(t Task) error {
 // displaceLocked adds t; if there is no room, it takes the oldest waiting task out. It unlocks q.mu.
 func (m *Mailbox) displaceLocked(t Task) (old Task, err error) {
 	q := &m.q
-	defer q.mu.Unlock()
+	defer q.unlock()
 	if err := m.scheduleLocked(); err != nil {
 		return nil, err
 	}
@@ -195,7 +195,7 @@ func (m *Mailbox) drain(r *runner) (more bool) {
 		// A post from here on wakes the strand, which is running and so goes back in line afterwards.
 		m.scheduled = q.n > 0
 		r.mid, r.more = true, m.scheduled
-		q.mu.Unlock()
+		q.unlock()
 		if ok {
 			first()
 		}

@@ -15,18 +15,16 @@ var _ Pool = (*Ordered)(nil)
 // be started. A mailbox runs a bounded batch and goes to the end of the line again. A key costs memory while it has
 // tasks and for up to one and a half idle timeouts after.
 //
-// Tasks have keys (SubmitKey), or an owner that holds a mailbox (NewMailbox), or neither (Submit; any order). It is
-// also the home of every [Strand]. Create it with [NewOrdered]; all methods may be called from any goroutine.
+// Tasks have keys (SubmitKey), or an owner that holds a mailbox (NewMailbox), or neither (Submit, TrySubmit, SubmitN and
+// Go are as for [Shared]: any order, beside any other). It is also the home of every [Strand]. Create it with
+// [NewOrdered]; all methods may be called from any goroutine.
 type Ordered struct {
-	c     crew
-	lists []runList
-	width atomic.Uint32 // lists in use; fewer than all only in Keyed
-	next  atomic.Uint32
-	keys  keyMap
-	loose queue[Task] // tasks without key
-	lines sync.Pool   // of *waiter[Task]
-	drops atomic.Uint64
-	limit int
+	intake[Task] // of tasks without key
+	lists        []runList
+	width        atomic.Uint32 // lists in use; fewer than all only in Keyed
+	seats        atomic.Uint32 // handed out so far, see seat
+	keys         keyMap
+	limit        int
 
 	admin sync.Mutex // Keyed.Resize against the end of the pool
 
@@ -73,13 +71,14 @@ func (o *Ordered) init(cfg Config, lists int) {
 	o.lists = make([]runList, lists)
 	o.width.Store(uint32(lists))
 	o.limit = cfg.QueueLen
-	o.loose.limit = cfg.QueueLen
+	o.open(1, cfg.QueueLen, pickFirst)
+	o.task = func(t Task) Task { return t }
 	o.keys.init()
 	o.c.init(cfg, o)
 }
 
 // seat returns the list of a new strand or owner's mailbox.
-func (o *Ordered) seat() uint32 { return o.next.Add(1) % uint32(len(o.lists)) }
+func (o *Ordered) seat() uint32 { return o.seats.Add(1) % uint32(len(o.lists)) }
 
 // push puts an idle strand into its list. done is false if it was not idle any more.
 func (o *Ordered) push(s *Strand) (done bool, err error) {
@@ -174,7 +173,7 @@ func (o *Ordered) pending(w *worker) bool {
 			return true
 		}
 	}
-	return o.loose.some.Load()
+	return o.some()
 }
 
 func (o *Ordered) work(w *worker) {
@@ -222,13 +221,14 @@ func (o *Ordered) find(w *worker, r *runner) *Strand {
 }
 
 func (o *Ordered) runLoose(w *worker) bool {
-	if !o.loose.some.Load() {
+	q := &o.queues[0]
+	if !q.some.Load() {
 		return false
 	}
-	o.loose.mu.Lock()
-	t, ok := o.loose.popOneLocked()
-	more := o.loose.n > 0
-	o.loose.mu.Unlock()
+	q.mu.Lock()
+	t, ok := q.popOneLocked()
+	more := q.n > 0
+	q.unlock()
 	if !ok {
 		return false
 	}
@@ -295,54 +295,8 @@ func (o *Ordered) crashed(w *worker) {
 }
 
 func (o *Ordered) trim() bool {
-	o.loose.trim()
+	o.intake.trim()
 	return o.keys.sweep()
-}
-
-// Submit adds a task that has no key: it runs in any order, beside any other. Waiting, errors and tasks that submit to
-// their own pool are as for [Shared].
-func (o *Ordered) Submit(ctx context.Context, t Task) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	err := o.TrySubmit(t)
-	if err != ErrFull {
-		return err
-	}
-	inside := o.c.inside()
-	q := &o.loose
-	q.mu.Lock()
-	switch {
-	case q.closed:
-		q.mu.Unlock()
-		return ErrClosed
-	case inside || !q.fullLocked():
-		q.putLocked(t)
-		q.mu.Unlock()
-		o.c.notify()
-		return nil
-	}
-	return q.await(ctx, o.c.stop, &o.lines, t)
-}
-
-// TrySubmit adds a task that has no key if there is room. It never blocks and returns nil, [ErrFull] or [ErrClosed].
-func (o *Ordered) TrySubmit(t Task) error {
-	q := &o.loose
-	q.mu.Lock()
-	var err error
-	switch {
-	case q.closed:
-		err = ErrClosed
-	case q.fullLocked():
-		err = ErrFull
-	default:
-		q.putLocked(t)
-	}
-	q.mu.Unlock()
-	if err == nil {
-		o.c.notify()
-	}
-	return err
 }
 
 // SubmitKey adds t to the mailbox of key: it runs after every task of that key that was accepted before, and never
@@ -400,57 +354,16 @@ func (o *Ordered) goLocked(m *Mailbox, t Task) error {
 	return err
 }
 
-// Go adds a task that has no key; without room it does what Config.Policy says, as GoKey does.
-func (o *Ordered) Go(t Task) error {
-	switch o.c.cfg.Policy {
-	case Block:
-		return o.Submit(context.Background(), t)
-	case Reject:
-		return o.TrySubmit(t)
-	}
-	for {
-		if err := o.TrySubmit(t); err != ErrFull {
-			return err
-		}
-		o.loose.mu.Lock()
-		old, ok := o.loose.popOneLocked()
-		o.loose.mu.Unlock()
-		if ok {
-			o.drops.Add(1)
-			o.c.cfg.OnDrop(old)
-		}
-	}
-}
-
-// SubmitN adds tasks that have no key, and waits for room as Submit does. It returns how many were accepted, and the
-// error that kept it from accepting the rest.
-func (o *Ordered) SubmitN(ctx context.Context, ts ...Task) (int, error) {
-	for i, t := range ts {
-		if err := o.Submit(ctx, t); err != nil {
-			return i, err
-		}
-	}
-	return len(ts), nil
-}
-
 // Do runs t, without key, and waits for its end, as Do of [Shared] does.
 func (o *Ordered) Do(ctx context.Context, t Task) error {
-	if o.c.tracked && o.c.inside() {
-		d := newErrand(t)
-		d.run()
-		return d.err
-	}
-	return doOn(ctx, o.c.ended, t, func(t Task) error { return o.Submit(ctx, t) })
+	return o.c.do(ctx, t, o.Submit)
 }
 
 // DoKey runs t in the order of key and waits for its end. Errors are those of Do. A task that calls DoKey with its own
 // key waits for itself until ctx ends; called from a task of this pool with a ctx that cannot end, DoKey returns
 // [ErrInTask] and t does not run.
 func (o *Ordered) DoKey(ctx context.Context, key Key, t Task) error {
-	if ctx.Done() == nil && o.c.inside() {
-		return ErrInTask
-	}
-	return doOn(ctx, o.c.ended, t, func(t Task) error { return o.SubmitKey(ctx, key, t) })
+	return o.c.doInOrder(ctx, t, func(ctx context.Context, t Task) error { return o.SubmitKey(ctx, key, t) })
 }
 
 // Resize changes the largest number of workers, as Config.Workers sets it.
@@ -480,12 +393,8 @@ func (o *Ordered) Stats() Stats {
 	for _, w := range *o.c.roster.Load() {
 		s.Queued += w.local.(*runner).batch.len()
 	}
-	o.loose.mu.Lock()
-	s.Queued += o.loose.n
-	s.Accepted += o.loose.accepted
-	o.loose.mu.Unlock()
+	o.count(&s)
 	s.Accepted += o.keys.accepted()
-	s.Dropped = o.drops.Load()
 	return s
 }
 
@@ -536,12 +445,12 @@ func (o *Ordered) begin() {
 		l.closed = true
 		l.mu.Unlock()
 	}
-	o.loose.close()
+	o.refuse()
 	o.c.close()
 }
 
 // abandon takes back what has not started. Every such task is in a mailbox whose strand is in a list or with a worker,
-// in a worker's batch, in loose, or in left. Lists come first: a strand leaves a list only for a worker's cur, under the
+// in a worker's batch, in the intake, or in left. Lists come first: a strand leaves a list only for a worker's cur, under the
 // list's lock, and cannot come back; then what a worker holds; then left, where workers put what they may not put back.
 func (o *Ordered) abandon() []Task {
 	o.admin.Lock()
@@ -568,7 +477,7 @@ func (o *Ordered) abandon() []Task {
 		s.state.Store(strandIdle)
 		left = append(left, o.discard(s)...)
 	}
-	left = append(left, o.loose.drain()...)
+	left = append(left, o.drain()...)
 	for _, w := range *o.c.roster.Load() {
 		r := w.local.(*runner)
 		s := r.cur.Load()
