@@ -72,17 +72,12 @@ func (p *Keyed) Resize(n int) {
 	o.width.Store(uint32(n))
 	o.c.resize(n)
 	for i := range o.lists {
-		l := &o.lists[i]
-		l.mu.Lock()
-		s := l.first
-		l.first, l.last, l.n = nil, nil, 0
-		l.some.Store(false)
-		l.mu.Unlock()
+		s := o.lists[i].clear(false)
 		for s != nil {
 			next := s.next
 			to, j := o.lockList(s)
-			to.addLocked(s)
-			to.mu.Unlock()
+			to.in.addLocked(s)
+			to.in.mu.Unlock()
 			o.notify(j)
 			s = next
 		}

@@ -33,17 +33,26 @@ type Ordered struct {
 	left   []Task
 }
 
-// runList is an intrusive list of strands that wait for a worker.
+// runList is an intrusive list of strands that wait for a worker, in two parts with a lock each: whoever wakes a strand
+// adds it to in, and a worker that finds out empty moves there all that is in. So the two sides meet at one lock once
+// for many strands. Where both locks are needed, out's comes first.
 type runList struct {
+	in      chain
+	closed  bool // refuses strands that were idle; guarded by in.mu
+	aborted bool // refuses all; guarded by in.mu
+	_       [64]byte
+	out     chain
+	_       [64]byte
+}
+
+// chain is a list of strands linked by Strand.next.
+type chain struct {
 	some atomic.Bool // n > 0, for looking without the lock
 
-	mu      sync.Mutex
-	first   *Strand
-	last    *Strand
-	n       int
-	closed  bool // refuses strands that were idle
-	aborted bool // refuses all
-	_       [64]byte
+	mu    sync.Mutex
+	first *Strand
+	last  *Strand
+	n     int
 }
 
 // runner is what a worker of Ordered carries.
@@ -84,30 +93,33 @@ func (o *Ordered) seat() uint32 { return o.seats.Add(1) % uint32(len(o.lists)) }
 func (o *Ordered) push(s *Strand) (done bool, err error) {
 	l, i := o.lockList(s)
 	if l.closed {
-		l.mu.Unlock()
+		l.in.mu.Unlock()
 		return true, ErrClosed
 	}
 	if !s.state.CompareAndSwap(strandIdle, strandQueued) {
-		l.mu.Unlock()
+		l.in.mu.Unlock()
 		return false, nil
 	}
-	l.addLocked(s)
-	l.mu.Unlock()
+	l.in.addLocked(s)
+	l.in.mu.Unlock()
 	o.notify(i)
 	return true, nil
 }
 
-// lockList locks and returns the list that s belongs to.
+// lockList locks the producers' end of the list that s belongs to, and returns the list.
 func (o *Ordered) lockList(s *Strand) (*runList, int) {
 	for {
 		width := o.width.Load()
-		i := int(s.home % width)
+		i := int(s.home)
+		if i >= int(width) {
+			i %= int(width)
+		}
 		l := &o.lists[i]
-		l.mu.Lock()
+		l.in.mu.Lock()
 		if o.width.Load() == width {
 			return l, i
 		}
-		l.mu.Unlock() // Keyed.Resize moves what it finds in the lists after changing width
+		l.in.mu.Unlock() // Keyed.Resize moves what it finds in the lists after changing width
 	}
 }
 
@@ -120,43 +132,79 @@ func (o *Ordered) notify(i int) {
 	o.c.notify()
 }
 
-func (l *runList) addLocked(s *Strand) {
+func (c *chain) addLocked(s *Strand) {
 	s.next = nil
-	if l.last != nil {
-		l.last.next = s
+	if c.last != nil {
+		c.last.next = s
 	} else {
-		l.first = s
+		c.first = s
 	}
-	l.last = s
-	l.n++
-	if l.n == 1 {
-		l.some.Store(true)
+	c.last = s
+	c.n++
+	if c.n == 1 {
+		c.some.Store(true)
 	}
 }
 
+// takeLocked empties the chain and returns its first strand.
+func (c *chain) takeLocked() *Strand {
+	s := c.first
+	c.first, c.last, c.n = nil, nil, 0
+	c.some.Store(false)
+	return s
+}
+
+// any reports whether the list has a strand, without a lock. In this order, because a strand that moves is in both for a
+// moment, and never in neither.
+func (l *runList) any() bool { return l.in.some.Load() || l.out.some.Load() }
+
 // pop takes the first strand for r.
 func (l *runList) pop(r *runner) (s *Strand, more bool) {
-	if !l.some.Load() {
+	if !l.any() {
 		return nil, false
 	}
-	l.mu.Lock()
-	if s = l.first; s != nil {
-		l.first = s.next
-		if l.first == nil {
-			l.last = nil
+	l.out.mu.Lock()
+	if l.out.first == nil {
+		l.in.mu.Lock()
+		if l.in.first != nil {
+			l.out.first, l.out.last, l.out.n = l.in.first, l.in.last, l.in.n
+			l.out.some.Store(true)
+			l.in.takeLocked()
 		}
+		l.in.mu.Unlock()
+	}
+	if s = l.out.first; s != nil {
+		l.out.first = s.next
 		s.next = nil
-		if l.n--; l.n == 0 {
-			l.some.Store(false)
+		if l.out.n--; l.out.n == 0 {
+			l.out.last = nil
+			l.out.some.Store(false)
 		}
 		r.cur.Store(s)
 		// Before the lock is given up, so that nobody takes a strand that has left the list for one in it.
 		// Swap rather than Store: the run sees what each Wake saw.
 		s.state.Swap(strandRunning)
 	}
-	more = l.n > 0
-	l.mu.Unlock()
+	more = l.out.n > 0 || l.in.some.Load()
+	l.out.mu.Unlock()
 	return s, more
+}
+
+// clear empties the list and returns its strands, linked. With abort it refuses strands from now on.
+func (l *runList) clear(abort bool) *Strand {
+	l.out.mu.Lock()
+	defer l.out.mu.Unlock()
+	l.in.mu.Lock()
+	defer l.in.mu.Unlock()
+	l.aborted = l.aborted || abort
+	last := l.out.last
+	first := l.out.takeLocked()
+	if rest := l.in.takeLocked(); first == nil {
+		first = rest
+	} else {
+		last.next = rest
+	}
+	return first
 }
 
 func (o *Ordered) attach(w *worker) {
@@ -166,10 +214,10 @@ func (o *Ordered) attach(w *worker) {
 
 func (o *Ordered) pending(w *worker) bool {
 	if o.c.pinned {
-		return o.lists[w.slot].some.Load()
+		return o.lists[w.slot].any()
 	}
 	for i := range o.lists {
-		if o.lists[i].some.Load() {
+		if o.lists[i].any() {
 			return true
 		}
 	}
@@ -257,7 +305,7 @@ func (o *Ordered) settle(r *runner, s *Strand, more bool) {
 	l, i := o.lockList(s)
 	if l.aborted {
 		s.state.Store(strandIdle)
-		l.mu.Unlock()
+		l.in.mu.Unlock()
 		// abandon may have looked at this worker before or after; what it did not take goes to left first.
 		if left := o.discard(s); len(left) > 0 {
 			o.leftMu.Lock()
@@ -268,8 +316,8 @@ func (o *Ordered) settle(r *runner, s *Strand, more bool) {
 		return
 	}
 	s.state.Swap(strandQueued)
-	l.addLocked(s)
-	l.mu.Unlock()
+	l.in.addLocked(s)
+	l.in.mu.Unlock()
 	r.cur.Store(nil)
 	o.notify(i)
 }
@@ -376,16 +424,20 @@ func (o *Ordered) Stats() Stats {
 	var boxes []*Mailbox // a mailbox's lock comes before the list's
 	for i := range o.lists {
 		l := &o.lists[i]
-		l.mu.Lock()
-		s.Queues[i] = l.n
-		for x := l.first; x != nil; x = x.next {
-			if x.mail != nil {
-				boxes = append(boxes, x.mail)
-			} else {
-				s.Queued++
+		l.out.mu.Lock()
+		l.in.mu.Lock()
+		s.Queues[i] = l.out.n + l.in.n
+		for _, x := range []*Strand{l.out.first, l.in.first} {
+			for ; x != nil; x = x.next {
+				if x.mail != nil {
+					boxes = append(boxes, x.mail)
+				} else {
+					s.Queued++
+				}
 			}
 		}
-		l.mu.Unlock()
+		l.in.mu.Unlock()
+		l.out.mu.Unlock()
 	}
 	for _, m := range boxes {
 		s.Queued += m.Len()
@@ -441,9 +493,9 @@ func (o *Ordered) Close() error {
 func (o *Ordered) begin() {
 	for i := range o.lists {
 		l := &o.lists[i]
-		l.mu.Lock()
+		l.in.mu.Lock()
 		l.closed = true
-		l.mu.Unlock()
+		l.in.mu.Unlock()
 	}
 	o.refuse()
 	o.c.close()
@@ -456,24 +508,16 @@ func (o *Ordered) abandon() []Task {
 	o.admin.Lock()
 	defer o.admin.Unlock()
 	var left []Task
-	var dropped *Strand
+	var dropped []*Strand // told once all lists refuse
 	for i := range o.lists {
-		l := &o.lists[i]
-		l.mu.Lock()
-		l.aborted = true
-		for s := l.first; s != nil; {
+		for s := o.lists[i].clear(true); s != nil; {
 			next := s.next
-			s.next = dropped
-			dropped = s
+			s.next = nil
+			dropped = append(dropped, s)
 			s = next
 		}
-		l.first, l.last, l.n = nil, nil, 0
-		l.some.Store(false)
-		l.mu.Unlock()
 	}
-	for dropped != nil {
-		s := dropped
-		dropped, s.next = s.next, nil
+	for _, s := range dropped {
 		s.state.Store(strandIdle)
 		left = append(left, o.discard(s)...)
 	}
