@@ -125,13 +125,13 @@ func (in *intake[E]) SubmitN(ctx context.Context, items ...E) (int, error) {
 			q.mu.Unlock()
 			return n, ErrClosed
 		}
-		before := n
-		for n < len(items) && !q.fullLocked() {
-			q.putLocked(items[n])
-			n++
+		k := min(q.roomLocked(), len(items)-n)
+		if k > 0 {
+			q.putAllLocked(items[n : n+k])
 		}
 		q.mu.Unlock()
-		if n > before {
+		if k > 0 {
+			n += k
 			in.c.notify()
 			continue
 		}

@@ -89,21 +89,36 @@ func (o *Ordered) init(cfg Config, lists int) {
 // seat returns the list of a new strand or owner's mailbox.
 func (o *Ordered) seat() uint32 { return o.seats.Add(1) % uint32(len(o.lists)) }
 
-// push puts an idle strand into its list. done is false if it was not idle any more.
-func (o *Ordered) push(s *Strand) (done bool, err error) {
+// entry is a place that is kept for a strand at the end of a list, whose producers' lock is held until enter. The zero
+// entry is for a strand that needs none, because it will run anyway.
+type entry struct {
+	list *runList
+	i    int
+	s    *Strand
+}
+
+// reserve keeps a place for an idle strand. done is false if it was not idle any more.
+func (o *Ordered) reserve(s *Strand) (e entry, done bool, err error) {
 	l, i := o.lockList(s)
 	if l.closed {
 		l.in.mu.Unlock()
-		return true, ErrClosed
+		return e, true, ErrClosed
 	}
 	if !s.state.CompareAndSwap(strandIdle, strandQueued) {
 		l.in.mu.Unlock()
-		return false, nil
+		return e, false, nil
 	}
-	l.in.addLocked(s)
-	l.in.mu.Unlock()
-	o.notify(i)
-	return true, nil
+	return entry{l, i, s}, true, nil
+}
+
+// enter puts the strand into its place and tells a worker.
+func (e entry) enter() {
+	if e.list == nil {
+		return
+	}
+	e.list.in.addLocked(e.s)
+	e.list.in.mu.Unlock()
+	e.s.pool.notify(e.i)
 }
 
 // lockList locks the producers' end of the list that s belongs to, and returns the list.
@@ -316,10 +331,8 @@ func (o *Ordered) settle(r *runner, s *Strand, more bool) {
 		return
 	}
 	s.state.Swap(strandQueued)
-	l.in.addLocked(s)
-	l.in.mu.Unlock()
+	entry{l, i, s}.enter()
 	r.cur.Store(nil)
-	o.notify(i)
 }
 
 // discard tells a strand that it will not run, and returns the tasks of a mailbox.
@@ -376,6 +389,9 @@ func (o *Ordered) GoKey(key Key, t Task) error {
 func (o *Ordered) SubmitKeyN(ctx context.Context, key Key, ts ...Task) (int, error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
+	}
+	if len(ts) == 0 {
+		return 0, nil
 	}
 	return o.keys.lock(o, key).submitNLocked(ctx, ts)
 }

@@ -4,6 +4,7 @@ package taskpool
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -64,9 +65,18 @@ func (q *queue[E]) unlock() {
 	}
 }
 
-func (q *queue[E]) fullLocked() bool {
-	return q.limit > 0 && (q.n >= q.limit || q.first != nil)
+// roomLocked returns how many items may be added before somebody has to wait.
+func (q *queue[E]) roomLocked() int {
+	switch {
+	case q.limit <= 0:
+		return math.MaxInt
+	case q.first != nil:
+		return 0
+	}
+	return max(0, q.limit-q.n)
 }
+
+func (q *queue[E]) fullLocked() bool { return q.roomLocked() == 0 }
 
 func (q *queue[E]) putLocked(e E) {
 	if q.n == len(q.buf) {
