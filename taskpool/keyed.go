@@ -87,11 +87,10 @@ func (p *Keyed) Resize(n int) {
 // Stats returns a snapshot; Queues has one entry for each queue, the number of its tasks.
 func (p *Keyed) Stats() Stats {
 	s := p.o.Stats()
-	s.Queued, s.Queues = 0, make([]int, len(p.boxes))
+	s.Queues = make([]int, len(p.boxes))
 	for i, m := range p.boxes {
 		m.q.mu.Lock()
 		s.Queues[i] = m.q.n
-		s.Queued += m.q.n
 		s.Accepted += m.q.accepted
 		m.q.mu.Unlock()
 	}

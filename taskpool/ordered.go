@@ -455,11 +455,15 @@ func (o *Ordered) Stats() Stats {
 		l.in.mu.Unlock()
 		l.out.mu.Unlock()
 	}
+	for _, w := range *o.c.roster.Load() {
+		r := w.local.(*runner)
+		s.Queued += r.batch.len()
+		if x := r.cur.Load(); x != nil && x.mail != nil {
+			boxes = append(boxes, x.mail)
+		}
+	}
 	for _, m := range boxes {
 		s.Queued += m.Len()
-	}
-	for _, w := range *o.c.roster.Load() {
-		s.Queued += w.local.(*runner).batch.len()
 	}
 	o.count(&s)
 	s.Accepted += o.keys.accepted()
