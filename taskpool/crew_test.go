@@ -68,6 +68,7 @@ func TestTrim(t *testing.T) {
 // TestClosedThief: a worker whose batch the end of the pool has closed takes nothing from others.
 func TestClosedThief(t *testing.T) {
 	p := NewShared(Config{Workers: 2})
+	p.c.spare.Store(0) // nobody may be hired: there are no other workers than these two
 	thief, victim := &worker{slot: 0}, &worker{slot: 1}
 	p.c.mu.Lock()
 	p.attach(thief)
