@@ -160,9 +160,14 @@ func TestBooks(t *testing.T) {
 			for range 3 {
 				require.NoError(t, p.TrySubmit(func() { <-block }))
 			}
-			synctest.Wait()
+			ids := func() int {
+				synctest.Wait()
+				p.c.mu.Lock()
+				defer p.c.mu.Unlock()
+				return len(p.c.ids)
+			}
+			require.Equal(t, 3, ids())
 			require.Len(t, *p.c.roster.Load(), 3)
-			require.Len(t, p.c.ids, 3)
 			seen := map[int]bool{}
 			for _, w := range *p.c.roster.Load() {
 				seen[w.slot] = true
@@ -170,8 +175,8 @@ func TestBooks(t *testing.T) {
 			require.Equal(t, map[int]bool{0: true, 1: true, 2: true}, seen)
 			close(block)
 			time.Sleep(time.Minute)
+			require.Zero(t, ids())
 			require.Empty(t, *p.c.roster.Load())
-			require.Empty(t, p.c.ids)
 			require.EqualValues(t, 3, p.c.spare.Load())
 			require.Zero(t, p.c.searching.Load())
 		}

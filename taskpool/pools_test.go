@@ -117,7 +117,7 @@ func TestResizeBusy(t *testing.T) {
 
 // TestSharded: producers take the queues in turn, and the next one if that is full.
 func TestSharded(t *testing.T) {
-	p := taskpool.NewSharded(taskpool.Config{Workers: 1, Queues: 4, QueueLen: 2})
+	p := taskpool.NewSharded(taskpool.Config{Workers: 1, Queues: 4, QueueLen: 3})
 	started, block := make(chan struct{}), make(chan struct{})
 	require.NoError(t, p.TrySubmit(func() { close(started); <-block }))
 	receive(t, started, "the first task")
@@ -125,14 +125,14 @@ func TestSharded(t *testing.T) {
 		require.NoError(t, p.TrySubmit(func() {}))
 	}
 	require.Equal(t, []int{1, 1, 1, 1}, p.Stats().Queues)
-	// With SubmitN one queue gets all there is room for.
-	n, err := p.SubmitN(context.Background(), func() {})
+	n, err := p.SubmitN(context.Background(), func() {}, func() {})
 	require.NoError(t, err)
-	require.Equal(t, 1, n)
-	for range 3 {
+	require.Equal(t, 2, n)
+	require.ElementsMatch(t, []int{3, 1, 1, 1}, p.Stats().Queues, "one queue is full before the others")
+	for range 6 {
 		require.NoError(t, p.TrySubmit(func() {}), "there is room in another queue")
 	}
-	require.Equal(t, []int{2, 2, 2, 2}, p.Stats().Queues)
+	require.Equal(t, []int{3, 3, 3, 3}, p.Stats().Queues)
 	require.ErrorIs(t, p.TrySubmit(func() {}), taskpool.ErrFull)
 	close(block)
 	require.NoError(t, errOf(p.Shutdown(context.Background())))
