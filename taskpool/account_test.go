@@ -236,9 +236,6 @@ func TestLostWakeup(t *testing.T) {
 // TestResizeRace: a worker that leaves because of Resize may be the one that producers rely on to find their task; it
 // must send another.
 func TestResizeRace(t *testing.T) {
-	if os.Getenv("GOSTKIT_LONG") == "" {
-		t.Skip("known defect: a Resize that runs beside submits to an Elastic pool can leave a task waiting for the next submit")
-	}
 	n := 3000
 	if raceEnabled {
 		n = 500
@@ -272,4 +269,46 @@ func TestResizeRace(t *testing.T) {
 		stop.Store(true)
 		wg.Wait()
 	})
+}
+
+// TestResizeWakes: a larger limit is for the tasks that wait already, not only for those to come.
+func TestResizeWakes(t *testing.T) {
+	for _, k := range kinds {
+		if k.serial {
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) {
+			p, release := stuck(t, k, taskpool.Config{})
+			const waiting = 3
+			started, block := make(chan struct{}), make(chan struct{})
+			for range waiting {
+				require.NoError(t, p.TrySubmit(func() { started <- struct{}{}; <-block }))
+			}
+			p.Resize(1 + waiting)
+			for range waiting {
+				receive(t, started, "a task that waited for the larger limit")
+			}
+			release()
+			close(block)
+			require.NoError(t, errOf(p.Shutdown(context.Background())))
+		})
+	}
+	// The queues of Keyed move to the new workers.
+	p := taskpool.NewKeyed(taskpool.Config{Workers: 1, Queues: 4})
+	started, block := make(chan int), make(chan struct{})
+	byQueue := map[int]taskpool.Key{}
+	for k := taskpool.Key(0); len(byQueue) < 4; k++ {
+		byQueue[p.Queue(k)] = k
+	}
+	for i := range 4 {
+		require.NoError(t, p.TrySubmit(byQueue[i], func() { started <- i; <-block }))
+	}
+	got := []int{receive(t, started, "the first queue")}
+	p.Resize(4)
+	for range 3 {
+		got = append(got, receive(t, started, "a queue that moved"))
+	}
+	require.ElementsMatch(t, []int{0, 1, 2, 3}, got)
+	close(block)
+	require.NoError(t, errOf(p.Shutdown(context.Background())))
 }

@@ -19,7 +19,7 @@ type source interface {
 	attach(w *worker)
 	// work runs tasks until it finds none, or w is surplus.
 	work(w *worker)
-	// pending reports whether w would find work.
+	// pending reports whether w would find work; if w is nil, whether any worker would.
 	pending(w *worker) bool
 	// crashed puts the source in order after the task that w ran did not return.
 	crashed(w *worker)
@@ -49,9 +49,10 @@ type worker struct {
 // Goexit, retire when idle for long, and are waited for.
 //
 // No wakeup is lost, because both sides announce before they look. A producer adds work, then reads spare and searching.
-// A worker about to park raises spare and lowers searching, then looks for work again. A worker that finds work while
-// others could help wakes the next one, so that a producer need wake at most one ("searching" workers were woken and
-// have not found work yet).
+// A worker about to park raises spare and lowers searching, then looks for work again; so does one that leaves, for
+// whatever reason, since it may have been the one that a producer relied on. A worker that finds work while others could
+// help wakes the next one, so that a producer need wake at most one ("searching" workers were woken and have not found
+// work yet). protocol_test.go tries every interleaving of a small model of this.
 type crew struct {
 	src       source
 	cfg       Config
@@ -59,6 +60,7 @@ type crew struct {
 	maxSearch int32
 	pinned    bool // worker i alone serves queue i: see notifySlot
 	tracked   bool // ids is kept
+	roots     roots
 
 	idleSlot  atomic.Int64 // slot of the worker that would be woken next; -1: none. A hint
 	_         [64]byte
@@ -114,6 +116,7 @@ func (c *crew) init(cfg Config, src source) {
 	c.stop, c.ended, c.done = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	c.roster.Store(new([]*worker))
 	c.tracked = cfg.Workers < noLimit
+	c.findRoots()
 	if cfg.Name != "" {
 		c.labels = pprof.WithLabels(context.Background(), pprof.Labels("taskpool", cfg.Name))
 	}
@@ -239,18 +242,7 @@ func (c *crew) run(w *worker) {
 		pprof.SetGoroutineLabels(c.labels)
 	}
 	if c.tracked {
-		id := goid()
-		c.mu.Lock()
-		if c.ids == nil {
-			c.ids = make(map[uint64]struct{})
-		}
-		c.ids[id] = struct{}{}
-		c.mu.Unlock()
-		defer func() {
-			c.mu.Lock()
-			delete(c.ids, id)
-			c.mu.Unlock()
-		}()
+		defer c.enroll()()
 	}
 	for !c.shift(w) {
 	}
@@ -276,6 +268,7 @@ func (c *crew) shift(w *worker) (leave bool) {
 		}
 	}
 	returned = true
+	c.handOver(w)
 	return leave
 }
 
@@ -333,7 +326,6 @@ func (c *crew) park(w *worker) bool {
 	if c.surplusLocked(w) || (c.closing.Load() && !c.src.pending(w)) {
 		c.dischargeLocked(w)
 		c.mu.Unlock()
-		c.handOver(w)
 		return false
 	}
 	w.idle, w.idleSince = true, c.ticks
@@ -371,7 +363,7 @@ func (c *crew) park(w *worker) bool {
 	return !w.discharge
 }
 
-// handOver makes sure that a worker that leaves is not the only one that knew of some work.
+// handOver makes sure that a worker that leaves, and is out of the books, was not the only one that knew of some work.
 func (c *crew) handOver(w *worker) {
 	if w.searching {
 		w.searching = false
@@ -446,7 +438,8 @@ func (c *crew) anySurplusLocked() bool {
 	return false
 }
 
-// resize changes the limit. Idle workers beyond it leave now, others when they have finished what they took along.
+// resize changes the limit. Idle workers beyond it leave now, others when they have finished what they took along. Work
+// that waited because the limit was reached gets the workers that may be started now.
 func (c *crew) resize(n int) {
 	c.mu.Lock()
 	c.spare.Add(int64(n - c.limit))
@@ -464,6 +457,9 @@ func (c *crew) resize(n int) {
 	c.mu.Unlock()
 	for _, w := range leaving {
 		w.wake <- struct{}{}
+	}
+	if !c.pinned && c.src.pending(nil) { // the source of a pinned crew moves its work, and tells each worker
+		c.notify()
 	}
 }
 
@@ -512,11 +508,17 @@ func (c *crew) spawn(t Task) error {
 	c.extra.Add(1) // under the lock: close comes before or after, and wait only after close
 	c.spawned.Add(1)
 	c.mu.Unlock()
-	go func() {
-		defer c.extra.Done()
-		c.guarded(t)
-	}()
+	go c.stray(t)
 	return nil
+}
+
+// stray is the goroutine of a spawned task.
+func (c *crew) stray(t Task) {
+	defer c.extra.Done()
+	if c.tracked {
+		defer c.enroll()()
+	}
+	c.guarded(t)
 }
 
 // guarded runs t on a goroutine that is not a worker.

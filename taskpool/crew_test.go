@@ -4,6 +4,7 @@ package taskpool
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -39,4 +40,126 @@ func TestHandOver(t *testing.T) {
 	k.o.c.handOver(&worker{slot: 0})
 	wait("the worker of a key")
 	require.NoError(t, k.Close())
+}
+
+// TestTrim: an idle pool gives back the memory of a queue that was long, and never one that holds something.
+func TestTrim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewShared(Config{Workers: 1, QueueLen: -1, IdleTimeout: time.Minute})
+		block := make(chan struct{})
+		require.NoError(t, p.TrySubmit(func() { <-block }))
+		synctest.Wait()
+		ran := 0
+		for range 1000 {
+			require.NoError(t, p.TrySubmit(func() { ran++ }))
+		}
+		p.intake.trim()
+		close(block)
+		synctest.Wait()
+		require.Equal(t, 1000, ran)
+		require.Len(t, p.queues[0].buf, 1024)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		require.Empty(t, p.queues[0].buf)
+		require.NoError(t, p.Close())
+	})
+}
+
+// TestClosedThief: a worker whose batch the end of the pool has closed takes nothing from others.
+func TestClosedThief(t *testing.T) {
+	p := NewShared(Config{Workers: 2})
+	p.c.spare.Store(0) // nobody may be hired: there are no other workers than these two
+	thief, victim := &worker{slot: 0}, &worker{slot: 1}
+	p.c.mu.Lock()
+	p.attach(thief)
+	p.attach(victim)
+	p.c.mu.Unlock()
+	mine, other := thief.local.(*batch[Task]), victim.local.(*batch[Task])
+	other.mu.Lock()
+	other.addLocked([]Task{func() {}, func() {}, func() {}, func() {}})
+	other.mu.Unlock()
+	require.True(t, p.pending(thief))
+	_, ok := p.steal(thief, mine)
+	require.True(t, ok)
+	require.Equal(t, 1, mine.len(), "half, of which one runs at once")
+	require.Equal(t, 2, other.len())
+	require.EqualValues(t, 2, thief.steals.Load())
+	require.Len(t, mine.close(), 1)
+	_, ok = p.steal(thief, mine)
+	require.False(t, ok)
+	require.Equal(t, 2, other.len())
+	for i := range other.slot {
+		require.Equal(t, i < 2, other.slot[i] != nil, "a claimed slot keeps nothing alive")
+	}
+	_, ok = other.take()
+	require.True(t, ok)
+	require.Nil(t, other.slot[0])
+	p.c.mu.Lock()
+	p.c.roster.Store(new([]*worker))
+	p.c.mu.Unlock()
+	require.NoError(t, p.Close())
+}
+
+// TestChoice: the picker of Stealing prefers the queue of the worker that would be woken.
+func TestChoice(t *testing.T) {
+	p := NewStealing(Config{Workers: 4})
+	p.c.idleSlot.Store(3)
+	for range 20 {
+		require.Equal(t, 3, p.choose())
+	}
+	p.c.idleSlot.Store(-1)
+	seen := map[int]bool{}
+	for range 1000 {
+		seen[p.choose()] = true
+	}
+	require.Len(t, seen, 4)
+	require.NoError(t, p.Close())
+}
+
+// TestRunList: both parts of a list are one to those who look, clear and count.
+func TestRunList(t *testing.T) {
+	var l runList
+	var s [4]Strand
+	var r runner
+	add := func(x *Strand) {
+		x.state.Store(strandQueued)
+		l.in.mu.Lock()
+		l.in.addLocked(x)
+		l.in.mu.Unlock()
+	}
+	add(&s[0])
+	add(&s[1])
+	got, more := l.pop(&r)
+	require.Same(t, &s[0], got)
+	require.True(t, more, "in the part that workers take from")
+	require.True(t, l.any())
+	require.Equal(t, strandRunning, got.state.Load())
+	require.Same(t, got, r.cur.Load())
+	add(&s[2])
+	first := l.clear(false)
+	require.Same(t, &s[1], first)
+	require.Same(t, &s[2], first.next)
+	require.Nil(t, first.next.next)
+	require.False(t, l.any())
+	got, more = l.pop(&r)
+	require.Nil(t, got)
+	require.False(t, more)
+	add(&s[0])
+	got, more = l.pop(&r)
+	require.Same(t, &s[0], got)
+	require.False(t, more)
+	add(&s[0])
+	add(&s[1])
+	_, _ = l.pop(&r)
+	_, more = l.pop(&r)
+	require.False(t, more)
+	add(&s[2])
+	add(&s[3])
+	_, _ = l.pop(&r)
+	add(&s[2])
+	_, more = l.pop(&r)
+	require.True(t, more, "in the part that producers add to")
+	require.False(t, l.aborted)
+	l.clear(true)
+	require.True(t, l.aborted)
 }

@@ -5,44 +5,18 @@ package taskpool
 import (
 	"context"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 )
 
 // engine runs unkeyed items: any number of queues, any number of workers. Shared, Stealing, Sharded, Elastic and Func
 // are engines that differ in their numbers and in how a producer picks a queue.
 type engine[E any] struct {
-	c      crew
-	exec   func(E)
-	task   func(E) Task // for OnDrop and Spawn
-	queues []ingress[E]
-	lines  sync.Pool // of *waiter[E]
-	take   int       // items a worker takes along; 1: no batch
-	pick   picker
-	next   atomic.Uint32 // round robin
-	drops  atomic.Uint64
+	intake[E]
+	take int // items a worker takes along; 1: no batch
 }
-
-type ingress[E any] struct {
-	queue[E]
-	_ [64]byte
-}
-
-// picker is how a producer picks a queue.
-type picker uint8
-
-const (
-	pickFirst  picker = iota // the only one
-	pickRobin                // one after the other, the next one if full
-	pickRandom               // any, the next one if full
-)
 
 func (g *engine[E]) init(cfg Config, queues int, pick picker, exec func(E), task func(E) Task) {
-	g.exec, g.task, g.pick = exec, task, pick
-	g.queues = make([]ingress[E], queues)
-	for i := range g.queues {
-		g.queues[i].limit = cfg.QueueLen
-	}
+	g.open(queues, cfg.QueueLen, pick)
+	g.exec, g.task = exec, task
 	g.take = 1
 	if cfg.Workers <= maxBatchers {
 		g.take = batchLen
@@ -66,17 +40,13 @@ func (g *engine[E]) attach(w *worker) {
 func (g *engine[E]) crashed(*worker) {}
 
 func (g *engine[E]) trim() bool {
-	for i := range g.queues {
-		g.queues[i].trim()
-	}
+	g.intake.trim()
 	return false
 }
 
 func (g *engine[E]) pending(*worker) bool {
-	for i := range g.queues {
-		if g.queues[i].some.Load() {
-			return true
-		}
+	if g.some() {
+		return true
 	}
 	for _, v := range *g.c.roster.Load() {
 		if v.local.(*batch[E]).len() > 0 {
@@ -126,14 +96,14 @@ func (g *engine[E]) grab(w *worker, b *batch[E]) (e E, ok bool) {
 		// No more than a fair share, so that others have something without stealing.
 		k := min(1+q.n/min(g.c.cfg.Workers, batchLen), g.take)
 		if e, ok = q.popOneLocked(); !ok {
-			q.mu.Unlock()
+			q.unlock()
 			continue
 		}
 		if k > 1 && q.n > 0 {
 			k = 1 + b.fill(&q.queue, k-1)
 		}
 		more := k > 1 || q.n > 0
-		q.mu.Unlock()
+		q.unlock()
 		if i > 0 && g.pick == pickRandom {
 			w.steals.Add(uint64(k))
 		}
@@ -187,135 +157,6 @@ func (g *engine[E]) steal(w *worker, b *batch[E]) (e E, ok bool) {
 	return e, false
 }
 
-// choose returns the queue that a producer tries first.
-func (g *engine[E]) choose() int {
-	switch g.pick {
-	case pickRobin:
-		return int(g.next.Add(1) % uint32(len(g.queues)))
-	case pickRandom:
-		if s := g.c.idleSlot.Load(); s >= 0 {
-			return int(s) % len(g.queues)
-		}
-		return int(rand.Uint32N(uint32(len(g.queues))))
-	}
-	return 0
-}
-
-// try adds e to the chosen queue or, if that is full, to another one with room.
-func (g *engine[E]) try(e E) (q *queue[E], err error) {
-	first := g.choose()
-	for i := range g.queues {
-		q := &g.queues[(first+i)%len(g.queues)].queue
-		q.mu.Lock()
-		if q.closed {
-			q.mu.Unlock()
-			return nil, ErrClosed
-		}
-		if !q.fullLocked() {
-			q.putLocked(e)
-			q.mu.Unlock()
-			g.c.notify()
-			return q, nil
-		}
-		q.mu.Unlock()
-	}
-	return &g.queues[first].queue, ErrFull
-}
-
-// Submit adds e and waits for room if there is none. It returns nil, the cause of ctx, or [ErrClosed]; in the latter
-// cases e was not accepted. A task that submits to its own full pool is not made to wait, since it could wait for
-// itself: its task is accepted beyond the limit.
-func (g *engine[E]) Submit(ctx context.Context, e E) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	q, err := g.try(e)
-	if err != ErrFull {
-		return err
-	}
-	inside := g.c.inside()
-	q.mu.Lock()
-	switch {
-	case q.closed:
-		q.mu.Unlock()
-		return ErrClosed
-	case inside || !q.fullLocked():
-		q.putLocked(e)
-		q.mu.Unlock()
-		g.c.notify()
-		return nil
-	}
-	return q.await(ctx, g.c.stop, &g.lines, e)
-}
-
-// TrySubmit adds e if there is room. It never blocks and returns nil, [ErrFull] or [ErrClosed].
-func (g *engine[E]) TrySubmit(e E) error {
-	_, err := g.try(e)
-	return err
-}
-
-// SubmitN adds all items, in order, under one lock where there is room, and waits like Submit where there is none. It
-// returns how many were accepted, and the error that kept it from accepting the rest.
-func (g *engine[E]) SubmitN(ctx context.Context, items ...E) (int, error) {
-	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
-	}
-	n := 0
-	for n < len(items) {
-		q := &g.queues[g.choose()].queue
-		q.mu.Lock()
-		if q.closed {
-			q.mu.Unlock()
-			return n, ErrClosed
-		}
-		before := n
-		for n < len(items) && !q.fullLocked() {
-			q.putLocked(items[n])
-			n++
-		}
-		q.mu.Unlock()
-		if n > before {
-			g.c.notify()
-			continue
-		}
-		if err := g.Submit(ctx, items[n]); err != nil {
-			return n, err
-		}
-		n++
-	}
-	return n, nil
-}
-
-// Go adds e; without room it does what Config.Policy says. It returns nil, [ErrClosed], or with policy Reject [ErrFull].
-func (g *engine[E]) Go(e E) error {
-	if g.c.cfg.Policy == Block {
-		return g.Submit(context.Background(), e)
-	}
-	for {
-		q, err := g.try(e)
-		if err != ErrFull {
-			return err
-		}
-		switch g.c.cfg.Policy {
-		case Reject:
-			return ErrFull
-		case CallerRuns:
-			g.c.callerRan.Add(1)
-			g.c.guarded(func() { g.exec(e) })
-			return nil
-		case Spawn:
-			return g.c.spawn(func() { g.exec(e) })
-		}
-		q.mu.Lock()
-		old, ok := q.popOneLocked()
-		q.mu.Unlock()
-		if ok {
-			g.drops.Add(1)
-			g.c.cfg.OnDrop(g.task(old))
-		}
-	}
-}
-
 // Resize changes the largest number of workers, as Config.Workers sets it. Workers beyond it leave when they have
 // finished what they took along. It does not change the number of queues.
 func (g *engine[E]) Resize(n int) { g.c.resize(g.c.workers(n)) }
@@ -323,19 +164,10 @@ func (g *engine[E]) Resize(n int) { g.c.resize(g.c.workers(n)) }
 // Stats returns a snapshot.
 func (g *engine[E]) Stats() Stats {
 	s := g.c.stats()
-	s.Queues = make([]int, len(g.queues))
-	for i := range g.queues {
-		q := &g.queues[i]
-		q.mu.Lock()
-		s.Queues[i] = q.n
-		s.Queued += q.n
-		s.Accepted += q.accepted
-		q.mu.Unlock()
-	}
+	s.Queues = g.count(&s)
 	for _, w := range *g.c.roster.Load() {
 		s.Queued += w.local.(*batch[E]).len()
 	}
-	s.Dropped = g.drops.Load()
 	return s
 }
 
@@ -380,19 +212,14 @@ func (g *engine[E]) Close() error {
 }
 
 func (g *engine[E]) begin() {
-	for i := range g.queues {
-		g.queues[i].close()
-	}
+	g.refuse()
 	g.c.close()
 }
 
 // abandon takes back what has not started. Queues before batches: items move only from the former to the latter, and
 // only under both locks.
 func (g *engine[E]) abandon() []E {
-	var left []E
-	for i := range g.queues {
-		left = append(left, g.queues[i].drain()...)
-	}
+	left := g.drain()
 	for _, w := range *g.c.roster.Load() {
 		left = append(left, w.local.(*batch[E]).close()...)
 	}

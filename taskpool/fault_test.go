@@ -220,7 +220,11 @@ func TestDo(t *testing.T) {
 		p, release := stuck(t, k, taskpool.Config{OnPanic: func(taskpool.PanicInfo) {}})
 		ctx, cancel := context.WithCancel(context.Background())
 		errs := make(chan error)
+		before := p.Stats().Accepted
 		go func() { errs <- p.Do(ctx, func() { t.Error("a withdrawn task ran") }) }()
+		for p.Stats().Accepted == before {
+			runtime.Gosched()
+		}
 		cancel()
 		require.ErrorIs(t, receive(t, errs, "cancel"), context.Canceled)
 		release()

@@ -3,27 +3,77 @@
 package taskpool
 
 import (
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
 )
 
 // A task that waits for its own pool would wait for itself. The slow paths that wait (a full queue, Do, Shutdown,
-// Close) therefore ask whether the calling goroutine is a worker. Crews with a limit of workers know the goroutine ids
-// of theirs, which costs a microsecond when a worker starts. Crews without limit start workers too often for that; they
-// look for the frame of a worker at the root of the stack, and so take the tasks of other pools for their own. For
-// them this only decides whether Shutdown and Close wait.
+// Close) therefore ask whether the calling goroutine belongs to the crew. The question is asked by a thousand producers
+// in front of one full queue, so the usual answer, no, must be cheap: every goroutine of a crew has crew.run or
+// crew.stray at the root of its stack, and unwinding a stack takes a tenth of the time of printing its head, which is
+// the only way to learn a goroutine's id.
+//
+// Only a goroutine of some crew is asked for its id. Crews with a limit of workers know the ids of theirs, which costs a
+// microsecond when a worker starts. Crews without limit start workers too often for that, and take the tasks of other
+// pools for their own. For them this only decides whether Shutdown and Close wait.
 
-// inside reports whether the calling goroutine is a worker of c.
+// inside reports whether the calling goroutine is a worker of c, or runs one of its spawned tasks.
 func (c *crew) inside() bool {
+	if !c.onCrew() {
+		return false
+	}
 	if !c.tracked {
-		return onWorker()
+		return true
 	}
 	id := goid()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, ok := c.ids[id]
 	return ok
+}
+
+// enroll notes the calling goroutine as one of c, until leave is called.
+func (c *crew) enroll() (leave func()) {
+	id := goid()
+	c.mu.Lock()
+	if c.ids == nil {
+		c.ids = make(map[uint64]struct{})
+	}
+	c.ids[id] = struct{}{}
+	c.mu.Unlock()
+	return func() {
+		c.mu.Lock()
+		delete(c.ids, id)
+		c.mu.Unlock()
+	}
+}
+
+// roots are the functions that a crew's go statements start.
+type roots struct{ run, stray uintptr }
+
+func (c *crew) findRoots() {
+	c.roots = roots{reflect.ValueOf((*crew).run).Pointer(), reflect.ValueOf((*crew).stray).Pointer()}
+}
+
+// onCrew reports whether the calling goroutine belongs to any crew.
+func (c *crew) onCrew() bool {
+	var near [32]uintptr
+	pcs := near[:]
+	n := runtime.Callers(2, pcs)
+	for n == len(pcs) {
+		pcs = make([]uintptr, 8*len(pcs))
+		n = runtime.Callers(2, pcs)
+	}
+	// The last is runtime.goexit. The one before it, or the next if there is a wrapper made by the compiler, is what
+	// the go statement called. Less one: a return address may lie behind the end of its function.
+	for i := n - 2; i >= max(0, n-3); i-- {
+		if f := runtime.FuncForPC(pcs[i] - 1); f != nil && (f.Entry() == c.roots.run || f.Entry() == c.roots.stray) {
+			return true
+		}
+	}
+	return false
 }
 
 // goid returns the id of the calling goroutine, from the first line of its stack trace: "goroutine 7 [running]:".
@@ -34,23 +84,4 @@ func goid() uint64 {
 	s, _, _ = strings.Cut(s, " ")
 	id, _ := strconv.ParseUint(s, 10, 64)
 	return id
-}
-
-// onWorker reports whether the calling goroutine is a worker of any crew.
-func onWorker() bool {
-	var pcs [64]uintptr
-	for skip := 2; ; skip += len(pcs) {
-		n := runtime.Callers(skip, pcs[:])
-		frames := runtime.CallersFrames(pcs[:n])
-		for more := n > 0; more; {
-			var f runtime.Frame
-			f, more = frames.Next()
-			if strings.HasSuffix(f.Function, "taskpool.(*crew).run") {
-				return true
-			}
-		}
-		if n < len(pcs) {
-			return false
-		}
-	}
 }

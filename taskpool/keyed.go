@@ -59,10 +59,7 @@ func (p *Keyed) Go(key Key, t Task) error { return p.o.goTo(p.box(key), t) }
 
 // Do runs t in the order of key and waits for its end, as [Ordered.DoKey] does.
 func (p *Keyed) Do(ctx context.Context, key Key, t Task) error {
-	if ctx.Done() == nil && p.o.c.inside() {
-		return ErrInTask
-	}
-	return doOn(ctx, p.o.c.ended, t, func(t Task) error { return p.Submit(ctx, key, t) })
+	return p.o.c.doInOrder(ctx, t, p.box(key).Submit)
 }
 
 // Resize changes the number of workers, up to Config.Queues. Queues move to other workers whole, and none is ever run
@@ -75,17 +72,12 @@ func (p *Keyed) Resize(n int) {
 	o.width.Store(uint32(n))
 	o.c.resize(n)
 	for i := range o.lists {
-		l := &o.lists[i]
-		l.mu.Lock()
-		s := l.first
-		l.first, l.last, l.n = nil, nil, 0
-		l.some.Store(false)
-		l.mu.Unlock()
+		s := o.lists[i].clear(false)
 		for s != nil {
 			next := s.next
 			to, j := o.lockList(s)
-			to.addLocked(s)
-			to.mu.Unlock()
+			to.in.addLocked(s)
+			to.in.mu.Unlock()
 			o.notify(j)
 			s = next
 		}
@@ -95,11 +87,10 @@ func (p *Keyed) Resize(n int) {
 // Stats returns a snapshot; Queues has one entry for each queue, the number of its tasks.
 func (p *Keyed) Stats() Stats {
 	s := p.o.Stats()
-	s.Queued, s.Queues = 0, make([]int, len(p.boxes))
+	s.Queues = make([]int, len(p.boxes))
 	for i, m := range p.boxes {
 		m.q.mu.Lock()
 		s.Queues[i] = m.q.n
-		s.Queued += m.q.n
 		s.Accepted += m.q.accepted
 		m.q.mu.Unlock()
 	}

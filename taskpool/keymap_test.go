@@ -114,7 +114,7 @@ func TestBatchClaims(t *testing.T) {
 
 // TestQueueAll: bulk and single operations agree, across growth and wrap.
 func TestQueueAll(t *testing.T) {
-	var q queue[int]
+	q := queue[int]{watched: true}
 	var want []int
 	next := 0
 	for step := range 500 {

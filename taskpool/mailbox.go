@@ -16,7 +16,8 @@ type Mailbox struct {
 
 	q queue[Task]
 	// scheduled, guarded by q.mu, is true from the moment the strand is woken until a worker has taken the last
-	// task. The strand is woken under q.mu, before the task is added: either both happen or neither.
+	// task. The strand is woken under q.mu, before the task is added: either both happen or neither. It enters its
+	// list, where a worker may take it at once, after q.mu has been given up.
 	scheduled bool
 	touched   uint64 // by a key: the key map's tick when it was last used; guarded by q.mu
 }
@@ -36,18 +37,39 @@ func (o *Ordered) newMailbox(limit int, home uint32) *Mailbox {
 	return m
 }
 
-// scheduleLocked makes sure that a worker will come.
-func (m *Mailbox) scheduleLocked() error {
+// scheduleLocked makes sure that a worker will come once the caller has added its tasks, given up q.mu, and called enter.
+func (m *Mailbox) scheduleLocked() (e entry, err error) {
 	if m.pool.c.closing.Load() {
-		return ErrClosed
+		return e, ErrClosed
 	}
 	if !m.scheduled {
-		if err := m.strand.TryWake(); err != nil {
-			return err
+		if e, err = m.strand.wake(); err != nil {
+			return e, err
 		}
 		m.scheduled = true
 	}
-	return nil
+	return e, nil
+}
+
+// addLocked adds t, whether there is room or not; it unlocks q.mu.
+func (m *Mailbox) addLocked(t Task) error {
+	e, err := m.scheduleLocked()
+	if err == nil {
+		m.q.putLocked(t)
+	}
+	m.q.mu.Unlock()
+	e.enter()
+	return err
+}
+
+func (m *Mailbox) addAllLocked(ts []Task) error {
+	e, err := m.scheduleLocked()
+	if err == nil {
+		m.q.putAllLocked(ts)
+	}
+	m.q.mu.Unlock()
+	e.enter()
+	return err
 }
 
 // Post adds all tasks, in order and with nothing between them, or none: it returns nil, [ErrFull] or [ErrClosed], and
@@ -58,18 +80,12 @@ func (m *Mailbox) Post(ts ...Task) error {
 	}
 	q := &m.q
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.limit > 0 && q.n > 0 && (q.first != nil || q.n+len(ts) > q.limit) {
-		if m.pool.c.closing.Load() {
-			return ErrClosed
-		}
+	closed := m.pool.c.closing.Load()
+	if !closed && q.n > 0 && q.roomLocked() < len(ts) {
+		q.mu.Unlock()
 		return ErrFull
 	}
-	if err := m.scheduleLocked(); err != nil {
-		return err
-	}
-	q.putAllLocked(ts)
-	return nil
+	return m.addAllLocked(ts)
 }
 
 // Submit adds t and waits for room if there is none. It returns nil, the cause of ctx, or [ErrClosed]. A task of this
@@ -110,12 +126,7 @@ func (m *Mailbox) submitLocked(ctx context.Context, t Task) error {
 			return q.await(ctx, m.pool.c.stop, &m.pool.lines, t)
 		}
 	}
-	err := m.scheduleLocked()
-	if err == nil {
-		q.putLocked(t)
-	}
-	q.mu.Unlock()
-	return err
+	return m.addLocked(t)
 }
 
 // SubmitN adds tasks in order, as many as fit under one lock, and waits for room as Submit does. It returns how many were
@@ -124,60 +135,56 @@ func (m *Mailbox) SubmitN(ctx context.Context, ts ...Task) (int, error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
+	if len(ts) == 0 {
+		return 0, nil
+	}
 	m.q.mu.Lock()
 	return m.submitNLocked(ctx, ts)
 }
 
-// submitNLocked is SubmitN; it unlocks q.mu.
+// submitNLocked is SubmitN of at least one task; it unlocks q.mu.
 func (m *Mailbox) submitNLocked(ctx context.Context, ts []Task) (n int, err error) {
-	q := &m.q
-	for {
-		for n < len(ts) && !q.fullLocked() {
-			if err := m.scheduleLocked(); err != nil {
-				q.mu.Unlock()
-				return n, err
-			}
-			q.putLocked(ts[n])
-			n++
+	for n < len(ts) {
+		if n > 0 {
+			m.q.mu.Lock()
 		}
-		if n == len(ts) {
-			q.mu.Unlock()
-			return n, nil
+		k := 1
+		if room := m.q.roomLocked(); room > 0 {
+			k = min(room, len(ts)-n)
+			err = m.addAllLocked(ts[n : n+k])
+		} else {
+			err = m.submitLocked(ctx, ts[n])
 		}
-		if err := m.submitLocked(ctx, ts[n]); err != nil {
+		if err != nil {
 			return n, err
 		}
-		n++
-		q.mu.Lock()
+		n += k
 	}
+	return n, nil
 }
 
 // trySubmitLocked is TrySubmit; it unlocks q.mu.
 func (m *Mailbox) trySubmitLocked(t Task) error {
-	q := &m.q
-	defer q.mu.Unlock()
-	if q.fullLocked() && !m.pool.c.closing.Load() {
+	if m.q.fullLocked() && !m.pool.c.closing.Load() {
+		m.q.mu.Unlock()
 		return ErrFull
 	}
-	if err := m.scheduleLocked(); err != nil {
-		return err
-	}
-	q.putLocked(t)
-	return nil
+	return m.addLocked(t)
 }
 
 // displaceLocked adds t; if there is no room, it takes the oldest waiting task out. It unlocks q.mu.
 func (m *Mailbox) displaceLocked(t Task) (old Task, err error) {
 	q := &m.q
-	defer q.mu.Unlock()
-	if err := m.scheduleLocked(); err != nil {
-		return nil, err
+	e, err := m.scheduleLocked()
+	if err == nil {
+		if q.fullLocked() {
+			old, _ = q.popOneLocked()
+		}
+		q.putLocked(t)
 	}
-	if q.fullLocked() {
-		old, _ = q.popOneLocked()
-	}
-	q.putLocked(t)
-	return old, nil
+	q.unlock()
+	e.enter()
+	return old, err
 }
 
 // drain runs a batch of tasks on the worker that owns r, and reports whether there are more. The first is claimed by
@@ -195,7 +202,7 @@ func (m *Mailbox) drain(r *runner) (more bool) {
 		// A post from here on wakes the strand, which is running and so goes back in line afterwards.
 		m.scheduled = q.n > 0
 		r.mid, r.more = true, m.scheduled
-		q.mu.Unlock()
+		q.unlock()
 		if ok {
 			first()
 		}

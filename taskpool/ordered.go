@@ -15,18 +15,16 @@ var _ Pool = (*Ordered)(nil)
 // be started. A mailbox runs a bounded batch and goes to the end of the line again. A key costs memory while it has
 // tasks and for up to one and a half idle timeouts after.
 //
-// Tasks have keys (SubmitKey), or an owner that holds a mailbox (NewMailbox), or neither (Submit; any order). It is
-// also the home of every [Strand]. Create it with [NewOrdered]; all methods may be called from any goroutine.
+// Tasks have keys (SubmitKey), or an owner that holds a mailbox (NewMailbox), or neither (Submit, TrySubmit, SubmitN and
+// Go are as for [Shared]: any order, beside any other). It is also the home of every [Strand]. Create it with
+// [NewOrdered]; all methods may be called from any goroutine.
 type Ordered struct {
-	c     crew
-	lists []runList
-	width atomic.Uint32 // lists in use; fewer than all only in Keyed
-	next  atomic.Uint32
-	keys  keyMap
-	loose queue[Task] // tasks without key
-	lines sync.Pool   // of *waiter[Task]
-	drops atomic.Uint64
-	limit int
+	intake[Task] // of tasks without key
+	lists        []runList
+	width        atomic.Uint32 // lists in use; fewer than all only in Keyed
+	seats        atomic.Uint32 // handed out so far, see seat
+	keys         keyMap
+	limit        int
 
 	admin sync.Mutex // Keyed.Resize against the end of the pool
 
@@ -35,17 +33,26 @@ type Ordered struct {
 	left   []Task
 }
 
-// runList is an intrusive list of strands that wait for a worker.
+// runList is an intrusive list of strands that wait for a worker, in two parts with a lock each: whoever wakes a strand
+// adds it to in, and a worker that finds out empty moves there all that is in. So the two sides meet at one lock once
+// for many strands. Where both locks are needed, out's comes first.
 type runList struct {
+	in      chain
+	closed  bool // refuses strands that were idle; guarded by in.mu
+	aborted bool // refuses all; guarded by in.mu
+	_       [64]byte
+	out     chain
+	_       [64]byte
+}
+
+// chain is a list of strands linked by Strand.next.
+type chain struct {
 	some atomic.Bool // n > 0, for looking without the lock
 
-	mu      sync.Mutex
-	first   *Strand
-	last    *Strand
-	n       int
-	closed  bool // refuses strands that were idle
-	aborted bool // refuses all
-	_       [64]byte
+	mu    sync.Mutex
+	first *Strand
+	last  *Strand
+	n     int
 }
 
 // runner is what a worker of Ordered carries.
@@ -73,42 +80,61 @@ func (o *Ordered) init(cfg Config, lists int) {
 	o.lists = make([]runList, lists)
 	o.width.Store(uint32(lists))
 	o.limit = cfg.QueueLen
-	o.loose.limit = cfg.QueueLen
+	o.open(1, cfg.QueueLen, pickFirst)
+	o.task = func(t Task) Task { return t }
 	o.keys.init()
 	o.c.init(cfg, o)
 }
 
 // seat returns the list of a new strand or owner's mailbox.
-func (o *Ordered) seat() uint32 { return o.next.Add(1) % uint32(len(o.lists)) }
+func (o *Ordered) seat() uint32 { return o.seats.Add(1) % uint32(len(o.lists)) }
 
-// push puts an idle strand into its list. done is false if it was not idle any more.
-func (o *Ordered) push(s *Strand) (done bool, err error) {
-	l, i := o.lockList(s)
-	if l.closed {
-		l.mu.Unlock()
-		return true, ErrClosed
-	}
-	if !s.state.CompareAndSwap(strandIdle, strandQueued) {
-		l.mu.Unlock()
-		return false, nil
-	}
-	l.addLocked(s)
-	l.mu.Unlock()
-	o.notify(i)
-	return true, nil
+// entry is a place that is kept for a strand at the end of a list, whose producers' lock is held until enter. The zero
+// entry is for a strand that needs none, because it will run anyway.
+type entry struct {
+	list *runList
+	i    int
+	s    *Strand
 }
 
-// lockList locks and returns the list that s belongs to.
+// reserve keeps a place for an idle strand. done is false if it was not idle any more.
+func (o *Ordered) reserve(s *Strand) (e entry, done bool, err error) {
+	l, i := o.lockList(s)
+	if l.closed {
+		l.in.mu.Unlock()
+		return e, true, ErrClosed
+	}
+	if !s.state.CompareAndSwap(strandIdle, strandQueued) {
+		l.in.mu.Unlock()
+		return e, false, nil
+	}
+	return entry{l, i, s}, true, nil
+}
+
+// enter puts the strand into its place and tells a worker.
+func (e entry) enter() {
+	if e.list == nil {
+		return
+	}
+	e.list.in.addLocked(e.s)
+	e.list.in.mu.Unlock()
+	e.s.pool.notify(e.i)
+}
+
+// lockList locks the producers' end of the list that s belongs to, and returns the list.
 func (o *Ordered) lockList(s *Strand) (*runList, int) {
 	for {
 		width := o.width.Load()
-		i := int(s.home % width)
+		i := int(s.home)
+		if i >= int(width) {
+			i %= int(width)
+		}
 		l := &o.lists[i]
-		l.mu.Lock()
+		l.in.mu.Lock()
 		if o.width.Load() == width {
 			return l, i
 		}
-		l.mu.Unlock() // Keyed.Resize moves what it finds in the lists after changing width
+		l.in.mu.Unlock() // Keyed.Resize moves what it finds in the lists after changing width
 	}
 }
 
@@ -121,43 +147,79 @@ func (o *Ordered) notify(i int) {
 	o.c.notify()
 }
 
-func (l *runList) addLocked(s *Strand) {
+func (c *chain) addLocked(s *Strand) {
 	s.next = nil
-	if l.last != nil {
-		l.last.next = s
+	if c.last != nil {
+		c.last.next = s
 	} else {
-		l.first = s
+		c.first = s
 	}
-	l.last = s
-	l.n++
-	if l.n == 1 {
-		l.some.Store(true)
+	c.last = s
+	c.n++
+	if c.n == 1 {
+		c.some.Store(true)
 	}
 }
 
+// takeLocked empties the chain and returns its first strand.
+func (c *chain) takeLocked() *Strand {
+	s := c.first
+	c.first, c.last, c.n = nil, nil, 0
+	c.some.Store(false)
+	return s
+}
+
+// any reports whether the list has a strand, without a lock. In this order, because a strand that moves is in both for a
+// moment, and never in neither.
+func (l *runList) any() bool { return l.in.some.Load() || l.out.some.Load() }
+
 // pop takes the first strand for r.
 func (l *runList) pop(r *runner) (s *Strand, more bool) {
-	if !l.some.Load() {
+	if !l.any() {
 		return nil, false
 	}
-	l.mu.Lock()
-	if s = l.first; s != nil {
-		l.first = s.next
-		if l.first == nil {
-			l.last = nil
+	l.out.mu.Lock()
+	if l.out.first == nil {
+		l.in.mu.Lock()
+		if l.in.first != nil {
+			l.out.first, l.out.last, l.out.n = l.in.first, l.in.last, l.in.n
+			l.out.some.Store(true)
+			l.in.takeLocked()
 		}
+		l.in.mu.Unlock()
+	}
+	if s = l.out.first; s != nil {
+		l.out.first = s.next
 		s.next = nil
-		if l.n--; l.n == 0 {
-			l.some.Store(false)
+		if l.out.n--; l.out.n == 0 {
+			l.out.last = nil
+			l.out.some.Store(false)
 		}
 		r.cur.Store(s)
 		// Before the lock is given up, so that nobody takes a strand that has left the list for one in it.
 		// Swap rather than Store: the run sees what each Wake saw.
 		s.state.Swap(strandRunning)
 	}
-	more = l.n > 0
-	l.mu.Unlock()
+	more = l.out.n > 0 || l.in.some.Load()
+	l.out.mu.Unlock()
 	return s, more
+}
+
+// clear empties the list and returns its strands, linked. With abort it refuses strands from now on.
+func (l *runList) clear(abort bool) *Strand {
+	l.out.mu.Lock()
+	defer l.out.mu.Unlock()
+	l.in.mu.Lock()
+	defer l.in.mu.Unlock()
+	l.aborted = l.aborted || abort
+	last := l.out.last
+	first := l.out.takeLocked()
+	if rest := l.in.takeLocked(); first == nil {
+		first = rest
+	} else {
+		last.next = rest
+	}
+	return first
 }
 
 func (o *Ordered) attach(w *worker) {
@@ -167,14 +229,14 @@ func (o *Ordered) attach(w *worker) {
 
 func (o *Ordered) pending(w *worker) bool {
 	if o.c.pinned {
-		return o.lists[w.slot].some.Load()
+		return o.lists[w.slot].any()
 	}
 	for i := range o.lists {
-		if o.lists[i].some.Load() {
+		if o.lists[i].any() {
 			return true
 		}
 	}
-	return o.loose.some.Load()
+	return o.some()
 }
 
 func (o *Ordered) work(w *worker) {
@@ -222,13 +284,14 @@ func (o *Ordered) find(w *worker, r *runner) *Strand {
 }
 
 func (o *Ordered) runLoose(w *worker) bool {
-	if !o.loose.some.Load() {
+	q := &o.queues[0]
+	if !q.some.Load() {
 		return false
 	}
-	o.loose.mu.Lock()
-	t, ok := o.loose.popOneLocked()
-	more := o.loose.n > 0
-	o.loose.mu.Unlock()
+	q.mu.Lock()
+	t, ok := q.popOneLocked()
+	more := q.n > 0
+	q.unlock()
 	if !ok {
 		return false
 	}
@@ -257,7 +320,7 @@ func (o *Ordered) settle(r *runner, s *Strand, more bool) {
 	l, i := o.lockList(s)
 	if l.aborted {
 		s.state.Store(strandIdle)
-		l.mu.Unlock()
+		l.in.mu.Unlock()
 		// abandon may have looked at this worker before or after; what it did not take goes to left first.
 		if left := o.discard(s); len(left) > 0 {
 			o.leftMu.Lock()
@@ -268,10 +331,8 @@ func (o *Ordered) settle(r *runner, s *Strand, more bool) {
 		return
 	}
 	s.state.Swap(strandQueued)
-	l.addLocked(s)
-	l.mu.Unlock()
+	entry{l, i, s}.enter()
 	r.cur.Store(nil)
-	o.notify(i)
 }
 
 // discard tells a strand that it will not run, and returns the tasks of a mailbox.
@@ -295,54 +356,8 @@ func (o *Ordered) crashed(w *worker) {
 }
 
 func (o *Ordered) trim() bool {
-	o.loose.trim()
+	o.intake.trim()
 	return o.keys.sweep()
-}
-
-// Submit adds a task that has no key: it runs in any order, beside any other. Waiting, errors and tasks that submit to
-// their own pool are as for [Shared].
-func (o *Ordered) Submit(ctx context.Context, t Task) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	err := o.TrySubmit(t)
-	if err != ErrFull {
-		return err
-	}
-	inside := o.c.inside()
-	q := &o.loose
-	q.mu.Lock()
-	switch {
-	case q.closed:
-		q.mu.Unlock()
-		return ErrClosed
-	case inside || !q.fullLocked():
-		q.putLocked(t)
-		q.mu.Unlock()
-		o.c.notify()
-		return nil
-	}
-	return q.await(ctx, o.c.stop, &o.lines, t)
-}
-
-// TrySubmit adds a task that has no key if there is room. It never blocks and returns nil, [ErrFull] or [ErrClosed].
-func (o *Ordered) TrySubmit(t Task) error {
-	q := &o.loose
-	q.mu.Lock()
-	var err error
-	switch {
-	case q.closed:
-		err = ErrClosed
-	case q.fullLocked():
-		err = ErrFull
-	default:
-		q.putLocked(t)
-	}
-	q.mu.Unlock()
-	if err == nil {
-		o.c.notify()
-	}
-	return err
 }
 
 // SubmitKey adds t to the mailbox of key: it runs after every task of that key that was accepted before, and never
@@ -375,6 +390,9 @@ func (o *Ordered) SubmitKeyN(ctx context.Context, key Key, ts ...Task) (int, err
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
+	if len(ts) == 0 {
+		return 0, nil
+	}
 	return o.keys.lock(o, key).submitNLocked(ctx, ts)
 }
 
@@ -400,57 +418,16 @@ func (o *Ordered) goLocked(m *Mailbox, t Task) error {
 	return err
 }
 
-// Go adds a task that has no key; without room it does what Config.Policy says, as GoKey does.
-func (o *Ordered) Go(t Task) error {
-	switch o.c.cfg.Policy {
-	case Block:
-		return o.Submit(context.Background(), t)
-	case Reject:
-		return o.TrySubmit(t)
-	}
-	for {
-		if err := o.TrySubmit(t); err != ErrFull {
-			return err
-		}
-		o.loose.mu.Lock()
-		old, ok := o.loose.popOneLocked()
-		o.loose.mu.Unlock()
-		if ok {
-			o.drops.Add(1)
-			o.c.cfg.OnDrop(old)
-		}
-	}
-}
-
-// SubmitN adds tasks that have no key, and waits for room as Submit does. It returns how many were accepted, and the
-// error that kept it from accepting the rest.
-func (o *Ordered) SubmitN(ctx context.Context, ts ...Task) (int, error) {
-	for i, t := range ts {
-		if err := o.Submit(ctx, t); err != nil {
-			return i, err
-		}
-	}
-	return len(ts), nil
-}
-
 // Do runs t, without key, and waits for its end, as Do of [Shared] does.
 func (o *Ordered) Do(ctx context.Context, t Task) error {
-	if o.c.tracked && o.c.inside() {
-		d := newErrand(t)
-		d.run()
-		return d.err
-	}
-	return doOn(ctx, o.c.ended, t, func(t Task) error { return o.Submit(ctx, t) })
+	return o.c.do(ctx, t, o.Submit)
 }
 
 // DoKey runs t in the order of key and waits for its end. Errors are those of Do. A task that calls DoKey with its own
 // key waits for itself until ctx ends; called from a task of this pool with a ctx that cannot end, DoKey returns
 // [ErrInTask] and t does not run.
 func (o *Ordered) DoKey(ctx context.Context, key Key, t Task) error {
-	if ctx.Done() == nil && o.c.inside() {
-		return ErrInTask
-	}
-	return doOn(ctx, o.c.ended, t, func(t Task) error { return o.SubmitKey(ctx, key, t) })
+	return o.c.doInOrder(ctx, t, func(ctx context.Context, t Task) error { return o.SubmitKey(ctx, key, t) })
 }
 
 // Resize changes the largest number of workers, as Config.Workers sets it.
@@ -463,29 +440,33 @@ func (o *Ordered) Stats() Stats {
 	var boxes []*Mailbox // a mailbox's lock comes before the list's
 	for i := range o.lists {
 		l := &o.lists[i]
-		l.mu.Lock()
-		s.Queues[i] = l.n
-		for x := l.first; x != nil; x = x.next {
-			if x.mail != nil {
-				boxes = append(boxes, x.mail)
-			} else {
-				s.Queued++
+		l.out.mu.Lock()
+		l.in.mu.Lock()
+		s.Queues[i] = l.out.n + l.in.n
+		for _, x := range []*Strand{l.out.first, l.in.first} {
+			for ; x != nil; x = x.next {
+				if x.mail != nil {
+					boxes = append(boxes, x.mail)
+				} else {
+					s.Queued++
+				}
 			}
 		}
-		l.mu.Unlock()
+		l.in.mu.Unlock()
+		l.out.mu.Unlock()
+	}
+	for _, w := range *o.c.roster.Load() {
+		r := w.local.(*runner)
+		s.Queued += r.batch.len()
+		if x := r.cur.Load(); x != nil && x.mail != nil {
+			boxes = append(boxes, x.mail)
+		}
 	}
 	for _, m := range boxes {
 		s.Queued += m.Len()
 	}
-	for _, w := range *o.c.roster.Load() {
-		s.Queued += w.local.(*runner).batch.len()
-	}
-	o.loose.mu.Lock()
-	s.Queued += o.loose.n
-	s.Accepted += o.loose.accepted
-	o.loose.mu.Unlock()
+	o.count(&s)
 	s.Accepted += o.keys.accepted()
-	s.Dropped = o.drops.Load()
 	return s
 }
 
@@ -532,43 +513,35 @@ func (o *Ordered) Close() error {
 func (o *Ordered) begin() {
 	for i := range o.lists {
 		l := &o.lists[i]
-		l.mu.Lock()
+		l.in.mu.Lock()
 		l.closed = true
-		l.mu.Unlock()
+		l.in.mu.Unlock()
 	}
-	o.loose.close()
+	o.refuse()
 	o.c.close()
 }
 
 // abandon takes back what has not started. Every such task is in a mailbox whose strand is in a list or with a worker,
-// in a worker's batch, in loose, or in left. Lists come first: a strand leaves a list only for a worker's cur, under the
+// in a worker's batch, in the intake, or in left. Lists come first: a strand leaves a list only for a worker's cur, under the
 // list's lock, and cannot come back; then what a worker holds; then left, where workers put what they may not put back.
 func (o *Ordered) abandon() []Task {
 	o.admin.Lock()
 	defer o.admin.Unlock()
 	var left []Task
-	var dropped *Strand
+	var dropped []*Strand // told once all lists refuse
 	for i := range o.lists {
-		l := &o.lists[i]
-		l.mu.Lock()
-		l.aborted = true
-		for s := l.first; s != nil; {
+		for s := o.lists[i].clear(true); s != nil; {
 			next := s.next
-			s.next = dropped
-			dropped = s
+			s.next = nil
+			dropped = append(dropped, s)
 			s = next
 		}
-		l.first, l.last, l.n = nil, nil, 0
-		l.some.Store(false)
-		l.mu.Unlock()
 	}
-	for dropped != nil {
-		s := dropped
-		dropped, s.next = s.next, nil
+	for _, s := range dropped {
 		s.state.Store(strandIdle)
 		left = append(left, o.discard(s)...)
 	}
-	left = append(left, o.loose.drain()...)
+	left = append(left, o.drain()...)
 	for _, w := range *o.c.roster.Load() {
 		r := w.local.(*runner)
 		s := r.cur.Load()

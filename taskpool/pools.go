@@ -2,11 +2,7 @@
 
 package taskpool
 
-import (
-	"context"
-	"runtime/debug"
-	"sync/atomic"
-)
+import "context"
 
 var (
 	_ Pool = (*Shared)(nil)
@@ -84,72 +80,5 @@ func NewElastic(cfg Config) *Elastic {
 // started, Do returns the cause of ctx and t goes on. Called from a task of this pool, Do runs t at once on the calling
 // goroutine, because there may be no other worker.
 func (p *tasks) Do(ctx context.Context, t Task) error {
-	if p.c.tracked && p.c.inside() {
-		d := newErrand(t)
-		d.run()
-		return d.err
-	}
-	return doOn(ctx, p.c.ended, t, func(t Task) error { return p.Submit(ctx, t) })
-}
-
-// errand is a task that somebody waits for.
-type errand struct {
-	state atomic.Int32
-	t     Task
-	err   error // valid after done
-	done  chan struct{}
-}
-
-const (
-	errandWaiting int32 = iota
-	errandTaken         // runs, or ran
-	errandWithdrawn
-)
-
-func newErrand(t Task) *errand { return &errand{t: t, done: make(chan struct{})} }
-
-func (d *errand) run() {
-	if !d.state.CompareAndSwap(errandWaiting, errandTaken) {
-		return
-	}
-	d.err = ErrGoexit
-	defer close(d.done)
-	returned := false
-	defer func() {
-		if returned {
-			d.err = nil
-		} else if v := recover(); v != nil {
-			d.err = &PanicError{Value: v, Stack: debug.Stack()}
-		}
-	}()
-	d.t()
-	returned = true
-}
-
-// withdraw makes sure that the task never starts; false if it has.
-func (d *errand) withdraw() bool { return d.state.CompareAndSwap(errandWaiting, errandWithdrawn) }
-
-// doOn submits t through submit and waits for its end.
-func doOn(ctx context.Context, ended <-chan struct{}, t Task, submit func(Task) error) error {
-	d := newErrand(t)
-	if err := submit(d.run); err != nil {
-		return err
-	}
-	select {
-	case <-d.done:
-		return d.err
-	case <-ctx.Done():
-		d.withdraw()
-		return context.Cause(ctx)
-	case <-ended:
-		if d.withdraw() {
-			return ErrClosed
-		}
-	}
-	select {
-	case <-d.done:
-		return d.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return p.c.do(ctx, t, p.Submit)
 }

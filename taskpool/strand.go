@@ -79,32 +79,40 @@ func (s *Strand) Wake(ctx context.Context) error {
 
 // TryWake is Wake that never blocks; on a Pool other than Ordered it may return [ErrFull].
 func (s *Strand) TryWake() error {
-	o := s.pool
-	if o == nil {
+	if s.pool == nil {
 		return s.other.wake(s.other.pool.TrySubmit)
 	}
+	e, err := s.wake()
+	if err == nil {
+		e.enter()
+	}
+	return err
+}
+
+// wake is TryWake on an Ordered pool, but for the last step: no worker takes the strand before the caller calls enter.
+func (s *Strand) wake() (entry, error) {
 	for {
 		switch s.state.Load() {
 		case strandQueued:
 			// Not just a look: the write orders what the caller did before the run that it relies on.
 			if s.state.CompareAndSwap(strandQueued, strandQueued) {
-				return nil
+				return entry{}, nil
 			}
 		case strandAgain:
 			if s.state.CompareAndSwap(strandAgain, strandAgain) {
-				return nil
+				return entry{}, nil
 			}
 		case strandRunning:
-			if o.c.closing.Load() {
-				return ErrClosed
+			if s.pool.c.closing.Load() {
+				return entry{}, ErrClosed
 			}
 			if s.state.CompareAndSwap(strandRunning, strandAgain) {
-				return nil
+				return entry{}, nil
 			}
 		default:
-			done, err := o.push(s)
+			e, done, err := s.pool.reserve(s)
 			if done {
-				return err
+				return e, err
 			}
 		}
 	}

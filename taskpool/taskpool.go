@@ -158,7 +158,7 @@ func procs() int { return runtime.GOMAXPROCS(0) }
 type Stats struct {
 	// Workers is how many worker goroutines exist, Idle how many of them wait for work.
 	Workers, Idle int
-	// Queued is how many tasks wait (of Ordered: in all mailboxes that are waiting for a worker, see Queues).
+	// Queued is how many tasks wait, also those that a worker took along.
 	Queued int
 	// Queues has the length of each queue. For Ordered and Keyed it counts runnable mailboxes, not tasks.
 	Queues []int

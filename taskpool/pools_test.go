@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package taskpool_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gostkit/kit/taskpool"
+	"github.com/stretchr/testify/require"
+)
+
+func over() context.Context {
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	return ctx
+}
+
+// TestTakenAlong: what a busy worker took along and has not started comes back like the rest, in order.
+// acceptance: Y01
+func TestTakenAlong(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind) {
+		p := k.make(taskpool.Config{Workers: 1, Queues: 1})
+		started, block := make(chan struct{}), make(chan struct{})
+		var got []int
+		ts := []taskpool.Task{func() { close(started); <-block }}
+		const waiting = 40
+		for i := range waiting {
+			ts = append(ts, func() { got = append(got, i) })
+		}
+		n, err := p.SubmitN(context.Background(), ts...)
+		require.NoError(t, err)
+		require.Equal(t, len(ts), n)
+		receive(t, started, "the first task")
+		require.Equal(t, waiting, p.Stats().Queued)
+		left, err := p.Shutdown(over())
+		require.ErrorIs(t, err, context.Canceled)
+		require.Len(t, left, waiting)
+		receive(t, p.Stopped(), "Stopped")
+		close(block)
+		require.NoError(t, errOf(p.Shutdown(context.Background())))
+		require.Empty(t, got)
+		for _, task := range left {
+			task()
+		}
+		require.ElementsMatch(t, got, upTo(waiting))
+		if k.serial {
+			require.Equal(t, upTo(waiting), got)
+		}
+	})
+}
+
+func upTo(n int) (all []int) {
+	for i := range n {
+		all = append(all, i)
+	}
+	return all
+}
+
+// TestDeadContext: a context that has ended accepts nothing.
+func TestDeadContext(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind) {
+		p := k.make(taskpool.Config{})
+		no := func() { t.Error("a refused task ran") }
+		require.ErrorIs(t, p.Submit(over(), no), context.Canceled)
+		n, err := p.SubmitN(over(), no)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Zero(t, n)
+		n, err = p.SubmitN(context.Background())
+		require.NoError(t, err)
+		require.Zero(t, n)
+		require.Zero(t, p.Stats().Accepted)
+		require.NoError(t, errOf(p.Shutdown(context.Background())))
+		receive(t, p.Stopped(), "Stopped after a drain")
+	})
+}
+
+// TestResizeBusy: workers beyond a smaller limit leave while there is work, as soon as their task has ended.
+func TestResizeBusy(t *testing.T) {
+	for _, k := range kinds {
+		if k.serial {
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := k.make(taskpool.Config{Workers: 3, Queues: 1, QueueLen: 20})
+				var running, most atomic.Int32
+				for range 12 {
+					require.NoError(t, p.Submit(t.Context(), func() {
+						if n := running.Add(1); n > most.Load() {
+							most.Store(n)
+						}
+						time.Sleep(time.Second)
+						running.Add(-1)
+					}))
+				}
+				synctest.Wait()
+				require.EqualValues(t, 3, running.Load())
+				p.Resize(1)
+				time.Sleep(2500 * time.Millisecond) // a second task that was taken along may run
+				synctest.Wait()
+				require.Equal(t, 1, p.Stats().Workers)
+				most.Store(0)
+				time.Sleep(time.Minute)
+				require.LessOrEqual(t, most.Load(), int32(1))
+				require.Zero(t, p.Stats().Queued)
+				require.NoError(t, p.Close())
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// TestSharded: producers take the queues in turn, and the next one if that is full.
+func TestSharded(t *testing.T) {
+	p := taskpool.NewSharded(taskpool.Config{Workers: 1, Queues: 4, QueueLen: 3})
+	started, block := make(chan struct{}), make(chan struct{})
+	require.NoError(t, p.TrySubmit(func() { close(started); <-block }))
+	receive(t, started, "the first task")
+	for range 4 {
+		require.NoError(t, p.TrySubmit(func() {}))
+	}
+	require.Equal(t, []int{1, 1, 1, 1}, p.Stats().Queues)
+	n, err := p.SubmitN(context.Background(), func() {}, func() {})
+	require.NoError(t, err)
+	require.Equal(t, 2, n)
+	require.ElementsMatch(t, []int{3, 1, 1, 1}, p.Stats().Queues, "one queue is full before the others")
+	for range 6 {
+		require.NoError(t, p.TrySubmit(func() {}), "there is room in another queue")
+	}
+	require.Equal(t, []int{3, 3, 3, 3}, p.Stats().Queues)
+	require.ErrorIs(t, p.TrySubmit(func() {}), taskpool.ErrFull)
+	close(block)
+	require.NoError(t, errOf(p.Shutdown(context.Background())))
+}
+
+// TestStealing: with one worker held up the other runs what lies in both queues, and Stats tells.
+func TestStealing(t *testing.T) {
+	p := taskpool.NewStealing(taskpool.Config{Workers: 2})
+	started, block := make(chan struct{}), make(chan struct{})
+	require.NoError(t, p.TrySubmit(func() { close(started); <-block }))
+	receive(t, started, "the first task")
+	done := make(chan struct{}, 200)
+	for range cap(done) {
+		require.NoError(t, p.TrySubmit(func() { done <- struct{}{} }))
+	}
+	for range cap(done) {
+		receive(t, done, "a task beside one that blocks")
+	}
+	require.Positive(t, p.Stats().Steals)
+	close(block)
+	require.NoError(t, p.Close())
+}
+
+// TestSpawnedEndsPool: a spawned task is a task of its pool, which therefore does not wait for it to end the pool.
+// acceptance: Y07
+func TestSpawnedEndsPool(t *testing.T) {
+	for _, k := range kinds {
+		if k.ordered {
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) {
+			p, release := stuck(t, k, taskpool.Config{QueueLen: 1, Policy: taskpool.Spawn})
+			require.NoError(t, p.Go(func() {}))
+			errs := make(chan error, 2)
+			require.NoError(t, p.Go(func() {
+				errs <- errOf(p.Shutdown(context.Background()))
+				errs <- p.Go(func() {})
+			}))
+			require.ErrorIs(t, receive(t, errs, "a spawned task that shuts its pool down"), taskpool.ErrInTask)
+			require.ErrorIs(t, receive(t, errs, "Go"), taskpool.ErrClosed)
+			release()
+			require.NoError(t, errOf(p.Shutdown(context.Background())))
+			require.EqualValues(t, 1, p.Stats().Spawned)
+		})
+	}
+}
+
+// TestGroupLimit: a slot of the group that a refused function held is free again.
+func TestGroupLimit(t *testing.T) {
+	p := taskpool.NewShared(taskpool.Config{})
+	require.NoError(t, p.Close())
+	g, _ := taskpool.NewGroup(context.Background(), p, 1)
+	for range 3 {
+		g.Go(func(context.Context) error { return errors.New("ran") })
+	}
+	require.ErrorIs(t, g.Wait(), taskpool.ErrClosed)
+}
