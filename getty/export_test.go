@@ -26,12 +26,6 @@ func Held(ss Session) (readBuffer, batch, mailQueues bool) {
 	return s.tr.(*stream).buf != nil, batch, mailQueues
 }
 
-// AddBytesRead makes a session count n more bytes as read.
-func AddBytesRead(ss Session, n uint64) {
-	s := ss.(*session)
-	s.tally(&s.count.BytesRead, int(n))
-}
-
 // KeptBuffer returns the size of the buffer that holds an incomplete package.
 func KeptBuffer(ss Session) int { return len(ss.(*session).tr.(*stream).buf) }
 

@@ -57,10 +57,16 @@ func TestTrim(t *testing.T) {
 		close(block)
 		synctest.Wait()
 		require.Equal(t, 1000, ran)
-		require.Len(t, p.queues[0].buf, 1024)
+		size := func() int {
+			q := &p.queues[0]
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			return len(q.buf)
+		}
+		require.Equal(t, 1024, size())
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		require.Empty(t, p.queues[0].buf)
+		require.Zero(t, size())
 		require.NoError(t, p.Close())
 	})
 }
