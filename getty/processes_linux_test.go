@@ -146,7 +146,7 @@ func churn(t *testing.T, peers, seconds int) {
 	})
 	_, lines := helper(t, fmt.Sprintf("crowd %s %d churn %d", srv.Addr(), peers, seconds))
 	require.Equal(t, "connected", waitLine(t, lines, time.Minute))
-	require.Equal(t, peers, srv.Stats().Open)
+	require.InDelta(t, peers, srv.Stats().Open, float64(peers/100)) // the first are going already
 	came := waitLine(t, lines, time.Duration(seconds+60)*time.Second)
 	eventually(t, "all sessions end", func() bool { return srv.Stats().Open == 0 })
 	st := srv.Stats()
