@@ -15,15 +15,20 @@ func PendingTimers() int {
 // Held tells which memory a session of a byte stream holds. It races with a session that is not idle.
 func Held(ss Session) (readBuffer, batch, mailQueues bool) {
 	s := ss.(*session)
-	s.encMu.Lock()
-	batch = s.out != nil
-	s.encMu.Unlock()
 	if s.box != nil {
 		s.box.mu.Lock()
 		mailQueues = s.box.in != nil || s.box.cur != nil
 		s.box.mu.Unlock()
 	}
-	return s.tr.(*stream).buf != nil, batch, mailQueues
+	return s.tr.(*stream).buf != nil, HoldsBatch(ss), mailQueues
+}
+
+// HoldsBatch tells whether a session holds memory for packages to be sent.
+func HoldsBatch(ss Session) bool {
+	s := ss.(*session)
+	s.encMu.Lock()
+	defer s.encMu.Unlock()
+	return s.out != nil
 }
 
 // KeptBuffer returns the size of the buffer that holds an incomplete package.

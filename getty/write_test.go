@@ -269,6 +269,7 @@ func TestEncoderFailures(t *testing.T) {
 		lives  bool
 	}{
 		"error":  {writerFunc(func(any) ([]byte, error) { return nil, why }), func(err error) bool { return errors.Is(err, why) }, true},
+		"append": {failingAppender{}, func(err error) bool { return errors.Is(err, errAppend) }, true},
 		"nil":    {writerFunc(func(any) ([]byte, error) { return nil, nil }), func(err error) bool { return errors.Is(err, getty.ErrBadReader) }, true},
 		"none":   {nil, func(err error) bool { return errors.Is(err, getty.ErrBadReader) }, true},
 		"panics": {writerFunc(func(any) ([]byte, error) { panic(why) }), func(err error) bool { return errors.Is(err, why) }, false},
@@ -294,12 +295,26 @@ func TestEncoderFailures(t *testing.T) {
 				}
 			}
 			require.Equal(t, !test.lives, s.IsClosed())
+			if test.lives {
+				require.False(t, getty.HoldsBatch(s), "memory for a package that was not encoded")
+			}
 			if !test.lives {
 				var p *getty.PanicError
 				require.ErrorAs(t, within(t, l.closed, "OnClose").Err(), &p)
 			}
 		})
 	}
+}
+
+var errAppend = errors.New("cannot append")
+
+// failingAppender fails when it has written a part.
+type failingAppender struct{}
+
+func (failingAppender) Write(getty.Session, any) ([]byte, error) { return nil, errors.New("not used") }
+
+func (failingAppender) AppendPkg(dst []byte, _ getty.Session, _ any) ([]byte, error) {
+	return append(dst, "part"...), errAppend
 }
 
 type writerFunc func(any) ([]byte, error)
@@ -421,6 +436,49 @@ func TestNoPackageStaysBehind(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, string(numbered(n)[4:]), readFrame(t, c))
 	}
+}
+
+// OnWritable comes at the low mark and not before; where a turn has the token meanwhile, after that.
+func TestWritableAtTheLowMark(t *testing.T) {
+	const low = 64 << 10
+	for _, inTurn := range []bool{false, true} {
+		l := newTracer(t)
+		full, writable := make(chan struct{}), make(chan uint64, 10)
+		p := strings.Repeat("x", 4000)
+		l.writable = func(s getty.Session) { writable <- s.Stats().Queued }
+		l.message = func(s getty.Session, _ any) {
+			fill(t, s, p)
+			close(full)
+			for inTurn && s.Stats().Queued > 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		c := dial(t, serve(t, prepare(l), func(o *getty.ServerOptions) { o.HighWater, o.LowWater = 8<<20, low }))
+		_, err := c.Write(frame("fill"))
+		require.NoError(t, err)
+		within(t, full, "the high mark")
+		go func() {
+			for b := make([]byte, 64<<10); err == nil; _, err = c.Read(b) { // the queue falls in many steps
+			}
+		}()
+		require.LessOrEqual(t, within(t, writable, "OnWritable"), uint64(low))
+	}
+}
+
+// A turn that writes much does not keep it all: what exceeds 64 KiB leaves at once.
+func TestALongTurnWritesAsItGoes(t *testing.T) {
+	l := newTracer(t)
+	written := make(chan uint64, 1)
+	l.message = func(s getty.Session, _ any) {
+		for range 40 {
+			_, _, _ = s.WritePkg(strings.Repeat("x", 3500), 0)
+		}
+		written <- s.Stats().BytesWritten
+	}
+	c := dial(t, serve(t, prepare(l)))
+	_, err := c.Write(frame("write"))
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, within(t, written, "the turn"), uint64(128<<10))
 }
 
 // The counts of a call are what the transport accepted, also when it fails.
