@@ -431,7 +431,7 @@ func TestNoPackageStaysBehind(t *testing.T) {
 	defer wg.Wait()
 	defer stop.Store(true)
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
-	for n := range 5000 {
+	for n := range 2000 {
 		_, err := s.WriteBytes(numbered(n))
 		require.NoError(t, err)
 		require.Equal(t, string(numbered(n)[4:]), readFrame(t, c))
