@@ -100,8 +100,7 @@ func (s *session) endTurn(pkgs int, active bool) {
 	if queued || active {
 		s.clock.touch()
 	}
-	switch {
-	case pkgs > 0:
+	if queued || pkgs > 0 {
 		s.qMu.Lock()
 		s.count.PkgsRead += uint64(pkgs)
 		if queued {
@@ -109,8 +108,6 @@ func (s *session) endTurn(pkgs int, active bool) {
 		} else {
 			s.qMu.Unlock()
 		}
-	case queued:
-		s.flush()
 	}
 	// From this step on who queues flushes for itself; who did before is seen here.
 	f := s.flags.And(^(flagTurn | flagAwaited))

@@ -91,11 +91,8 @@ func (s *session) flusher() {
 // detachLocked takes the queue: nil is an empty one. If an encoder is at work the queue cannot be taken, and
 // the encoder flushes when it is done. The token and qMu are held.
 func (s *session) detachLocked() (b *batch, busy bool) {
-	if !s.encMu.TryLock() {
-		s.setFlag(flagWant)
-		if !s.encMu.TryLock() {
-			return nil, true
-		}
+	if !s.tryEncoder(flagWant) {
+		return nil, true
 	}
 	b = s.takeQueue()
 	s.encMu.Unlock()

@@ -271,6 +271,16 @@ func (s *session) lockEncoder() error {
 	return nil
 }
 
+// tryEncoder takes the encoder lock without waiting. If it cannot, it leaves flagWant or flagReview for the
+// holder, and tries once more, since the holder may have looked just before.
+func (s *session) tryEncoder(leave uint32) bool {
+	if s.encMu.TryLock() {
+		return true
+	}
+	s.setFlag(leave)
+	return s.encMu.TryLock()
+}
+
 // unlockEncoder lets go of the encoder lock. Who tried it meanwhile has left what it wanted to its holder,
 // whatever that held it for.
 func (s *session) unlockEncoder() {
@@ -504,11 +514,8 @@ func (s *session) afterEncode(waiting int) {
 // reviewBlock ends the pause that began at the high mark if the queue has fallen to the low mark. It is called
 // whenever bytes have gone; who holds the encoder lock meanwhile looks again.
 func (s *session) reviewBlock() {
-	if !s.encMu.TryLock() {
-		s.setFlag(flagReview)
-		if !s.encMu.TryLock() {
-			return
-		}
+	if !s.tryEncoder(flagReview) {
+		return
 	}
 	low := s.queuedBytes() <= uint64(s.opts.LowWater)
 	if low {
