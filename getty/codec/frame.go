@@ -49,17 +49,23 @@ type Frame struct {
 
 var frames = sync.Pool{New: func() any { return &Frame{own: make([]byte, ownSize)} }}
 
-// newFrame returns a frame with one reference that holds a copy of head and body.
-func newFrame(head, body []byte) *Frame {
+// newFrame returns a frame of n bytes, to be filled, with one reference.
+func newFrame(n int) *Frame {
 	f := frames.Get().(*Frame)
 	f.live = true
-	if n := len(head) + len(body); n <= ownSize {
+	if n <= ownSize {
 		f.b = f.own[:n]
 	} else {
 		f.big = bytespool.Get(n)
 		f.b = f.big
 	}
-	copy(f.b[copy(f.b, head):], body)
+	return f
+}
+
+// copied returns a frame with one reference that holds a copy of b.
+func copied(b []byte) *Frame {
+	f := newFrame(len(b))
+	copy(f.b, b)
 	return f
 }
 
@@ -96,13 +102,19 @@ func (f *Frame) Release() {
 	frames.Put(f)
 }
 
-// payload returns the bytes of what a codec can encode, strings apart.
-func payload(pkg any) ([]byte, error) {
+// appendPayload appends what a codec can encode.
+func appendPayload(dst []byte, pkg any) ([]byte, error) {
 	switch p := pkg.(type) {
 	case *Frame:
-		return p.b, nil
+		return append(dst, p.b...), nil
 	case []byte:
-		return p, nil
+		return append(dst, p...), nil
+	case string:
+		return append(dst, p...), nil
 	}
-	return nil, fmt.Errorf("codec: cannot encode a %T; want *Frame, []byte or string", pkg)
+	return nil, cannotEncode(pkg)
+}
+
+func cannotEncode(pkg any) error {
+	return fmt.Errorf("codec: cannot encode a %T; want *Frame, []byte or string", pkg)
 }

@@ -5,6 +5,7 @@ package codec
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/gostkit/kit/getty"
 )
@@ -40,6 +41,11 @@ var (
 	_ getty.AppendWriter = (*LengthField)(nil)
 )
 
+// plain reports the usual layout, for which Read and AppendPkg have a short way.
+func (c *LengthField) plain() bool {
+	return c.Width&^4 == 0 && c.Offset|c.Adjust == 0 && (c.Order == nil || c.Order == binary.BigEndian)
+}
+
 func (c *LengthField) width() (int, error) {
 	switch c.Width {
 	case 0:
@@ -51,29 +57,34 @@ func (c *LengthField) width() (int, error) {
 	return c.Width, nil
 }
 
-func (c *LengthField) bigEndian() bool { return c.Order == nil || c.Order == binary.BigEndian }
+// shift returns how far the i-th byte of a length field of the given width is shifted.
+func (c *LengthField) shift(i, width int) int {
+	if c.Order == nil || c.Order == binary.BigEndian {
+		i = width - 1 - i
+	}
+	return 8 * i
+}
 
 // Read implements [getty.Reader]: it returns a *Frame of Offset bytes and payload.
 func (c *LengthField) Read(s getty.Session, b []byte) (any, int, error) {
-	width, err := c.width()
-	if err != nil {
-		return nil, 0, err
-	}
-	header := c.Offset + width
-	if len(b) < header {
-		return nil, header, nil
-	}
-	field := b[c.Offset:header]
+	header := 4
 	var v uint64
-	if width == 4 && c.bigEndian() { // the usual case
-		v = uint64(binary.BigEndian.Uint32(field))
-	} else if c.bigEndian() {
-		for _, x := range field {
-			v = v<<8 | uint64(x)
+	if c.plain() {
+		if len(b) < header {
+			return nil, header, nil
 		}
+		v = uint64(binary.BigEndian.Uint32(b))
 	} else {
-		for i := width - 1; i >= 0; i-- {
-			v = v<<8 | uint64(field[i])
+		width, err := c.width()
+		if err != nil {
+			return nil, 0, err
+		}
+		header = c.Offset + width
+		if len(b) < header {
+			return nil, header, nil
+		}
+		for i, x := range b[c.Offset:header] {
+			v |= uint64(x) << c.shift(i, width)
 		}
 	}
 	// The checks come before any arithmetic that could overflow, also where int has 32 bits.
@@ -96,7 +107,12 @@ func (c *LengthField) Read(s getty.Session, b []byte) (any, int, error) {
 	if len(b) < total {
 		return nil, total, nil
 	}
-	return newFrame(b[:c.Offset], b[header:total]), total, nil
+	f := newFrame(c.Offset + int(n))
+	if c.Offset > 0 {
+		copy(f.b, b[:c.Offset])
+	}
+	copy(f.b[c.Offset:], b[header:total])
+	return f, total, nil
 }
 
 const maxInt = int(^uint(0) >> 1)
@@ -109,47 +125,39 @@ func (c *LengthField) Write(s getty.Session, pkg any) ([]byte, error) {
 // AppendPkg implements [getty.AppendWriter] for a *Frame, a []byte or a string. It fails where the length
 // does not fit the field, or exceeds MaxLen.
 func (c *LengthField) AppendPkg(dst []byte, s getty.Session, pkg any) ([]byte, error) {
+	switch p := pkg.(type) {
+	case *Frame:
+		return appendFrame(c, dst, p.b)
+	case []byte:
+		return appendFrame(c, dst, p)
+	case string:
+		return appendFrame(c, dst, p)
+	}
+	return nil, cannotEncode(pkg)
+}
+
+func appendFrame[T []byte | string](c *LengthField, dst []byte, p T) ([]byte, error) {
+	n := len(p)
+	if c.MaxLen > 0 && n > c.MaxLen {
+		return nil, fmt.Errorf("codec: %w: %d bytes", getty.ErrTooLong, n)
+	}
+	if c.plain() && uint64(n) <= math.MaxUint32 {
+		return append(binary.BigEndian.AppendUint32(dst, uint32(n)), p...), nil
+	}
 	width, err := c.width()
 	if err != nil {
 		return nil, err
 	}
-	str, isStr := pkg.(string)
-	var p []byte
-	n := len(str)
-	if !isStr {
-		if p, err = payload(pkg); err != nil {
-			return nil, err
-		}
-		n = len(p)
-	}
+	v := int64(n) - int64(c.Offset) - int64(c.Adjust)
 	switch {
 	case n < c.Offset:
 		return nil, fmt.Errorf("codec: a package of %d bytes is shorter than the header's %d", n, c.Offset)
-	case c.MaxLen > 0 && n > c.MaxLen:
-		return nil, fmt.Errorf("codec: %w: %d bytes", getty.ErrTooLong, n)
-	}
-	v := int64(n) - int64(c.Offset) - int64(c.Adjust)
-	if v < 0 || width < 8 && v >= 1<<(8*width) {
+	case v < 0 || width < 8 && v >= 1<<(8*width):
 		return nil, fmt.Errorf("codec: a length of %d does not fit %d bytes", v, width)
 	}
-	if isStr {
-		dst = append(dst, str[:c.Offset]...)
-	} else {
-		dst = append(dst, p[:c.Offset]...)
-	}
-	if width == 4 && c.bigEndian() {
-		dst = binary.BigEndian.AppendUint32(dst, uint32(v))
-	} else if c.bigEndian() {
-		for i := width - 1; i >= 0; i-- {
-			dst = append(dst, byte(uint64(v)>>(8*i)))
-		}
-	} else {
-		for i := range width {
-			dst = append(dst, byte(uint64(v)>>(8*i)))
-		}
-	}
-	if isStr {
-		return append(dst, str[c.Offset:]...), nil
+	dst = append(dst, p[:c.Offset]...)
+	for i := range width {
+		dst = append(dst, byte(uint64(v)>>c.shift(i, width)))
 	}
 	return append(dst, p[c.Offset:]...), nil
 }

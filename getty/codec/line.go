@@ -45,7 +45,7 @@ func (c *Line) ReadResume(s getty.Session, b []byte, seen int) (any, int, error)
 	if c.MaxLen > 0 && len(line) > c.MaxLen {
 		return nil, 0, fmt.Errorf("codec: %w: a line of %d bytes", getty.ErrTooLong, len(line))
 	}
-	return newFrame(nil, line), end + 1, nil
+	return copied(line), end + 1, nil
 }
 
 // Write implements [getty.Writer]. The engine calls AppendPkg instead.
@@ -56,15 +56,9 @@ var errNewline = errors.New("codec: a line must not contain a newline")
 // AppendPkg implements [getty.AppendWriter] for a *Frame, a []byte or a string without a newline.
 func (c *Line) AppendPkg(dst []byte, s getty.Session, pkg any) ([]byte, error) {
 	start := len(dst)
-	switch p := pkg.(type) {
-	case string:
-		dst = append(dst, p...)
-	default:
-		b, err := payload(pkg)
-		if err != nil {
-			return nil, err
-		}
-		dst = append(dst, b...)
+	dst, err := appendPayload(dst, pkg)
+	if err != nil {
+		return nil, err
 	}
 	line := dst[start:]
 	switch {

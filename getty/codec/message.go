@@ -16,7 +16,7 @@ var (
 
 // Read implements [getty.Reader]: it returns a *Frame of all bytes.
 func (Message) Read(s getty.Session, b []byte) (any, int, error) {
-	return newFrame(nil, b), len(b), nil
+	return copied(b), len(b), nil
 }
 
 // Write implements [getty.Writer]. The engine calls AppendPkg instead.
@@ -24,12 +24,5 @@ func (c Message) Write(s getty.Session, pkg any) ([]byte, error) { return c.Appe
 
 // AppendPkg implements [getty.AppendWriter] for a *Frame, a []byte or a string.
 func (Message) AppendPkg(dst []byte, s getty.Session, pkg any) ([]byte, error) {
-	if p, ok := pkg.(string); ok {
-		return append(dst, p...), nil
-	}
-	p, err := payload(pkg)
-	if err != nil {
-		return nil, err
-	}
-	return append(dst, p...), nil
+	return appendPayload(dst, pkg)
 }
