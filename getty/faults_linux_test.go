@@ -155,9 +155,12 @@ func TestOutOfDescriptors(t *testing.T) {
 		conns = append(conns, c)
 	}
 	require.Equal(t, "hi", readFrame(t, conns[0]))
-	before := cpuTime(t, cmd.Process.Pid)
-	time.Sleep(300 * time.Millisecond)
-	require.Less(t, cpuTime(t, cmd.Process.Pid)-before, 100*time.Millisecond, "it spins")
+	// Once it has served those it could, it rests; one that spins never does.
+	oneOf(t, 50, "a time in which it does not spin", func() bool {
+		before := cpuTime(t, cmd.Process.Pid)
+		time.Sleep(200 * time.Millisecond)
+		return cpuTime(t, cmd.Process.Pid)-before <= 30*time.Millisecond
+	})
 	require.NoError(t, conns[0].Close())
 	for i, c := range conns[1:] { // each that ends makes room for one that waits
 		require.Equal(t, "hi", readFrame(t, c), "connection %d", i+1)
@@ -219,8 +222,8 @@ func TestConnectionIsDestroyed(t *testing.T) {
 	l := newTracer(t)
 	c := dial(t, serve(t, prepare(l)))
 	s := within(t, l.opened, "OnOpen")
-	port := c.LocalAddr().(*net.TCPAddr).Port
-	out, err := exec.Command("ss", "-K", "state", "established", fmt.Sprintf("dport = :%d", port)).CombinedOutput()
+	here, there := c.RemoteAddr().(*net.TCPAddr).Port, c.LocalAddr().(*net.TCPAddr).Port
+	out, err := exec.Command("ss", "-K", "state", "established", fmt.Sprintf("sport = :%d and dport = :%d", here, there)).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	select {
 	case <-l.closed:
@@ -243,7 +246,7 @@ func TestWriteErrors(t *testing.T) {
 			var addr string
 			select {
 			case addr = <-lines:
-			case <-time.After(patience):
+			case <-time.After(20 * time.Second):
 				t.Skip("strace cannot trace here")
 			}
 			c, err := net.Dial("tcp", addr)
