@@ -115,6 +115,9 @@ func TestHelper(t *testing.T) {
 	case "ports": // dials in a net with few ports
 		dialWithFewPorts(t, say)
 		return
+	case "load": // asks a server without pause
+		runLoad(t, arg, say)
+		return
 	case "crowd": // connects to a server
 		runCrowd(t, arg, say)
 		return

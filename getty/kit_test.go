@@ -189,6 +189,12 @@ func serve(t testing.TB, newSession getty.NewSessionCallback, opts ...getty.Serv
 	return srv
 }
 
+// discardThenClose is a peer that ends when the other side does.
+func discardThenClose(c net.Conn) {
+	_, _ = io.Copy(io.Discard, c)
+	_ = c.Close()
+}
+
 // dial returns a plain connection to srv that the test's end closes.
 func dial(t testing.TB, srv *getty.Server) *net.TCPConn {
 	t.Helper()

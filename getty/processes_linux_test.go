@@ -4,14 +4,17 @@ package getty_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -611,4 +614,161 @@ func newTracerLike(l *tracer) *tracer {
 	other := newTracer(l.t)
 	other.message = l.message
 	return other
+}
+
+// runLoad is the other process of a shutdown: it asks on a few connections as fast as it can, and says how many answers
+// each of them got, in order, until its end, and what that was.
+func runLoad(t testing.TB, addr string, say func(string, ...any)) {
+	var all sync.WaitGroup
+	for range loadConns {
+		c, err := net.Dial("tcp", addr)
+		require.NoError(t, err)
+		all.Go(func() {
+			var asking sync.WaitGroup
+			asking.Go(func() {
+				for i := 0; err == nil; i++ {
+					_, err = c.Write(numbered(i))
+				}
+			})
+			for n := 0; ; n++ {
+				p, err := tryReadFrame(c)
+				if err == nil && p == fmt.Sprintf("%08d", n) {
+					continue
+				}
+				_ = c.Close()
+				asking.Wait()
+				say("%d %v", n, err)
+				return
+			}
+		})
+	}
+	all.Wait()
+}
+
+const loadConns = 8
+
+// A shutdown under load, seen by another process: every answer that was accepted is read there, in order, and then the
+// end of the stream; no reset destroys the last ones, though the peer never stops asking.
+//
+// fault: 133
+func TestShutdownUnderLoad(t *testing.T) {
+	t.Parallel()
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		var mu sync.Mutex
+		answers := make(map[getty.Session]int) // guarded by mu
+		var refused error                      // guarded by mu
+		l := newTracer(t)
+		l.unordered = d == getty.Unordered
+		l.message = func(s getty.Session, pkg any) {
+			mu.Lock()
+			defer mu.Unlock()
+			p := pkg.(*codec.Frame).String()
+			if l.unordered { // the order of the calls is the order of the answers
+				p = fmt.Sprintf("%08d", answers[s])
+			}
+			if _, _, err := s.WritePkg(p, 0); err == nil {
+				answers[s]++
+			} else {
+				refused = err
+			}
+		}
+		srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
+			o.WaitTime, o.HighWater = patience, 1<<30
+		})
+		require.NoError(t, srv.RunEventLoop(prepare(l)))
+		_, lines := helper(t, "load "+srv.Addr().String())
+		eventually(t, "traffic on all connections", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, n := range answers {
+				if n < 500 {
+					return false
+				}
+			}
+			return len(answers) == loadConns
+		})
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		report, err := srv.Shutdown(ctx)
+		require.NoError(t, err)
+		require.Equal(t, getty.Report{Drained: loadConns}, report)
+		var got, accepted []int
+		for range loadConns {
+			var n int
+			var end string
+			_, err := fmt.Sscan(within(t, lines, "the end of a connection"), &n, &end)
+			require.NoError(t, err)
+			require.Equal(t, "EOF", end, "after %d answers", n)
+			got = append(got, n)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, n := range answers {
+			accepted = append(accepted, n)
+		}
+		require.NoError(t, refused, "an answer to what was read")
+		require.ElementsMatch(t, accepted, got, "answers accepted, answers read")
+	})
+}
+
+// A flood of connections that are never completed fills the kernel's queue of half-open ones. The session that is open
+// goes on, and new ones open while the queue is full.
+//
+// fault: 101
+func TestSYNFlood(t *testing.T) {
+	t.Parallel()
+	need(t, true, "nft", "ss")
+	addr, ns, _ := network(t)
+	open, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	defer open.Close()
+	echoOnce(t, open)
+	// The answers to the flood get lost: else our own kernel, which knows nothing of it, would reset the half-open.
+	const first, last = 1024, 20_000
+	sh(t, "ip netns exec "+ns+" nft add table ip flood")
+	sh(t, "ip netns exec "+ns+" nft add chain ip flood out { type filter hook output priority 0 ; }")
+	sh(t, fmt.Sprintf("ip netns exec %s nft add rule ip flood out tcp dport %d-%d drop", ns, first, last))
+	raw, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.IPPROTO_RAW)
+	if err != nil {
+		t.Skipf("no raw sockets: %v", err)
+	}
+	defer syscall.Close(raw)
+	from, to := open.LocalAddr().(*net.TCPAddr).AddrPort(), open.RemoteAddr().(*net.TCPAddr).AddrPort()
+	for port := uint16(first); port <= last; port++ {
+		err := syscall.Sendto(raw, synPacket(netip.AddrPortFrom(from.Addr(), port), to), 0, &syscall.SockaddrInet4{Addr: to.Addr().As4()})
+		require.NoError(t, err)
+	}
+	out, err := exec.Command("ip", "netns", "exec", ns, "ss", "-Hnt", "state", "syn-recv").Output()
+	require.NoError(t, err)
+	half := strings.Count(string(out), "\n")
+	require.Greater(t, half, 1000, "half-open connections")
+	begun := time.Now()
+	c, err := net.DialTimeout("tcp", addr, patience)
+	require.NoError(t, err)
+	defer c.Close()
+	echoOnce(t, c)
+	t.Logf("%d half-open connections of %d, and a new session after %v", half, last-first+1, time.Since(begun))
+	echoOnce(t, open)
+}
+
+// synPacket is an IPv4 packet that begins a TCP connection.
+func synPacket(from, to netip.AddrPort) []byte {
+	src, dst := from.Addr().Unmap().As4(), to.Addr().Unmap().As4()
+	tcp := binary.BigEndian.AppendUint16(nil, from.Port())
+	tcp = binary.BigEndian.AppendUint16(tcp, to.Port())
+	tcp = binary.BigEndian.AppendUint32(tcp, rand.Uint32())
+	tcp = append(tcp, 0, 0, 0, 0, 5<<4, 2, 0xff, 0xff, 0, 0, 0, 0) // no data, 20 bytes, SYN, a window; checksum to come
+	sum := uint32(syscall.IPPROTO_TCP + len(tcp))
+	for _, part := range [][]byte{src[:], dst[:], tcp} {
+		for i := 0; i < len(part); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(part[i:]))
+		}
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	binary.BigEndian.PutUint16(tcp[16:], ^uint16(sum))
+	// The kernel fills in the length, the identification and the header's checksum.
+	ip := []byte{4<<4 | 5, 0, 0, 0, 0, 0, 0, 0, 64, syscall.IPPROTO_TCP, 0, 0}
+	return slices.Concat(ip, src[:], dst[:], tcp)
 }

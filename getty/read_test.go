@@ -4,6 +4,7 @@ package getty_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -734,6 +735,76 @@ func TestShutdownDeliversWhatWasRead(t *testing.T) {
 		require.Equal(t, getty.Report{Drained: 1}, within(t, done, "Shutdown"))
 		require.NoError(t, s.Err())
 		require.Zero(t, s.Stats().Undelivered)
+	})
+}
+
+// A Shutdown ends though the peer never stops and the handlers are slower than it: what was read when it began is
+// handled, and nothing else is read.
+func TestShutdownUnderAFlood(t *testing.T) {
+	slow := func(n *atomic.Int32) { n.Add(1); time.Sleep(200 * time.Microsecond) }
+	pool := taskpool.NewOrdered(taskpool.Config{Workers: 1})
+	t.Cleanup(func() { _ = pool.Close() })
+	opts := func(d getty.Dispatch) getty.ServerOption {
+		return func(o *getty.ServerOptions) {
+			o.Dispatch, o.Pool = d, pool
+			o.MailboxLen = 150 // more than a worker handles at a time, so that it is never empty
+		}
+	}
+	t.Run("tcp", func(t *testing.T) {
+		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+			l := newTracer(t)
+			l.unordered = d == getty.Unordered
+			var handled atomic.Int32
+			l.message = func(getty.Session, any) { slow(&handled) }
+			srv := getty.NewTCPServer(opts(d))
+			require.NoError(t, srv.RunEventLoop(prepare(l)))
+			c := dial(t, srv)
+			go discardThenClose(c)
+			go func() {
+				for p, err := frame(strings.Repeat("x", 4000)), error(nil); err == nil; _, err = c.Write(p) {
+				}
+			}()
+			s := within(t, l.opened, "OnOpen")
+			eventually(t, "the flood", func() bool { return handled.Load() > 200 })
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			report, err := srv.Shutdown(ctx)
+			require.NoError(t, err)
+			require.Equal(t, getty.Report{Drained: 1}, report)
+			require.Zero(t, s.Stats().Undelivered)
+			require.EqualValues(t, s.Stats().PkgsRead, handled.Load())
+		})
+	})
+	t.Run("udp", func(t *testing.T) {
+		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+			l := newTracer(t)
+			l.unordered = d == getty.Unordered
+			var handled atomic.Int32
+			l.message = func(getty.Session, any) { slow(&handled) }
+			srv := getty.NewUDPEndPoint(opts(d))
+			require.NoError(t, srv.RunEventLoop(prepare(l)))
+			c := udpSocket(t, srv.Addr())
+			stop := make(chan struct{})
+			var flood sync.WaitGroup
+			flood.Go(func() {
+				for p := frame("x"); ; {
+					select {
+					case <-stop:
+						return
+					default:
+						_, _ = c.Write(p)
+					}
+				}
+			})
+			eventually(t, "the flood", func() bool { return handled.Load() > 200 })
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			report, err := srv.Shutdown(ctx)
+			require.NoError(t, err)
+			require.Equal(t, getty.Report{Drained: 1}, report)
+			close(stop)
+			flood.Wait()
+		})
 	})
 }
 

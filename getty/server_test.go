@@ -248,7 +248,7 @@ func TestServe(t *testing.T) {
 			eventually(t, "the handler runs", func() bool { return srv.Stats().Total.Reads > 0 })
 		} else {
 			readFrame(t, c)
-			_ = c.CloseWrite()
+			go discardThenClose(c) // it ends when the server does, and not before
 		}
 		cancel()
 		err = within(t, done, "Serve")

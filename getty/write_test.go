@@ -477,6 +477,53 @@ func TestWritableAtTheLowMark(t *testing.T) {
 	}
 }
 
+// The queue falls to the low mark while an encoder is at work that then queues nothing: who waits for the fall is told
+// all the same, though nothing follows.
+func TestTheQueueFallsBesideAnEncoder(t *testing.T) {
+	const high, low, size = 8 << 20, 1 << 20, 24 << 20
+	l := newTracer(t)
+	writable := make(chan struct{}, 10)
+	l.writable = func(getty.Session) { writable <- struct{}{} }
+	encoding, hold := make(chan struct{}), make(chan struct{})
+	c := dial(t, serve(t, func(s getty.Session) error {
+		_ = s.SetEventListener(l)
+		_ = s.SetReader(frames)
+		return s.SetWriter(writerFunc(func(pkg any) ([]byte, error) {
+			if pkg == "fails" {
+				close(encoding)
+				<-hold
+				return nil, errAppend
+			}
+			return frame(pkg.(string)), nil
+		}))
+	}, func(o *getty.ServerOptions) { o.HighWater, o.LowWater = high, low }))
+	require.NoError(t, c.SetReadBuffer(64<<10))
+	s := within(t, l.opened, "OnOpen")
+	_, _, err := s.WritePkg(strings.Repeat("x", size), 0)
+	require.NoError(t, err)
+	left := int64(size + 4)
+	read := func(n int64) {
+		_, err := io.CopyN(io.Discard, c, n)
+		require.NoError(t, err)
+		left -= n
+	}
+	for s.Stats().Queued >= high {
+		read(64 << 10)
+	}
+	require.Greater(t, s.Stats().Queued, uint64(low), "between the marks")
+	failed := make(chan error, 1)
+	go func() {
+		_, _, err := s.WritePkg("fails", 0)
+		failed <- err
+	}()
+	within(t, encoding, "the encoder")
+	read(left)
+	eventually(t, "it is left to the encoder to look", func() bool { return getty.AwaitsReview(s) })
+	close(hold)
+	require.ErrorIs(t, within(t, failed, "the encoder's error"), errAppend)
+	within(t, writable, "OnWritable")
+}
+
 // A turn that writes much does not keep it all: what exceeds 64 KiB leaves at once.
 func TestALongTurnWritesAsItGoes(t *testing.T) {
 	l := newTracer(t)
