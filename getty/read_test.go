@@ -765,7 +765,7 @@ func TestShutdownUnderAFlood(t *testing.T) {
 				}
 			}()
 			s := within(t, l.opened, "OnOpen")
-			eventually(t, "the flood", func() bool { return handled.Load() > 200 })
+			eventually(t, "the flood", func() bool { return handled.Load() > 20 })
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			report, err := srv.Shutdown(ctx)
@@ -796,7 +796,7 @@ func TestShutdownUnderAFlood(t *testing.T) {
 					}
 				}
 			})
-			eventually(t, "the flood", func() bool { return handled.Load() > 200 })
+			eventually(t, "the flood", func() bool { return handled.Load() > 20 })
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			report, err := srv.Shutdown(ctx)
