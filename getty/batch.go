@@ -36,11 +36,10 @@ type batch struct {
 	off  int   // bytes gone: taken by the kernel or withdrawn
 	ends []int // for each package the value of size after it
 	gone int   // packages whose end lies at or before off
-	// withdrawn packages that off has passed; they are in gone and were not sent
-	withdrawn int
 
-	calls, taken    int // system calls since the last progress, and the bytes they took
-	passed, counted int // off and the packages sent, at the last progress
+	calls, taken int // system calls since the last progress, and the bytes they took
+	passed       int // off at the last progress
+	counted      int // the packages in gone that progress has reported, or never will: those withdrawn
 
 	runs [][]byte // scratch: what is offered
 	iov  iovecs   // scratch of the platform's vectored write
@@ -75,7 +74,7 @@ func (b *batch) free() {
 	clear(b.runs)
 	clear(b.chunks)
 	b.segs, b.ends, b.chunks = b.segs[:0], b.ends[:0], b.chunks[:0]
-	b.next, b.hi, b.size, b.off, b.gone, b.withdrawn = 0, 0, 0, 0, 0, 0
+	b.next, b.hi, b.size, b.off, b.gone = 0, 0, 0, 0, 0
 	b.calls, b.taken, b.passed, b.counted = 0, 0, 0, 0
 	batches.Put(b)
 }
@@ -186,7 +185,7 @@ func (b *batch) took(n int) {
 	b.countGone()
 }
 
-// countGone moves gone to the last package that ends at or before off.
+// countGone moves gone to the last package that ends at or before off, and returns by how many.
 func (b *batch) countGone() (n int) {
 	for b.gone < len(b.ends) && b.ends[b.gone] <= b.off {
 		b.gone++
@@ -211,17 +210,16 @@ func (b *batch) skip() {
 	b.next++
 	b.off += len(s.b)
 	s.w = nil
-	b.withdrawn += b.countGone()
+	b.counted += b.countGone()
 }
 
 // progress returns what has happened since it was last called: system calls, the bytes and whole packages
 // that they took, and the bytes that left the batch in one way or another.
 func (b *batch) progress() (calls, taken, pkgs, gone int) {
 	calls, taken = b.calls, b.taken
-	pkgs, gone = b.gone-b.withdrawn-b.counted, b.off-b.passed
+	pkgs, gone = b.gone-b.counted, b.off-b.passed
 	b.calls, b.taken = 0, 0
-	b.counted += pkgs
-	b.passed = b.off
+	b.counted, b.passed = b.gone, b.off
 	return calls, taken, pkgs, gone
 }
 

@@ -345,7 +345,7 @@ func TestIdleSessionHoldsNoMemory(t *testing.T) {
 				buf, batch, mails := getty.Held(s)
 				return !buf && !batch && !mails
 			}
-			require.True(t, idle(), "fresh")
+			eventually(t, "a fresh one holds nothing", idle)
 			_, err := c.Write(bytes.Repeat(frame("x"), 100))
 			require.NoError(t, err)
 			for range 100 {

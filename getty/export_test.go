@@ -31,6 +31,9 @@ func HoldsBatch(ss Session) bool {
 	return s.out != nil
 }
 
+// AwaitsReview reports whether it was left to the holder of the encoder lock to look whether the queue has fallen.
+func AwaitsReview(ss Session) bool { return ss.(*session).has(flagReview) }
+
 // KeptBuffer returns the size of the buffer that holds an incomplete package.
 func KeptBuffer(ss Session) int { return len(ss.(*session).tr.(*stream).buf) }
 

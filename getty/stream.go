@@ -66,7 +66,7 @@ func (t *stream) serve(s *session) error {
 	defer t.drop()
 	need, seen := 0, 0
 	for {
-		if s.paused() {
+		if s.holds() {
 			if t.kept == 0 {
 				t.drop()
 			}
@@ -121,14 +121,20 @@ func (s *session) paused() bool {
 	return s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
 }
 
-// awaitCredit waits while reading is paused.
+// holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is handled, which a
+// peer that never stops would put off for ever.
+func (s *session) holds() bool {
+	return s.paused() || s.box != nil && s.flags.Load()&(flagDrain|flagClosing) == flagDrain
+}
+
+// awaitCredit waits while nothing may be read.
 func (s *session) awaitCredit() {
-	if !s.paused() {
+	if !s.holds() {
 		return
 	}
 	begun := now()
 	s.qMu.Lock()
-	for s.paused() {
+	for s.holds() {
 		s.qCond.Wait()
 	}
 	s.qMu.Unlock()

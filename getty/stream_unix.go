@@ -46,8 +46,8 @@ func (r *rawStream) init(t *stream) {
 	r.readFn, r.writeFn = r.tryRead, r.tryWrite
 }
 
-// read waits for input and reads it behind the kept bytes of t.buf. It returns nothing if the session was
-// blocked while it waited.
+// read waits for input and reads it behind the kept bytes of t.buf. It returns nothing if it may not read any more when
+// there is some.
 func (t *stream) read(s *session, need int) (int, error) {
 	r := &t.raw
 	if r.rc == nil {
@@ -61,7 +61,7 @@ func (t *stream) read(s *session, need int) (int, error) {
 }
 
 func (r *rawStream) tryRead(fd uintptr) bool {
-	if r.rs.paused() {
+	if r.rs.holds() {
 		r.n, r.err = 0, nil
 		return true
 	}

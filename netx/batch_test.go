@@ -183,7 +183,7 @@ func TestBatchRefused(t *testing.T) {
 		t.Skip("ICMP errors are another matter here")
 	}
 	bothSystems(t, func(t *testing.T, stub bool) {
-		dead, addr := listenUDP(t, "127.0.0.1")
+		dead, addr := listenUDP(t, own())
 		c, _, err := DialUDP(testContext(t), "udp", addr.String(), Probe{})
 		require.NoError(t, err)
 		defer c.Close()
@@ -197,6 +197,7 @@ func TestBatchRefused(t *testing.T) {
 		require.True(t, IsPacketError(err))
 		_, err = c.Write([]byte("x"))
 		require.NoError(t, err)
+		refusal(t, c)
 		n, err := b.WriteBatch([]Datagram{{Buf: []byte("x")}})
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		require.Zero(t, n)

@@ -41,13 +41,31 @@ func use(t *testing.T, s *system) {
 
 func useStub(t *testing.T) { use(t, &stubSystem) }
 
+// own returns an address of IPv4 loopback on which a port that was just closed is taken by nobody else meanwhile.
+func own() string {
+	if runtime.GOOS == "linux" {
+		return "127.9.8.7"
+	}
+	return "127.0.0.1"
+}
+
+// refusal waits until the refusal of a datagram has come back, where this can be seen. The kernel that has much to do
+// takes its time, also on loopback.
+func refusal(t testing.TB, c *net.UDPConn) {
+	t.Helper()
+	rc, err := c.SyscallConn()
+	require.NoError(t, err)
+	eventually(t, "a refusal comes back", func() bool {
+		var state State
+		var err error
+		require.NoError(t, control(rc, func(fd uintptr) error { state, err = hostSystem.alive(fd); return nil }))
+		return err != nil || state == Broken
+	})
+}
+
 // families runs a test over IPv4 and, where the machine has it, IPv6.
 func families(t *testing.T, f func(t *testing.T, loopback string)) {
-	v4 := "127.0.0.1"
-	if runtime.GOOS == "linux" {
-		v4 = "127.9.8.7" // a port that was just closed here is taken by nobody else meanwhile
-	}
-	t.Run("ip=4", func(t *testing.T) { f(t, v4) })
+	t.Run("ip=4", func(t *testing.T) { f(t, own()) })
 	t.Run("ip=6", func(t *testing.T) {
 		l, err := net.Listen("tcp6", "[::1]:0")
 		if err != nil {
@@ -60,7 +78,7 @@ func families(t *testing.T, f func(t *testing.T, loopback string)) {
 
 // testContext ends with the test, or after long enough that a hang is found.
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -112,7 +130,7 @@ func listenUDP(t testing.TB, loopback string) (*net.UDPConn, netip.AddrPort) {
 // eventually waits for a state of the kernel that no call reports.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("did not happen: %s", what)
 		}

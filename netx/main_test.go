@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	if code == 0 {
-		if left := leaked(5 * time.Second); left != "" {
+		if left := leaked(10 * time.Second); left != "" {
 			fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
 			code = 1
 		}

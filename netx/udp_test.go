@@ -97,7 +97,7 @@ func TestUDPAllocs(t *testing.T) {
 // Errors about one datagram are told from errors of the socket, and the socket goes on.
 // fault: 79, 89
 func TestIsPacketError(t *testing.T) {
-	server, addr := listenUDP(t, "127.0.0.1")
+	server, addr := listenUDP(t, own())
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
 	require.NoError(t, err)
 	defer c.Close()
@@ -108,6 +108,7 @@ func TestIsPacketError(t *testing.T) {
 		server.Close()
 		_, err = c.Write([]byte("x"))
 		require.NoError(t, err, "the first write to a closed port")
+		refusal(t, c)
 		_, err = c.Write([]byte("x"))
 		require.ErrorIs(t, err, syscall.ECONNREFUSED, "the second write")
 		require.True(t, IsPacketError(err))

@@ -34,7 +34,7 @@ func watch(t *testing.T, work func()) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() { defer close(done); work() }()
-	limit := time.Minute
+	limit := 3 * time.Minute
 	if long {
 		limit = time.Hour
 	}

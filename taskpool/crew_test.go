@@ -106,6 +106,41 @@ func TestClosedThief(t *testing.T) {
 	require.NoError(t, p.Close())
 }
 
+// TestAbandonTakesBatchesFirst: the end of the pool may find a mailbox with two workers, one that has just put it back in
+// line and one that has taken a batch of it since. What comes back is in order all the same.
+func TestAbandonTakesBatchesFirst(t *testing.T) {
+	p := NewOrdered(Config{Workers: 2})
+	p.c.spare.Store(0) // nobody may be hired: there are no other workers than these two
+	before, after := &worker{slot: 0}, &worker{slot: 1}
+	p.c.mu.Lock()
+	p.attach(before)
+	p.attach(after)
+	p.c.mu.Unlock()
+	m := p.NewMailbox(-1)
+	var got, want []int
+	for i := range 12 {
+		require.NoError(t, m.Post(func() { got = append(got, i) }))
+		want = append(want, i)
+	}
+	s, _ := p.lists[m.strand.home].pop(after.local.(*runner))
+	require.Same(t, &m.strand, s)
+	before.local.(*runner).cur.Store(s)
+	m.q.mu.Lock()
+	require.Equal(t, 8, after.local.(*runner).batch.fill(&m.q, 8))
+	m.q.mu.Unlock()
+	p.begin()
+	left := p.abandon()
+	require.Len(t, left, len(want))
+	for _, task := range left {
+		task()
+	}
+	require.Equal(t, want, got)
+	p.c.mu.Lock()
+	p.c.roster.Store(new([]*worker))
+	p.c.mu.Unlock()
+	require.NoError(t, p.Close())
+}
+
 // TestChoice: the picker of Stealing prefers the queue of the worker that would be woken.
 func TestChoice(t *testing.T) {
 	p := NewStealing(Config{Workers: 4})

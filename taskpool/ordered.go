@@ -523,7 +523,9 @@ func (o *Ordered) begin() {
 
 // abandon takes back what has not started. Every such task is in a mailbox whose strand is in a list or with a worker,
 // in a worker's batch, in the intake, or in left. Lists come first: a strand leaves a list only for a worker's cur, under the
-// list's lock, and cannot come back; then what a worker holds; then left, where workers put what they may not put back.
+// list's lock, and cannot come back; then what workers hold; then left, where workers put what they may not put back.
+// All batches come before all mailboxes: a worker that has put a strand back in line forgets it a moment later, when
+// another may already have a batch of its tasks, which are the older ones.
 func (o *Ordered) abandon() []Task {
 	o.admin.Lock()
 	defer o.admin.Unlock()
@@ -542,13 +544,16 @@ func (o *Ordered) abandon() []Task {
 		left = append(left, o.discard(s)...)
 	}
 	left = append(left, o.drain()...)
+	var current []*Strand
 	for _, w := range *o.c.roster.Load() {
 		r := w.local.(*runner)
-		s := r.cur.Load()
-		left = append(left, r.batch.close()...)
-		if s != nil && s.mail != nil {
-			left = append(left, s.mail.take()...)
+		if s := r.cur.Load(); s != nil && s.mail != nil {
+			current = append(current, s)
 		}
+		left = append(left, r.batch.close()...)
+	}
+	for _, s := range current {
+		left = append(left, s.mail.take()...)
 	}
 	o.c.end()
 	return append(left, o.takeLeft()...)

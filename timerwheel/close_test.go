@@ -100,7 +100,7 @@ func TestCloseWithAMillionPending(t *testing.T) {
 	took := time.Since(begin)
 	released.Wait()
 	t.Logf("Close of %d callbacks and 1000 receivers: %v", n, took)
-	require.Less(t, took, 5*time.Second, "Close")
+	require.Less(t, took, 20*time.Second, "Close")
 	s := w.Stats()
 	require.Equal(t, []int{0, n + 1000}, []int{s.Pending, int(s.Stopped)}, "pending, stopped")
 	w.check()
@@ -234,7 +234,7 @@ func TestCloseRacesUse(t *testing.T) {
 		begin := time.Now()
 		w.Close()
 		group.Wait()
-		require.Less(t, time.Since(begin), 10*time.Second, "Close and everybody it released")
+		require.Less(t, time.Since(begin), 20*time.Second, "Close and everybody it released")
 		w.check()
 	}
 }
