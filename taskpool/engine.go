@@ -213,6 +213,9 @@ func (g *engine[E]) Close() error {
 
 func (g *engine[E]) begin() {
 	g.refuse()
+	if g.some() {
+		g.c.notify() // before the crew may end: whoever added something may not have told a worker yet
+	}
 	g.c.close()
 }
 
