@@ -209,6 +209,16 @@ func TestEntering(t *testing.T) {
 	s.state.Store(now - strandEntering + strandQueued)
 	require.NoError(t, <-answer)
 	close(block)
+	require.NoError(t, o.Do(context.Background(), func() {}))
+	var next Strand
+	next.Init(o, func() bool { return false })
+	for range 3 {
+		require.NoError(t, next.TryWake())
+		for next.state.Load()&strandMask != strandIdle {
+			runtime.Gosched()
+		}
+	}
+	require.EqualValues(t, 3*strandEntry, next.state.Load(), "entries are counted")
 	_, err := o.Shutdown(context.Background())
 	require.NoError(t, err)
 	require.EqualValues(t, 2*strandEntry+strandIdle, s.state.Load())
@@ -253,5 +263,47 @@ func TestIdleNotEarly(t *testing.T) {
 		sleepUntil(timeout*3/2 + moment)
 		require.Zero(t, p.Stats().Workers)
 		require.NoError(t, p.Close())
+	})
+}
+
+// TestStaleWidth: a mailbox that is pushed to the list that was its own before Resize gets to the worker that has it now.
+func TestStaleWidth(t *testing.T) {
+	p := NewKeyed(Config{Workers: 4, Queues: 4})
+	o, m := &p.o, p.boxes[3]
+	ran := make(chan struct{})
+	m.q.mu.Lock()
+	e := entry{o: o, list: 3, width: o.width.Load()}
+	p.Resize(1)
+	require.True(t, o.lists[3].push(&m.strand))
+	m.scheduled = true
+	m.q.putLocked(func() { close(ran) })
+	m.q.mu.Unlock()
+	e.tell()
+	<-ran
+	require.False(t, o.lists[3].any())
+	roster := *o.c.roster.Load()
+	require.Len(t, roster, 1)
+	require.Zero(t, roster[0].slot)
+	require.NoError(t, p.Close())
+}
+
+// TestLastTaken: a worker that waits for work keeps no strand alive, which may be part of a session that has ended.
+func TestLastTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := NewOrdered(Config{Workers: 1, IdleTimeout: -1})
+		require.NoError(t, o.DoKey(context.Background(), 1, func() {}))
+		synctest.Wait()
+		r := (*o.c.roster.Load())[0].local.(*runner)
+		require.Nil(t, r.cur.Load())
+		require.Nil(t, r.run)
+
+		// While it works it may know one that it has given back.
+		m := o.NewMailbox(0)
+		m.q.putLocked(func() {})
+		require.True(t, o.lists[0].push(&m.strand))
+		r.cur.Store(&m.strand)
+		require.Equal(t, 1, o.Stats().Queued, "counted once")
+		require.Equal(t, 1, o.Stats().Queues[0])
+		require.NotNil(t, o.Close())
 	})
 }

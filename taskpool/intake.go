@@ -95,19 +95,18 @@ func (in *intake[E]) Submit(ctx context.Context, e E) error {
 	w := q.lineUpLocked(&in.lines, e)
 	q.mu.Unlock()
 	// Asked while in line, because the usual answer is no, and takes longer than some wait.
-	if !in.c.inside() || !q.leave(w) {
-		return q.await(ctx, nil, &in.lines, w)
-	}
-	w.release(&in.lines)
-	q.mu.Lock()
-	if q.closed {
+	if in.c.inside() {
+		q.mu.Lock()
+		if q.leaveLocked(w) {
+			q.putLocked(e)
+			q.mu.Unlock()
+			w.release(&in.lines)
+			in.c.notify()
+			return nil
+		}
 		q.mu.Unlock()
-		return ErrClosed
 	}
-	q.putLocked(e)
-	q.mu.Unlock()
-	in.c.notify()
-	return nil
+	return q.await(ctx, nil, &in.lines, w)
 }
 
 // TrySubmit adds e if there is room. It never blocks and returns nil, [ErrFull] or [ErrClosed].
@@ -161,10 +160,9 @@ func (in *intake[E]) Go(e E) error {
 		return err
 	}
 	if in.c.cfg.Policy == DropOldest {
-		oldest := q.replaceLocked(e)
+		oldest := q.replaceLocked(e) // no worker need be told: there is as much to do as before
 		q.mu.Unlock()
 		in.drops.Add(1)
-		in.c.notify()
 		in.c.cfg.OnDrop(in.task(oldest))
 		return nil
 	}

@@ -121,12 +121,15 @@ func (m *Mailbox) submitLocked(ctx context.Context, t Task) error {
 	}
 	w := q.lineUpLocked(&o.lines, t)
 	q.mu.Unlock()
-	if !o.c.inside() || !q.leave(w) {
-		return q.await(ctx, o.c.stop, &o.lines, w)
+	if o.c.inside() {
+		q.mu.Lock()
+		if q.leaveLocked(w) {
+			w.release(&o.lines)
+			return m.addLocked(t)
+		}
+		q.mu.Unlock()
 	}
-	w.release(&o.lines)
-	q.mu.Lock()
-	return m.addLocked(t)
+	return q.await(ctx, o.c.stop, &o.lines, w)
 }
 
 // SubmitN adds tasks in order, as many as fit under one lock, and waits for room as Submit does. It returns how many were

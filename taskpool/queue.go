@@ -210,10 +210,8 @@ func (q *queue[E]) lineUpLocked(lines *sync.Pool, e E) *waiter[E] {
 	return w
 }
 
-// leave takes w out of the line; false if it has been answered.
-func (q *queue[E]) leave(w *waiter[E]) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// leaveLocked takes w out of the line; false if it has been answered.
+func (q *queue[E]) leaveLocked(w *waiter[E]) bool {
 	if w.answer != waiting {
 		return false
 	}
@@ -243,9 +241,14 @@ func (q *queue[E]) await(ctx context.Context, stop <-chan struct{}, lines *sync.
 		case <-stop:
 			err = ErrClosed
 		}
-		if err != nil && !q.leave(w) {
-			<-w.ready // it was too late to give up
-			err = nil
+		if err != nil {
+			q.mu.Lock()
+			left := q.leaveLocked(w)
+			q.mu.Unlock()
+			if !left {
+				<-w.ready // it was too late to give up
+				err = nil
+			}
 		}
 	}
 	if w.answer == refused {
