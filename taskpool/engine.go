@@ -92,7 +92,7 @@ func (g *engine[E]) grab(w *worker, b *batch[E]) (e E, ok bool) {
 		if !q.some.Load() {
 			continue
 		}
-		q.mu.Lock()
+		q.lock()
 		// No more than a fair share, so that others have something without stealing.
 		k := min(1+q.n/min(g.c.cfg.Workers, batchLen), g.take)
 		if e, ok = q.popOneLocked(); !ok {

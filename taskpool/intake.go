@@ -64,7 +64,7 @@ func (in *intake[E]) try(e E) (*queue[E], error) {
 	first := in.choose()
 	for i := 0; ; i++ {
 		q := &in.queues[(first+i)%len(in.queues)].queue
-		q.mu.Lock()
+		q.lock()
 		switch {
 		case q.closed:
 			q.mu.Unlock()

@@ -47,6 +47,20 @@ const (
 	refused        // the queue was closed
 )
 
+// lockTries is how often a producer or a worker tries before it lets sync.Mutex put it to sleep. The mutex would spin
+// itself, but not while its processor has other goroutines to run, as with a thousand producers; and whoever sleeps makes
+// the next unlock a wakeup. The lock is held for some ten nanoseconds.
+const lockTries = 30
+
+func (q *queue[E]) lock() {
+	for range lockTries {
+		if q.mu.TryLock() {
+			return
+		}
+	}
+	q.mu.Lock()
+}
+
 // unlock gives up the lock, and then wakes the producers whose wait has ended: there may be hundreds, and each wakeup
 // takes longer than what the lock is for.
 func (q *queue[E]) unlock() {
