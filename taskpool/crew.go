@@ -4,9 +4,6 @@ package taskpool
 
 import (
 	"context"
-	"log/slog"
-	"runtime"
-	"runtime/debug"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
@@ -58,6 +55,7 @@ type crew struct {
 	cfg       Config
 	labels    context.Context // nil without Name
 	maxSearch int32
+	looks     int  // how often an idle worker yields and looks again before it parks
 	pinned    bool // worker i alone serves queue i: see notifySlot
 	tracked   bool // ids is kept
 	roots     roots
@@ -187,14 +185,6 @@ func (c *crew) launch(w *worker, started bool) {
 
 func (c *crew) finishedLocked() bool { return c.closing.Load() && c.goroutines == 0 }
 
-func (c *crew) unparkLocked(w *worker) {
-	c.unlinkIdleLocked(w)
-	c.spare.Add(-1)
-	if c.pinned {
-		c.seats[w.slot].busy.Store(true)
-	}
-}
-
 // enlistLocked makes a worker that is about to be started; slot -1 means any.
 func (c *crew) enlistLocked(slot int) *worker {
 	w := &worker{wake: make(chan struct{}, 1), slot: slot}
@@ -305,188 +295,6 @@ func (c *crew) found(w *worker, more bool) {
 	}
 }
 
-// looks is how often an idle worker yields and looks again before it parks.
-const looks = 2
-
-// park waits for work. It returns false if the worker is to leave.
-func (c *crew) park(w *worker) bool {
-	if !c.over.Load() {
-		// While it looks it counts as searching, so that producers need not start another worker.
-		if !c.pinned && !w.searching && c.searching.CompareAndSwap(0, 1) {
-			w.searching = true
-		}
-		for range looks {
-			runtime.Gosched()
-			if c.src.pending(w) {
-				return true
-			}
-		}
-	}
-	c.mu.Lock()
-	if c.surplusLocked(w) || (c.closing.Load() && !c.src.pending(w)) {
-		c.dischargeLocked(w)
-		c.mu.Unlock()
-		return false
-	}
-	w.idle, w.idleSince = true, c.ticks
-	w.prev, w.next = nil, c.idleTop
-	if c.idleTop != nil {
-		c.idleTop.prev = w
-	} else {
-		c.idleBottom = w
-	}
-	c.idleTop = w
-	c.nIdle++
-	c.idleSlot.Store(int64(w.slot))
-	c.spare.Add(1)
-	if c.pinned {
-		c.seats[w.slot].busy.Store(false)
-	}
-	if w.searching {
-		w.searching = false
-		c.searching.Add(-1)
-	}
-	c.armLocked()
-	c.mu.Unlock()
-
-	// Look again, now that producers can see that this worker is idle.
-	if c.src.pending(w) || c.closing.Load() {
-		c.mu.Lock()
-		if w.idle {
-			c.unparkLocked(w)
-			c.mu.Unlock()
-			return true
-		}
-		c.mu.Unlock()
-	}
-	<-w.wake
-	return !w.discharge
-}
-
-// handOver makes sure that a worker that leaves, and is out of the books, was not the only one that knew of some work.
-func (c *crew) handOver(w *worker) {
-	if w.searching {
-		w.searching = false
-		c.searching.Add(-1)
-	}
-	if c.src.pending(w) {
-		if c.pinned {
-			if w.slot < len(c.seats) {
-				c.notifySlot(w.slot)
-			}
-			return
-		}
-		c.notify()
-	}
-}
-
-func (c *crew) unlinkIdleLocked(w *worker) {
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		c.idleTop = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		c.idleBottom = w.prev
-	}
-	w.prev, w.next, w.idle = nil, nil, false
-	c.nIdle--
-	if c.idleTop == nil {
-		c.idleSlot.Store(-1)
-	} else {
-		c.idleSlot.Store(int64(c.idleTop.slot))
-	}
-}
-
-// dischargeLocked takes w out of the books: its goroutine will end.
-func (c *crew) dischargeLocked(w *worker) {
-	if w.idle {
-		c.unparkLocked(w)
-	}
-	w.discharge = true
-	c.live--
-	c.spare.Add(1)
-	c.strikeLocked(w)
-	c.steals += w.steals.Load()
-	if c.pinned {
-		c.seats[w.slot].w = nil
-		c.seats[w.slot].busy.Store(false)
-	} else {
-		c.free = append(c.free, w.slot)
-	}
-	c.over.Store(c.anySurplusLocked())
-}
-
-func (c *crew) surplusLocked(w *worker) bool {
-	if c.pinned {
-		return w.slot >= c.limit
-	}
-	return c.live > c.limit
-}
-
-func (c *crew) anySurplusLocked() bool {
-	if !c.pinned {
-		return c.live > c.limit
-	}
-	for i := c.limit; i < len(c.seats); i++ {
-		if c.seats[i].w != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// resize changes the limit. Idle workers beyond it leave now, others when they have finished what they took along. Work
-// that waited because the limit was reached gets the workers that may be started now.
-func (c *crew) resize(n int) {
-	c.mu.Lock()
-	c.spare.Add(int64(n - c.limit))
-	c.limit = n
-	c.over.Store(c.anySurplusLocked())
-	var leaving []*worker
-	for w := c.idleBottom; w != nil && c.over.Load(); {
-		above := w.prev
-		if c.surplusLocked(w) {
-			c.dischargeLocked(w)
-			leaving = append(leaving, w)
-		}
-		w = above
-	}
-	c.mu.Unlock()
-	for _, w := range leaving {
-		w.wake <- struct{}{}
-	}
-	if !c.pinned && c.src.pending(nil) { // the source of a pinned crew moves its work, and tells each worker
-		c.notify()
-	}
-}
-
-// report tells OnPanic, or the log, about a task that did not return. v is nil after Goexit.
-func (c *crew) report(v any) {
-	c.panics.Add(1)
-	info := PanicInfo{Pool: c.cfg.Name, Value: v, Goexit: v == nil, Stack: debug.Stack()}
-	if c.cfg.OnPanic == nil {
-		c.log("taskpool: task did not return", info)
-		return
-	}
-	defer func() {
-		if v := recover(); v != nil {
-			c.log("taskpool: OnPanic panicked", PanicInfo{Pool: c.cfg.Name, Value: v, Stack: debug.Stack()})
-		}
-	}()
-	c.cfg.OnPanic(info)
-}
-
-func (c *crew) log(msg string, info PanicInfo) {
-	logger := c.cfg.Logger
-	if logger == nil {
-		logger = slog.Default()
-	}
-	logger.Error(msg, "pool", info.Pool, "panic", info.Value, "goexit", info.Goexit, "stack", string(info.Stack))
-}
-
 // workers returns n as a limit of workers, or the default if it is not one.
 func (c *crew) workers(n int) int {
 	switch {
@@ -496,41 +304,6 @@ func (c *crew) workers(n int) int {
 		return noLimit
 	}
 	return procs()
-}
-
-// spawn runs t on a goroutine of its own, by policy Spawn.
-func (c *crew) spawn(t Task) error {
-	c.mu.Lock()
-	if c.closing.Load() {
-		c.mu.Unlock()
-		return ErrClosed
-	}
-	c.extra.Add(1) // under the lock: close comes before or after, and wait only after close
-	c.spawned.Add(1)
-	c.mu.Unlock()
-	go c.stray(t)
-	return nil
-}
-
-// stray is the goroutine of a spawned task.
-func (c *crew) stray(t Task) {
-	defer c.extra.Done()
-	if c.tracked {
-		defer c.enroll()()
-	}
-	c.guarded(t)
-}
-
-// guarded runs t on a goroutine that is not a worker.
-func (c *crew) guarded(t Task) {
-	returned := false
-	defer func() {
-		if !returned {
-			c.report(recover())
-		}
-	}()
-	t()
-	returned = true
 }
 
 // close makes idle workers leave; busy ones leave when they find no more work. Only the first call does anything.

@@ -163,10 +163,7 @@ func TestRunList(t *testing.T) {
 	var s [4]Strand
 	var r runner
 	add := func(x *Strand) {
-		x.state.Store(strandQueued)
-		l.in.mu.Lock()
-		l.in.addLocked(x)
-		l.in.mu.Unlock()
+		require.True(t, l.push(x))
 	}
 	add(&s[0])
 	add(&s[1])
@@ -174,7 +171,6 @@ func TestRunList(t *testing.T) {
 	require.Same(t, &s[0], got)
 	require.True(t, more, "in the part that workers take from")
 	require.True(t, l.any())
-	require.Equal(t, strandRunning, got.state.Load())
 	require.Same(t, got, r.cur.Load())
 	add(&s[2])
 	first := l.clear(false)
@@ -200,7 +196,19 @@ func TestRunList(t *testing.T) {
 	add(&s[2])
 	_, more = l.pop(&r)
 	require.True(t, more, "in the part that producers add to")
+	add(&s[3])
+	l.close()
+	l.close()
+	require.False(t, l.push(&s[0]), "shut")
+	require.True(t, l.any(), "what waits stays")
 	require.False(t, l.aborted)
-	l.clear(true)
+	first = l.clear(true)
+	require.Same(t, &s[2], first, "oldest first")
+	require.Same(t, &s[3], first.next)
+	require.Nil(t, first.next.next)
 	require.True(t, l.aborted)
+	require.False(t, l.any())
+	require.False(t, l.push(&s[0]), "still shut")
+	got, _ = l.pop(&r)
+	require.Nil(t, got)
 }

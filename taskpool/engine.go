@@ -92,7 +92,7 @@ func (g *engine[E]) grab(w *worker, b *batch[E]) (e E, ok bool) {
 		if !q.some.Load() {
 			continue
 		}
-		q.mu.Lock()
+		q.lock()
 		// No more than a fair share, so that others have something without stealing.
 		k := min(1+q.n/min(g.c.cfg.Workers, batchLen), g.take)
 		if e, ok = q.popOneLocked(); !ok {
@@ -213,6 +213,9 @@ func (g *engine[E]) Close() error {
 
 func (g *engine[E]) begin() {
 	g.refuse()
+	if g.some() {
+		g.c.notify() // before the crew may end: whoever added something may not have told a worker yet
+	}
 	g.c.close()
 }
 

@@ -58,25 +58,27 @@ func (in *intake[E]) choose() int {
 	return 0
 }
 
-// try adds e to the chosen queue or, if that is full, to another one with room.
-func (in *intake[E]) try(e E) (q *queue[E], err error) {
+// try adds e to the chosen queue or, if that is full, to another one with room. With ErrFull it returns the last one it
+// tried, locked.
+func (in *intake[E]) try(e E) (*queue[E], error) {
 	first := in.choose()
-	for i := range in.queues {
+	for i := 0; ; i++ {
 		q := &in.queues[(first+i)%len(in.queues)].queue
-		q.mu.Lock()
-		if q.closed {
+		q.lock()
+		switch {
+		case q.closed:
 			q.mu.Unlock()
 			return nil, ErrClosed
-		}
-		if !q.fullLocked() {
+		case !q.fullLocked():
 			q.putLocked(e)
 			q.mu.Unlock()
 			in.c.notify()
-			return q, nil
+			return nil, nil
+		case i == len(in.queues)-1:
+			return q, ErrFull
 		}
 		q.mu.Unlock()
 	}
-	return &in.queues[first].queue, ErrFull
 }
 
 // Submit adds e and waits for room if there is none. It returns nil, the cause of ctx, or [ErrClosed]; in the latter
@@ -90,24 +92,29 @@ func (in *intake[E]) Submit(ctx context.Context, e E) error {
 	if err != ErrFull {
 		return err
 	}
-	inside := in.c.inside()
-	q.mu.Lock()
-	switch {
-	case q.closed:
+	w := q.lineUpLocked(&in.lines, e)
+	q.mu.Unlock()
+	// Asked while in line, because the usual answer is no, and takes longer than some wait.
+	if in.c.inside() {
+		q.mu.Lock()
+		if q.leaveLocked(w) {
+			q.putLocked(e)
+			q.mu.Unlock()
+			w.release(&in.lines)
+			in.c.notify()
+			return nil
+		}
 		q.mu.Unlock()
-		return ErrClosed
-	case inside || !q.fullLocked():
-		q.putLocked(e)
-		q.mu.Unlock()
-		in.c.notify()
-		return nil
 	}
-	return q.await(ctx, nil, &in.lines, e)
+	return q.await(ctx, nil, &in.lines, w)
 }
 
 // TrySubmit adds e if there is room. It never blocks and returns nil, [ErrFull] or [ErrClosed].
 func (in *intake[E]) TrySubmit(e E) error {
-	_, err := in.try(e)
+	q, err := in.try(e)
+	if err == ErrFull {
+		q.mu.Unlock()
+	}
 	return err
 }
 
@@ -148,29 +155,27 @@ func (in *intake[E]) Go(e E) error {
 	if in.c.cfg.Policy == Block {
 		return in.Submit(context.Background(), e)
 	}
-	for {
-		q, err := in.try(e)
-		if err != ErrFull {
-			return err
-		}
-		switch in.c.cfg.Policy {
-		case Reject:
-			return ErrFull
-		case CallerRuns:
-			in.c.callerRan.Add(1)
-			in.c.guarded(func() { in.exec(e) })
-			return nil
-		case Spawn:
-			return in.c.spawn(func() { in.exec(e) })
-		}
-		q.mu.Lock()
-		old, ok := q.popOneLocked()
-		q.unlock()
-		if ok {
-			in.drops.Add(1)
-			in.c.cfg.OnDrop(in.task(old))
-		}
+	q, err := in.try(e)
+	if err != ErrFull {
+		return err
 	}
+	if in.c.cfg.Policy == DropOldest {
+		oldest := q.replaceLocked(e) // no worker need be told: there is as much to do as before
+		q.mu.Unlock()
+		in.drops.Add(1)
+		in.c.cfg.OnDrop(in.task(oldest))
+		return nil
+	}
+	q.mu.Unlock()
+	switch in.c.cfg.Policy {
+	case CallerRuns:
+		in.c.callerRan.Add(1)
+		in.c.guarded(func() { in.exec(e) })
+		return nil
+	case Spawn:
+		return in.c.spawn(func() { in.exec(e) })
+	}
+	return ErrFull
 }
 
 // some reports whether any queue has an item, without a lock.

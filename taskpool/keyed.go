@@ -72,15 +72,7 @@ func (p *Keyed) Resize(n int) {
 	o.width.Store(uint32(n))
 	o.c.resize(n)
 	for i := range o.lists {
-		s := o.lists[i].clear(false)
-		for s != nil {
-			next := s.next
-			to, j := o.lockList(s)
-			to.in.addLocked(s)
-			to.in.mu.Unlock()
-			o.notify(j)
-			s = next
-		}
+		o.moveLocked(i)
 	}
 }
 

@@ -82,7 +82,7 @@ func (k *keyMap) sweep() (again bool) {
 		s.sweeps++
 		for key, m := range s.boxes {
 			m.q.mu.Lock()
-			if s.sweeps-m.touched > keepSweeps && !m.scheduled && m.q.n == 0 && m.strand.state.Load() == strandIdle {
+			if s.sweeps-m.touched > keepSweeps && !m.scheduled {
 				delete(s.boxes, key)
 				s.gone += m.q.accepted
 			}

@@ -14,10 +14,10 @@ type Mailbox struct {
 	strand Strand
 	pool   *Ordered
 
-	q queue[Task]
-	// scheduled, guarded by q.mu, is true from the moment the strand is woken until a worker has taken the last
-	// task. The strand is woken under q.mu, before the task is added: either both happen or neither. It enters its
-	// list, where a worker may take it at once, after q.mu has been given up.
+	q   queue[Task]
+	few [4]Task // what q begins with: it needs no other memory until more are waiting
+	// scheduled, guarded by q.mu, is true while the strand is in a list or with a worker. A worker that is done with
+	// the mailbox makes it false under the lock under which it finds the queue empty.
 	scheduled bool
 	touched   uint64 // by a key: the key map's tick when it was last used; guarded by q.mu
 }
@@ -33,18 +33,20 @@ func (o *Ordered) NewMailbox(limit int) *Mailbox {
 func (o *Ordered) newMailbox(limit int, home uint32) *Mailbox {
 	m := &Mailbox{pool: o}
 	m.strand.pool, m.strand.mail, m.strand.home = o, m, home
-	m.q.limit = limit
+	m.q.limit, m.q.buf = limit, m.few[:]
 	return m
 }
 
-// scheduleLocked makes sure that a worker will come once the caller has added its tasks, given up q.mu, and called enter.
+// scheduleLocked makes sure that a worker will come, and find the tasks that the caller adds before it gives up q.mu;
+// then the caller calls tell.
 func (m *Mailbox) scheduleLocked() (e entry, err error) {
 	if m.pool.c.closing.Load() {
 		return e, ErrClosed
 	}
 	if !m.scheduled {
-		if e, err = m.strand.wake(); err != nil {
-			return e, err
+		var ok bool
+		if e, ok = m.pool.push(&m.strand); !ok {
+			return entry{}, ErrClosed
 		}
 		m.scheduled = true
 	}
@@ -58,7 +60,7 @@ func (m *Mailbox) addLocked(t Task) error {
 		m.q.putLocked(t)
 	}
 	m.q.mu.Unlock()
-	e.enter()
+	e.tell()
 	return err
 }
 
@@ -68,7 +70,7 @@ func (m *Mailbox) addAllLocked(ts []Task) error {
 		m.q.putAllLocked(ts)
 	}
 	m.q.mu.Unlock()
-	e.enter()
+	e.tell()
 	return err
 }
 
@@ -113,20 +115,21 @@ func (m *Mailbox) Len() int {
 
 // submitLocked is Submit; it unlocks q.mu.
 func (m *Mailbox) submitLocked(ctx context.Context, t Task) error {
-	q := &m.q
-	if q.fullLocked() {
-		q.mu.Unlock()
-		inside := m.pool.c.inside()
-		q.mu.Lock()
-		if !inside && q.fullLocked() {
-			if m.pool.c.closing.Load() {
-				q.mu.Unlock()
-				return ErrClosed
-			}
-			return q.await(ctx, m.pool.c.stop, &m.pool.lines, t)
-		}
+	q, o := &m.q, m.pool
+	if !q.fullLocked() || o.c.closing.Load() {
+		return m.addLocked(t)
 	}
-	return m.addLocked(t)
+	w := q.lineUpLocked(&o.lines, t)
+	q.mu.Unlock()
+	if o.c.inside() {
+		q.mu.Lock()
+		if q.leaveLocked(w) {
+			w.release(&o.lines)
+			return m.addLocked(t)
+		}
+		q.mu.Unlock()
+	}
+	return q.await(ctx, o.c.stop, &o.lines, w)
 }
 
 // SubmitN adds tasks in order, as many as fit under one lock, and waits for room as Submit does. It returns how many were
@@ -175,34 +178,27 @@ func (m *Mailbox) trySubmitLocked(t Task) error {
 // displaceLocked adds t; if there is no room, it takes the oldest waiting task out. It unlocks q.mu.
 func (m *Mailbox) displaceLocked(t Task) (old Task, err error) {
 	q := &m.q
-	e, err := m.scheduleLocked()
-	if err == nil {
-		if q.fullLocked() {
-			old, _ = q.popOneLocked()
-		}
-		q.putLocked(t)
+	if !q.fullLocked() || m.pool.c.closing.Load() {
+		return nil, m.addLocked(t)
 	}
-	q.unlock()
-	e.enter()
-	return old, err
+	old = q.replaceLocked(t) // there is something in it, so it is scheduled
+	q.mu.Unlock()
+	return old, nil
 }
 
 // drain runs a batch of tasks on the worker that owns r, and reports whether there are more. The first is claimed by
-// taking it out of the queue, so that a lone task never touches the batch. If one panics, drain is called again and goes
+// taking it out of the queue, so that a lone task never touches r.batch. If one panics, drain is called again and goes
 // on behind it.
 func (m *Mailbox) drain(r *runner) (more bool) {
-	b := &r.batch
+	b, q := &r.batch, &m.q
 	if !r.mid {
-		q := &m.q
 		q.mu.Lock()
 		first, ok := q.popOneLocked()
 		if q.n > 0 {
 			b.fill(q, batchLen-1)
 		}
-		// A post from here on wakes the strand, which is running and so goes back in line afterwards.
-		m.scheduled = q.n > 0
-		r.mid, r.more = true, m.scheduled
 		q.unlock()
+		r.mid = true
 		if ok {
 			first()
 		}
@@ -211,7 +207,11 @@ func (m *Mailbox) drain(r *runner) (more bool) {
 		t()
 	}
 	r.mid = false
-	return r.more
+	q.mu.Lock()
+	m.scheduled = q.n > 0
+	more = m.scheduled
+	q.mu.Unlock()
+	return more
 }
 
 // take removes all tasks; the pool has been told to stop.

@@ -76,12 +76,14 @@ func queueModel(t *testing.T, ops []byte) {
 				go func() {
 					defer cancel()
 					q.mu.Lock()
+					w := q.lineUpLocked(&lines, id)
+					q.mu.Unlock()
 					close(entered)
 					var halt chan struct{}
 					if op%8 == 0 {
 						halt = stop
 					}
-					err := q.await(ctx, halt, &lines, id)
+					err := q.await(ctx, halt, &lines, w)
 					mu.Lock()
 					defer mu.Unlock()
 					switch err {
@@ -94,7 +96,14 @@ func queueModel(t *testing.T, ops []byte) {
 					}
 				}()
 				<-entered
-			case 2, 3:
+			case 2: // the newest for the oldest
+				if !q.closed && len(m.ring) > 0 {
+					next++
+					require.Equal(t, m.ring[0], q.replaceLocked(next), "step %d", i)
+					m.ring = append(m.ring[1:], next)
+				}
+				q.unlock()
+			case 3:
 				if !q.closed {
 					var es []int
 					for range min(k, q.roomLocked()) {
@@ -186,6 +195,45 @@ func TestQueueModel(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
+	}
+}
+
+// TestGrants: a long line moves in parts, in order, and nobody in it is forgotten.
+func TestGrants(t *testing.T) {
+	const limit = 4 * grantLen
+	q := queue[int]{limit: limit}
+	var lines sync.Pool
+	q.mu.Lock()
+	for i := range limit {
+		q.putLocked(i)
+	}
+	var line []*waiter[int]
+	for i := range 3 * grantLen {
+		line = append(line, q.lineUpLocked(&lines, limit+i))
+	}
+	next, let := 0, 0
+	for q.n > 0 {
+		var got [batchLen]int
+		for _, e := range got[:q.popLocked(got[:])] {
+			require.Equal(t, next, e)
+			next++
+		}
+		if q.n <= limit/2+grantLen && let < len(line) && line[let].answer != waiting {
+			before := let
+			for let < len(line) && line[let].answer == granted {
+				let++
+			}
+			require.Equal(t, grantLen, let-before)
+		}
+		if next%(3*batchLen) == 0 { // sometimes after more than one
+			q.unlock()
+			q.mu.Lock()
+		}
+	}
+	q.unlock()
+	require.Equal(t, limit+len(line), next)
+	for _, w := range line {
+		require.Len(t, w.ready, 1, "told once")
 	}
 }
 

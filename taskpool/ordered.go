@@ -26,41 +26,40 @@ type Ordered struct {
 	keys         keyMap
 	limit        int
 
-	admin sync.Mutex // Keyed.Resize against the end of the pool
+	admin sync.Mutex // moving strands between lists against the end of the pool
 
 	// left has tasks of mailboxes that were running when the pool was told to stop, and wanted to go on.
 	leftMu sync.Mutex
 	left   []Task
 }
 
-// runList is an intrusive list of strands that wait for a worker, in two parts with a lock each: whoever wakes a strand
-// adds it to in, and a worker that finds out empty moves there all that is in. So the two sides meet at one lock once
-// for many strands. Where both locks are needed, out's comes first.
+// runList is an intrusive list of strands that wait for a worker, in two parts: whoever wakes a strand pushes it to in,
+// a stack, with one compare-and-swap; workers take from out, under a lock, and a worker that finds out empty turns over
+// what is in. So the two sides meet in one word, once for many strands.
 type runList struct {
-	in      chain
-	closed  bool // refuses strands that were idle; guarded by in.mu
-	aborted bool // refuses all; guarded by in.mu
-	_       [64]byte
-	out     chain
+	// in is the strand pushed last, linked by next to those before, or shut once the pool is closing. Without mu it
+	// only grows.
+	in atomic.Pointer[Strand]
+	_  [64]byte
+
+	some    atomic.Bool // out has a strand, for looking without the lock
+	mu      sync.Mutex
+	first   *Strand // of out
+	last    *Strand
+	aborted bool // the pool has been told to stop: out takes no more
 	_       [64]byte
 }
 
-// chain is a list of strands linked by Strand.next.
-type chain struct {
-	some atomic.Bool // n > 0, for looking without the lock
-
-	mu    sync.Mutex
-	first *Strand
-	last  *Strand
-	n     int
-}
+// shut stands in runList.in of a list that takes no strand that was idle. Those that go on running, or waited already, are
+// added to out.
+var shut Strand
 
 // runner is what a worker of Ordered carries.
 type runner struct {
-	cur   atomic.Pointer[Strand] // set under the lock of the list it came from
+	run   *Strand                // in progress; only its worker looks
+	cur   atomic.Pointer[Strand] // the last one it took, set under the lock of the list that it came from
 	batch batch[Task]
-	mid   bool // the mailbox in progress has handed out its batch
-	more  bool // what it will answer
+	mid   bool // the mailbox in progress has had its batch
 	turn  uint
 }
 
@@ -83,58 +82,78 @@ func (o *Ordered) init(cfg Config, lists int) {
 	o.open(1, cfg.QueueLen, pickFirst)
 	o.task = func(t Task) Task { return t }
 	o.keys.init()
+	o.c.looks = 2
 	o.c.init(cfg, o)
 }
 
 // seat returns the list of a new strand or owner's mailbox.
 func (o *Ordered) seat() uint32 { return o.seats.Add(1) % uint32(len(o.lists)) }
 
-// entry is a place that is kept for a strand at the end of a list, whose producers' lock is held until enter. The zero
-// entry is for a strand that needs none, because it will run anyway.
+// entry says where a strand was pushed to. Whoever pushed calls tell, without a lock. The zero entry is for a strand that
+// was not pushed, because it will run anyway.
 type entry struct {
-	list *runList
-	i    int
-	s    *Strand
+	o     *Ordered
+	list  int
+	width uint32
 }
 
-// reserve keeps a place for an idle strand. done is false if it was not idle any more.
-func (o *Ordered) reserve(s *Strand) (e entry, done bool, err error) {
-	l, i := o.lockList(s)
-	if l.closed {
-		l.in.mu.Unlock()
-		return e, true, ErrClosed
-	}
-	if !s.state.CompareAndSwap(strandIdle, strandQueued) {
-		l.in.mu.Unlock()
-		return e, false, nil
-	}
-	return entry{l, i, s}, true, nil
+// push adds s, which the caller owns, to its list; false if the pool is closing.
+func (o *Ordered) push(s *Strand) (e entry, ok bool) {
+	e = entry{o: o, width: o.width.Load()}
+	e.list = s.place(e.width)
+	return e, o.lists[e.list].push(s)
 }
 
-// enter puts the strand into its place and tells a worker.
-func (e entry) enter() {
-	if e.list == nil {
-		return
+// tell tells a worker.
+func (e entry) tell() {
+	switch {
+	case e.o == nil:
+	case e.o.width.Load() != e.width:
+		e.o.move(e.list) // Keyed.Resize, which changes width first, may have looked at the list before the push
+	default:
+		e.o.notify(e.list)
 	}
-	e.list.in.addLocked(e.s)
-	e.list.in.mu.Unlock()
-	e.s.pool.notify(e.i)
 }
 
-// lockList locks the producers' end of the list that s belongs to, and returns the list.
-func (o *Ordered) lockList(s *Strand) (*runList, int) {
+// move brings the strands of list i, which is out of use or was for a moment, to where they belong.
+func (o *Ordered) move(i int) {
+	o.admin.Lock()
+	defer o.admin.Unlock()
+	o.moveLocked(i)
+}
+
+func (o *Ordered) moveLocked(i int) {
+	for s := o.lists[i].clear(false); s != nil; {
+		next := s.next
+		o.requeue(s) // cannot fail: whoever stops the pool holds admin too
+		s = next
+	}
+}
+
+// requeue puts s, which the caller owns, at the end of the line; false if the pool has been told to stop.
+func (o *Ordered) requeue(s *Strand) bool {
+	e, ok := o.push(s)
+	if ok {
+		e.tell()
+		return true
+	}
 	for {
 		width := o.width.Load()
-		i := int(s.home)
-		if i >= int(width) {
-			i %= int(width)
-		}
+		i := s.place(width)
 		l := &o.lists[i]
-		l.in.mu.Lock()
-		if o.width.Load() == width {
-			return l, i
+		l.mu.Lock()
+		if l.aborted {
+			l.mu.Unlock()
+			return false
 		}
-		l.in.mu.Unlock() // Keyed.Resize moves what it finds in the lists after changing width
+		if o.width.Load() == width {
+			s.next = nil
+			l.addLocked(s, s)
+			l.mu.Unlock()
+			o.notify(i)
+			return true
+		}
+		l.mu.Unlock() // Keyed.Resize moves what it finds in the lists after changing width
 	}
 }
 
@@ -147,78 +166,97 @@ func (o *Ordered) notify(i int) {
 	o.c.notify()
 }
 
-func (c *chain) addLocked(s *Strand) {
-	s.next = nil
-	if c.last != nil {
-		c.last.next = s
+func (l *runList) push(s *Strand) bool {
+	for {
+		head := l.in.Load()
+		if head == &shut {
+			return false
+		}
+		s.next = head
+		if l.in.CompareAndSwap(head, s) {
+			return true
+		}
+	}
+}
+
+// turnLocked empties in, and returns what it had, oldest first. What is then there is nil, or shut.
+func (l *runList) turnLocked(then *Strand) (first, last *Strand) {
+	if l.in.Load() == &shut {
+		return nil, nil
+	}
+	last = l.in.Swap(then)
+	for s := last; s != nil; {
+		next := s.next
+		s.next = first
+		first, s = s, next
+	}
+	return first, last
+}
+
+// addLocked adds the strands from first to last, linked, to out.
+func (l *runList) addLocked(first, last *Strand) {
+	if first == nil {
+		return
+	}
+	if l.last != nil {
+		l.last.next = first
 	} else {
-		c.first = s
+		l.first = first
+		l.some.Store(true)
 	}
-	c.last = s
-	c.n++
-	if c.n == 1 {
-		c.some.Store(true)
-	}
+	l.last = last
 }
 
-// takeLocked empties the chain and returns its first strand.
-func (c *chain) takeLocked() *Strand {
-	s := c.first
-	c.first, c.last, c.n = nil, nil, 0
-	c.some.Store(false)
-	return s
+// any reports whether the list has a strand, without a lock. It may overlook those that a worker is turning over, which
+// will tell another worker of them as if they were new.
+func (l *runList) any() bool {
+	head := l.in.Load()
+	return head != nil && head != &shut || l.some.Load()
 }
-
-// any reports whether the list has a strand, without a lock. In this order, because a strand that moves is in both for a
-// moment, and never in neither.
-func (l *runList) any() bool { return l.in.some.Load() || l.out.some.Load() }
 
 // pop takes the first strand for r.
 func (l *runList) pop(r *runner) (s *Strand, more bool) {
 	if !l.any() {
 		return nil, false
 	}
-	l.out.mu.Lock()
-	if l.out.first == nil {
-		l.in.mu.Lock()
-		if l.in.first != nil {
-			l.out.first, l.out.last, l.out.n = l.in.first, l.in.last, l.in.n
-			l.out.some.Store(true)
-			l.in.takeLocked()
+	l.mu.Lock()
+	if s = l.first; s != nil {
+		if l.first = s.next; l.first == nil {
+			l.last = nil
+			l.some.Store(false)
 		}
-		l.in.mu.Unlock()
+	} else {
+		var last *Strand
+		if s, last = l.turnLocked(nil); s != nil {
+			if s != last {
+				l.addLocked(s.next, last)
+			}
+		}
 	}
-	if s = l.out.first; s != nil {
-		l.out.first = s.next
+	if s != nil {
 		s.next = nil
-		if l.out.n--; l.out.n == 0 {
-			l.out.last = nil
-			l.out.some.Store(false)
-		}
-		r.cur.Store(s)
-		// Before the lock is given up, so that nobody takes a strand that has left the list for one in it.
-		// Swap rather than Store: the run sees what each Wake saw.
-		s.state.Swap(strandRunning)
+		r.cur.Store(s) // before the lock is given up: whoever stops the pool finds it in the list or here
 	}
-	more = l.out.n > 0 || l.in.some.Load()
-	l.out.mu.Unlock()
-	return s, more
+	l.mu.Unlock()
+	return s, l.any()
 }
 
-// clear empties the list and returns its strands, linked. With abort it refuses strands from now on.
+// close refuses strands that were idle; those that wait stay.
+func (l *runList) close() {
+	l.mu.Lock()
+	l.addLocked(l.turnLocked(&shut))
+	l.mu.Unlock()
+}
+
+// clear empties the list and returns its strands, linked. With abort it takes no more.
 func (l *runList) clear(abort bool) *Strand {
-	l.out.mu.Lock()
-	defer l.out.mu.Unlock()
-	l.in.mu.Lock()
-	defer l.in.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.aborted = l.aborted || abort
-	last := l.out.last
-	first := l.out.takeLocked()
-	if rest := l.in.takeLocked(); first == nil {
-		first = rest
-	} else {
-		last.next = rest
-	}
+	l.addLocked(l.turnLocked(nil))
+	first := l.first
+	l.first, l.last = nil, nil
+	l.some.Store(false)
 	return first
 }
 
@@ -241,8 +279,8 @@ func (o *Ordered) pending(w *worker) bool {
 
 func (o *Ordered) work(w *worker) {
 	r := w.local.(*runner)
-	if s := r.cur.Load(); s != nil {
-		o.resume(r, s) // its last task panicked; the rest of its batch is here
+	if r.run != nil {
+		o.resume(r) // its last task panicked; the rest of the batch is here
 	}
 	for !o.c.over.Load() {
 		r.turn++
@@ -250,13 +288,16 @@ func (o *Ordered) work(w *worker) {
 		if r.turn%8 == 0 && o.runLoose(w) {
 			continue
 		}
-		if s := o.find(w, r); s != nil {
-			o.resume(r, s)
+		if r.run = o.find(w, r); r.run != nil {
+			o.resume(r)
 			continue
 		}
 		if !o.runLoose(w) {
-			return
+			break
 		}
+	}
+	if r.cur.Load() != nil {
+		r.cur.Store(nil) // may be the last that keeps it alive
 	}
 }
 
@@ -300,39 +341,40 @@ func (o *Ordered) runLoose(w *worker) bool {
 	return true
 }
 
-// resume runs s, which r has taken, and puts it back in line if it wants to go on.
-func (o *Ordered) resume(r *runner, s *Strand) {
-	var more bool
-	if s.mail != nil {
-		more = s.mail.drain(r)
-	} else {
-		more = s.run()
+// resume runs the strand that r has taken, and puts it back in line if it wants to go on.
+func (o *Ordered) resume(r *runner) {
+	s := r.run
+	if s.mail == nil {
+		s.set(strandRunning)
+		o.settle(s, s.run())
+	} else if s.mail.drain(r) {
+		o.relist(s)
 	}
-	o.settle(r, s, more)
+	r.run = nil
 }
 
-// settle ends a run of s.
-func (o *Ordered) settle(r *runner, s *Strand, more bool) {
-	if !more && s.state.CompareAndSwap(strandRunning, strandIdle) {
-		r.cur.Store(nil)
+// settle ends a run of s, which is not that of a mailbox.
+func (o *Ordered) settle(s *Strand, more bool) {
+	if more || !s.end() {
+		s.set(strandQueued)
+		o.relist(s)
+	}
+}
+
+// relist puts s back in line. If the pool has been told to stop, what s has is left.
+func (o *Ordered) relist(s *Strand) {
+	if o.requeue(s) {
 		return
 	}
-	l, i := o.lockList(s)
-	if l.aborted {
-		s.state.Store(strandIdle)
-		l.in.mu.Unlock()
-		// abandon may have looked at this worker before or after; what it did not take goes to left first.
-		if left := o.discard(s); len(left) > 0 {
-			o.leftMu.Lock()
-			o.left = append(o.left, left...)
-			o.leftMu.Unlock()
-		}
-		r.cur.Store(nil)
+	if s.mail == nil {
+		s.set(strandIdle)
+		o.discard(s)
 		return
 	}
-	s.state.Swap(strandQueued)
-	entry{l, i, s}.enter()
-	r.cur.Store(nil)
+	// abandon takes what is in the mailboxes of workers before it takes left; it must find the tasks in one of the two.
+	o.leftMu.Lock()
+	o.left = append(o.left, o.discard(s)...)
+	o.leftMu.Unlock()
 }
 
 // discard tells a strand that it will not run, and returns the tasks of a mailbox.
@@ -350,8 +392,9 @@ func (o *Ordered) discard(s *Strand) []Task {
 // with the next task of its batch, see work.
 func (o *Ordered) crashed(w *worker) {
 	r := w.local.(*runner)
-	if s := r.cur.Load(); s != nil && s.mail == nil {
-		o.settle(r, s, false)
+	if s := r.run; s != nil && s.mail == nil {
+		o.settle(s, false)
+		r.run = nil
 	}
 }
 
@@ -440,11 +483,10 @@ func (o *Ordered) Stats() Stats {
 	var boxes []*Mailbox // a mailbox's lock comes before the list's
 	for i := range o.lists {
 		l := &o.lists[i]
-		l.out.mu.Lock()
-		l.in.mu.Lock()
-		s.Queues[i] = l.out.n + l.in.n
-		for _, x := range []*Strand{l.out.first, l.in.first} {
-			for ; x != nil; x = x.next {
+		l.mu.Lock()
+		for _, x := range []*Strand{l.first, l.in.Load()} {
+			for ; x != nil && x != &shut; x = x.next {
+				s.Queues[i]++
 				if x.mail != nil {
 					boxes = append(boxes, x.mail)
 				} else {
@@ -452,8 +494,7 @@ func (o *Ordered) Stats() Stats {
 				}
 			}
 		}
-		l.in.mu.Unlock()
-		l.out.mu.Unlock()
+		l.mu.Unlock()
 	}
 	for _, w := range *o.c.roster.Load() {
 		r := w.local.(*runner)
@@ -462,8 +503,12 @@ func (o *Ordered) Stats() Stats {
 			boxes = append(boxes, x.mail)
 		}
 	}
+	seen := make(map[*Mailbox]bool, len(boxes)) // a worker may have given back the last one it took
 	for _, m := range boxes {
-		s.Queued += m.Len()
+		if !seen[m] {
+			seen[m] = true
+			s.Queued += m.Len()
+		}
 	}
 	o.count(&s)
 	s.Accepted += o.keys.accepted()
@@ -497,7 +542,6 @@ func (o *Ordered) Close() error {
 	left := o.abandon()
 	if !o.c.inside() {
 		_ = o.c.wait(context.Background()) // cannot fail
-		left = append(left, o.takeLeft()...)
 	}
 	if o.c.cfg.OnDrop != nil {
 		for _, t := range left {
@@ -512,20 +556,25 @@ func (o *Ordered) Close() error {
 
 func (o *Ordered) begin() {
 	for i := range o.lists {
-		l := &o.lists[i]
-		l.in.mu.Lock()
-		l.closed = true
-		l.in.mu.Unlock()
+		o.lists[i].close()
 	}
 	o.refuse()
+	// Before the crew may end: whoever added something may not have told a worker yet.
+	for i := range o.lists {
+		if o.lists[i].any() {
+			o.notify(i)
+		}
+	}
+	if o.some() {
+		o.c.notify()
+	}
 	o.c.close()
 }
 
 // abandon takes back what has not started. Every such task is in a mailbox whose strand is in a list or with a worker,
 // in a worker's batch, in the intake, or in left. Lists come first: a strand leaves a list only for a worker's cur, under the
-// list's lock, and cannot come back; then what workers hold; then left, where workers put what they may not put back.
-// All batches come before all mailboxes: a worker that has put a strand back in line forgets it a moment later, when
-// another may already have a batch of its tasks, which are the older ones.
+// list's lock, and cannot come back; then what a worker holds, batches before mailboxes since their tasks are older; then
+// left, where workers put what they may not put back.
 func (o *Ordered) abandon() []Task {
 	o.admin.Lock()
 	defer o.admin.Unlock()
@@ -540,20 +589,18 @@ func (o *Ordered) abandon() []Task {
 		}
 	}
 	for _, s := range dropped {
-		s.state.Store(strandIdle)
+		s.set(strandIdle)
 		left = append(left, o.discard(s)...)
 	}
 	left = append(left, o.drain()...)
-	var current []*Strand
-	for _, w := range *o.c.roster.Load() {
-		r := w.local.(*runner)
-		if s := r.cur.Load(); s != nil && s.mail != nil {
-			current = append(current, s)
-		}
-		left = append(left, r.batch.close()...)
+	roster := *o.c.roster.Load()
+	for _, w := range roster {
+		left = append(left, w.local.(*runner).batch.close()...)
 	}
-	for _, s := range current {
-		left = append(left, s.mail.take()...)
+	for _, w := range roster {
+		if s := w.local.(*runner).cur.Load(); s != nil && s.mail != nil {
+			left = append(left, s.mail.take()...)
+		}
 	}
 	o.c.end()
 	return append(left, o.takeLeft()...)

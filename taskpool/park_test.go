@@ -55,6 +55,7 @@ func (s *script) add() {
 
 func newScript(workers int) *script {
 	s := new(script)
+	s.c.looks = 2
 	s.c.init(Config{Workers: workers, IdleTimeout: time.Minute}, s)
 	return s
 }
@@ -72,7 +73,7 @@ func TestParkLooksAgain(t *testing.T) {
 		s := newScript(1)
 		s.after = func(look int) {
 			// The first is the producer's hire; then the worker looks before it parks.
-			if s.ran == 1 && s.tasks == 0 && s.c.searching.Load() == 1 && look >= looks {
+			if s.ran == 1 && s.tasks == 0 && s.c.searching.Load() == 1 && look >= s.c.looks {
 				s.after = nil
 				s.add()
 			}

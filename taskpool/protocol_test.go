@@ -156,8 +156,13 @@ func (s model) step(i int, fault modelFault) []model {
 			hire(working)
 		}
 
-	case parkOver:
-		read(s.over, parkLock, parkSearch)
+	case parkOver: // not every pool's workers look before they park
+		p.pc = parkLock
+		if !s.over {
+			t := s
+			t.procs[i].pc = parkSearch
+			return []model{s, t}
+		}
 	case parkSearch:
 		if !p.searching && s.searching == 0 {
 			p.searching = true

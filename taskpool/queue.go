@@ -47,6 +47,20 @@ const (
 	refused        // the queue was closed
 )
 
+// lockTries is how often a producer or a worker tries before it lets sync.Mutex put it to sleep. The mutex would spin
+// itself, but not while its processor has other goroutines to run, as with a thousand producers; and whoever sleeps makes
+// the next unlock a wakeup. The lock is held for some ten nanoseconds.
+const lockTries = 30
+
+func (q *queue[E]) lock() {
+	for range lockTries {
+		if q.mu.TryLock() {
+			return
+		}
+	}
+	q.mu.Lock()
+}
+
 // unlock gives up the lock, and then wakes the producers whose wait has ended: there may be hundreds, and each wakeup
 // takes longer than what the lock is for.
 func (q *queue[E]) unlock() {
@@ -145,6 +159,18 @@ func (q *queue[E]) popOneLocked() (e E, ok bool) {
 	return e, true
 }
 
+// replaceLocked adds e and takes the oldest item out for it; q has one. Producers in line go on waiting: there is no more
+// room than before.
+func (q *queue[E]) replaceLocked(e E) (oldest E) {
+	var zero E
+	p := &q.buf[q.head]
+	oldest, *p = *p, zero
+	q.head = (q.head + 1) & (len(q.buf) - 1)
+	q.n--
+	q.putLocked(e)
+	return oldest
+}
+
 func (q *queue[E]) poppedLocked() {
 	if q.first != nil && q.n <= q.limit/2 {
 		q.answerLocked(granted)
@@ -154,12 +180,16 @@ func (q *queue[E]) poppedLocked() {
 	}
 }
 
-// answerLocked ends the wait of producers from the front of the line: granted moves their items into the ring as long as
-// there is room, refused sends all of them home. unlock tells them.
+// grantLen is how many waiting producers are let in under one lock: more than a worker takes out under one, and few
+// enough that the lock is held for less time than others spin for it.
+const grantLen = 2 * batchLen
+
+// answerLocked ends the wait of producers from the front of the line: granted moves the items of some into the ring as
+// long as there is room, refused sends all of them home. unlock tells them.
 func (q *queue[E]) answerLocked(a answer) {
 	head := q.first
 	var w *waiter[E]
-	for q.first != nil && (a == refused || q.n < q.limit) {
+	for k := 0; q.first != nil && (a == refused || q.n < q.limit && k < grantLen); k++ {
 		w = q.first
 		w.answer = a
 		if a == granted {
@@ -178,17 +208,27 @@ func (q *queue[E]) answerLocked(a answer) {
 	w.next, q.told = q.told, head
 }
 
-func (q *queue[E]) enqueueLocked(w *waiter[E]) {
-	w.prev = q.last
+// lineUpLocked puts a producer with an item at the end of the line. lines recycles waiters.
+func (q *queue[E]) lineUpLocked(lines *sync.Pool, e E) *waiter[E] {
+	w, _ := lines.Get().(*waiter[E])
+	if w == nil {
+		w = &waiter[E]{ready: make(chan struct{}, 1)}
+	}
+	w.item, w.answer, w.prev = e, waiting, q.last
 	if q.last != nil {
 		q.last.next = w
 	} else {
 		q.first = w
 	}
 	q.last = w
+	return w
 }
 
-func (q *queue[E]) unlinkLocked(w *waiter[E]) {
+// leaveLocked takes w out of the line; false if it has been answered.
+func (q *queue[E]) leaveLocked(w *waiter[E]) bool {
+	if w.answer != waiting {
+		return false
+	}
 	if w.prev != nil {
 		w.prev.next = w.next
 	} else {
@@ -200,51 +240,43 @@ func (q *queue[E]) unlinkLocked(w *waiter[E]) {
 		q.last = w.prev
 	}
 	w.prev, w.next = nil, nil
+	return true
 }
 
-// await waits in line with an item; the queue is locked on entry and unlocked on return. stop, which may be nil, refuses
-// the item as close does. lines recycles waiters.
-func (q *queue[E]) await(ctx context.Context, stop <-chan struct{}, lines *sync.Pool, e E) error {
-	w, _ := lines.Get().(*waiter[E])
-	if w == nil {
-		w = &waiter[E]{ready: make(chan struct{}, 1)}
-	}
-	w.item, w.answer = e, waiting
-	q.enqueueLocked(w)
-	q.mu.Unlock()
-
-	var err error
+// await waits for the answer to w, and recycles it. stop, which may be nil, refuses the item as close does.
+func (q *queue[E]) await(ctx context.Context, stop <-chan struct{}, lines *sync.Pool, w *waiter[E]) (err error) {
 	if quit := ctx.Done(); quit == nil && stop == nil {
 		<-w.ready // a third of the cost of a select
 	} else {
 		select {
 		case <-w.ready:
 		case <-quit:
-			err = q.giveUp(w, context.Cause(ctx))
+			err = context.Cause(ctx)
 		case <-stop:
-			err = q.giveUp(w, ErrClosed)
+			err = ErrClosed
+		}
+		if err != nil {
+			q.mu.Lock()
+			left := q.leaveLocked(w)
+			q.mu.Unlock()
+			if !left {
+				<-w.ready // it was too late to give up
+				err = nil
+			}
 		}
 	}
 	if w.answer == refused {
 		err = ErrClosed
 	}
-	var zero E
-	w.item = zero
-	lines.Put(w)
+	w.release(lines)
 	return err
 }
 
-// giveUp takes w out of the line and returns err, or nil if it had been answered.
-func (q *queue[E]) giveUp(w *waiter[E], err error) error {
-	q.mu.Lock()
-	if w.answer != waiting {
-		q.mu.Unlock()
-		<-w.ready
-		return nil
-	}
-	q.unlinkLocked(w)
-	q.mu.Unlock()
-	return err
+// release gives back a waiter that nobody else knows any more.
+func (w *waiter[E]) release(lines *sync.Pool) {
+	var zero E
+	w.item = zero
+	lines.Put(w)
 }
 
 // close refuses further items and producers in line; what is in the ring stays.

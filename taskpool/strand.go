@@ -4,6 +4,7 @@ package taskpool
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -20,11 +21,11 @@ import (
 type Strand struct {
 	_ noCopy
 
-	// state is strandIdle, Queued, Running or Again (running, and woken meanwhile). It becomes Queued only under
-	// the lock of the list that it then stands in; a worker makes it Running, and at the end Idle or Queued.
+	// state is, in its lower bits, one of the values below, and above them the number of times that the strand has
+	// entered a list. A mailbox keeps its own, and leaves this one alone.
 	state atomic.Uint32
 	home  uint32
-	next  *Strand // guarded by the lock of the list
+	next  *Strand // belongs to who pushes the strand, then to the list
 
 	pool *Ordered // nil on any other Pool
 	run  func() bool
@@ -40,10 +41,14 @@ func (*noCopy) Lock()   {}
 func (*noCopy) Unlock() {}
 
 const (
-	strandIdle uint32 = iota
+	strandIdle     uint32 = iota
+	strandEntering        // a waker has yet to learn whether the list takes it
 	strandQueued
 	strandRunning
-	strandAgain
+	strandAgain // running, and woken meanwhile
+
+	strandMask  uint32 = 1<<3 - 1
+	strandEntry uint32 = 1 << 3
 )
 
 // Init prepares s to run on p. A worker calls run; if it returns true, s goes to the end of the line again, so that a
@@ -82,40 +87,60 @@ func (s *Strand) TryWake() error {
 	if s.pool == nil {
 		return s.other.wake(s.other.pool.TrySubmit)
 	}
-	e, err := s.wake()
-	if err == nil {
-		e.enter()
-	}
-	return err
-}
-
-// wake is TryWake on an Ordered pool, but for the last step: no worker takes the strand before the caller calls enter.
-func (s *Strand) wake() (entry, error) {
 	for {
-		switch s.state.Load() {
-		case strandQueued:
+		v := s.state.Load()
+		switch v & strandMask {
+		case strandQueued, strandAgain:
 			// Not just a look: the write orders what the caller did before the run that it relies on.
-			if s.state.CompareAndSwap(strandQueued, strandQueued) {
-				return entry{}, nil
-			}
-		case strandAgain:
-			if s.state.CompareAndSwap(strandAgain, strandAgain) {
-				return entry{}, nil
+			if s.state.CompareAndSwap(v, v) {
+				return nil
 			}
 		case strandRunning:
 			if s.pool.c.closing.Load() {
-				return entry{}, ErrClosed
+				return ErrClosed
 			}
-			if s.state.CompareAndSwap(strandRunning, strandAgain) {
-				return entry{}, nil
+			if s.state.CompareAndSwap(v, v-strandRunning+strandAgain) {
+				return nil
 			}
+		case strandEntering:
+			runtime.Gosched() // a few instructions decide whether the answer is nil
 		default:
-			e, done, err := s.pool.reserve(s)
-			if done {
-				return e, err
+			if entering := v + strandEntry + strandEntering; s.state.CompareAndSwap(v, entering) {
+				return s.enter(entering)
 			}
 		}
 	}
+}
+
+// enter is the end of TryWake by the caller that made the state what it was, entering.
+func (s *Strand) enter(entering uint32) error {
+	e, ok := s.pool.push(s)
+	if !ok {
+		s.set(strandIdle)
+		return ErrClosed
+	}
+	// Unless a worker was faster. It may even have made room for another waker; the number of entries tells the two apart.
+	s.state.CompareAndSwap(entering, entering-strandEntering+strandQueued)
+	e.tell()
+	return nil
+}
+
+// place returns which of so many lists s belongs to.
+func (s *Strand) place(width uint32) int {
+	if s.home < width {
+		return int(s.home)
+	}
+	return int(s.home % width)
+}
+
+// set changes the state of a strand that the caller owns; others may only say Queued or Again meanwhile. Swap rather
+// than Store: whoever takes the strand next sees what each Wake saw.
+func (s *Strand) set(to uint32) { s.state.Swap(s.state.Load()&^strandMask | to) }
+
+// end ends a run, and returns false if s was woken meanwhile.
+func (s *Strand) end() bool {
+	v := s.state.Load()
+	return v&strandMask == strandRunning && s.state.CompareAndSwap(v, v&^strandMask)
 }
 
 // foreignStrand is a strand's state on a Pool that knows nothing of strands.

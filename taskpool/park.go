@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package taskpool
+
+import "runtime"
+
+// A worker without work parks in the crew's list of idle workers, or leaves. What makes it leave is here and in
+// expiry.go; why no task is forgotten on either way is told at crew.
+
+// park waits for work. It returns false if the worker is to leave.
+func (c *crew) park(w *worker) bool {
+	if c.looks > 0 && !c.over.Load() {
+		// While it looks it counts as searching, so that producers need not start another worker.
+		if !c.pinned && !w.searching && c.searching.CompareAndSwap(0, 1) {
+			w.searching = true
+		}
+		for range c.looks {
+			runtime.Gosched()
+			if c.src.pending(w) {
+				return true
+			}
+		}
+	}
+	c.mu.Lock()
+	if c.surplusLocked(w) || (c.closing.Load() && !c.src.pending(w)) {
+		c.dischargeLocked(w)
+		c.mu.Unlock()
+		return false
+	}
+	w.idle, w.idleSince = true, c.ticks
+	w.prev, w.next = nil, c.idleTop
+	if c.idleTop != nil {
+		c.idleTop.prev = w
+	} else {
+		c.idleBottom = w
+	}
+	c.idleTop = w
+	c.nIdle++
+	c.idleSlot.Store(int64(w.slot))
+	c.spare.Add(1)
+	if c.pinned {
+		c.seats[w.slot].busy.Store(false)
+	}
+	if w.searching {
+		w.searching = false
+		c.searching.Add(-1)
+	}
+	c.armLocked()
+	c.mu.Unlock()
+
+	// Look again, now that producers can see that this worker is idle.
+	if c.src.pending(w) || c.closing.Load() {
+		c.mu.Lock()
+		if w.idle {
+			c.unparkLocked(w)
+			c.mu.Unlock()
+			return true
+		}
+		c.mu.Unlock()
+	}
+	<-w.wake
+	return !w.discharge
+}
+
+// handOver makes sure that a worker that leaves, and is out of the books, was not the only one that knew of some work.
+func (c *crew) handOver(w *worker) {
+	if w.searching {
+		w.searching = false
+		c.searching.Add(-1)
+	}
+	if c.src.pending(w) {
+		if c.pinned {
+			if w.slot < len(c.seats) {
+				c.notifySlot(w.slot)
+			}
+			return
+		}
+		c.notify()
+	}
+}
+
+func (c *crew) unparkLocked(w *worker) {
+	c.unlinkIdleLocked(w)
+	c.spare.Add(-1)
+	if c.pinned {
+		c.seats[w.slot].busy.Store(true)
+	}
+}
+
+func (c *crew) unlinkIdleLocked(w *worker) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		c.idleTop = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		c.idleBottom = w.prev
+	}
+	w.prev, w.next, w.idle = nil, nil, false
+	c.nIdle--
+	if c.idleTop == nil {
+		c.idleSlot.Store(-1)
+	} else {
+		c.idleSlot.Store(int64(c.idleTop.slot))
+	}
+}
+
+// dischargeLocked takes w out of the books: its goroutine will end.
+func (c *crew) dischargeLocked(w *worker) {
+	if w.idle {
+		c.unparkLocked(w)
+	}
+	w.discharge = true
+	c.live--
+	c.spare.Add(1)
+	c.strikeLocked(w)
+	c.steals += w.steals.Load()
+	if c.pinned {
+		c.seats[w.slot].w = nil
+		c.seats[w.slot].busy.Store(false)
+	} else {
+		c.free = append(c.free, w.slot)
+	}
+	c.over.Store(c.anySurplusLocked())
+}
+
+func (c *crew) surplusLocked(w *worker) bool {
+	if c.pinned {
+		return w.slot >= c.limit
+	}
+	return c.live > c.limit
+}
+
+func (c *crew) anySurplusLocked() bool {
+	if !c.pinned {
+		return c.live > c.limit
+	}
+	for i := c.limit; i < len(c.seats); i++ {
+		if c.seats[i].w != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// resize changes the limit. Idle workers beyond it leave now, others when they have finished what they took along. Work
+// that waited because the limit was reached gets the workers that may be started now.
+func (c *crew) resize(n int) {
+	c.mu.Lock()
+	c.spare.Add(int64(n - c.limit))
+	c.limit = n
+	c.over.Store(c.anySurplusLocked())
+	var leaving []*worker
+	for w := c.idleBottom; w != nil && c.over.Load(); {
+		above := w.prev
+		if c.surplusLocked(w) {
+			c.dischargeLocked(w)
+			leaving = append(leaving, w)
+		}
+		w = above
+	}
+	c.mu.Unlock()
+	for _, w := range leaving {
+		w.wake <- struct{}{}
+	}
+	if !c.pinned && c.src.pending(nil) { // the source of a pinned crew moves its work, and tells each worker
+		c.notify()
+	}
+}
