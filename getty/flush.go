@@ -160,10 +160,12 @@ func (s *session) writeOut(b *batch, flusher bool) {
 		if b == nil {
 			return
 		}
+		if flusher {
+			s.clock.stalled() // it may have to wait with this batch, whatever became of the one before
+		}
 		err := s.tr.write(s, b, flusher)
 		if err == errWouldBlock {
 			s.account(b)
-			s.clock.stalled()
 			stuck := b // so that b itself does not escape
 			s.spawn(func() { s.writeOut(stuck, true) })
 			return

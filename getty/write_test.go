@@ -704,6 +704,20 @@ func TestSlowConsumers(t *testing.T) {
 		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
 		require.Positive(t, s.Stats().Unsent)
 	})
+	t.Run("write timeout of a later batch", func(t *testing.T) {
+		l := newTracer(t)
+		c, s := stall(t, l, func(o *getty.ServerOptions) {
+			o.WriteTimeout, o.HighWater = 500*time.Millisecond, 64<<20
+		})
+		for _, p := range []string{"first", "second"} { // the second waits for the first and forms a batch of its own
+			_, _, err := s.WritePkg(strings.Repeat(p, 4<<20), 0)
+			require.NoError(t, err)
+		}
+		require.Equal(t, strings.Repeat("first", 4<<20), readFrame(t, c))
+		within(t, l.closed, "OnClose")
+		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
+		require.EqualValues(t, 1, s.Stats().Unsent)
+	})
 	t.Run("policy", func(t *testing.T) {
 		l := newTracer(t)
 		_, s := stall(t, l, func(o *getty.ServerOptions) { o.SlowConsumer = getty.SlowClose })
