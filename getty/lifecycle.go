@@ -139,6 +139,9 @@ func (s *session) start(prepare NewSessionCallback) (err error) {
 	if err == nil {
 		s.ep.opened(s)
 		s.clock.start()
+		if s.box != nil && s.has(flagDrain) {
+			s.drain() // Shutdown came before there was a mailbox to wait for
+		}
 	}
 	done = true
 	return err
