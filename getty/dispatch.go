@@ -326,6 +326,9 @@ func (s *session) post(f uint32) {
 	if f != 0 {
 		s.setFlag(f)
 	}
+	if !s.started.Load() {
+		return // the turn of the preparation sees it at its end
+	}
 	if s.dispatch == Ordered {
 		// A pool without room serves it with the next package; a closed one has ended the session.
 		_ = s.box.strand.TryWake()

@@ -127,6 +127,9 @@ func (s *session) start(prepare NewSessionCallback) (err error) {
 		if !done {
 			err = s.panicked(where, recover())
 		}
+		if err != nil {
+			s.setFlag(flagClosing) // so that the turn's end runs no callback
+		}
 		s.endTurn(0, false)
 	}()
 	if err = prepare(s); err == nil {

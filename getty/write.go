@@ -536,11 +536,12 @@ func (s *session) unblocked() {
 	for _, w := range room {
 		w.fail(nil)
 	}
-	if _, ok := s.listener.(WritableListener); ok {
-		s.post(flagWritable)
-	} else if s.dispatch == Ordered && s.mailbox() != nil {
-		s.post(0) // the mailbox stood still
+	if s.started.Load() { // else listener and dispatch may still change
+		if _, ok := s.listener.(WritableListener); !ok && s.dispatch != Ordered {
+			return
+		}
 	}
+	s.post(flagWritable) // also without a listener for it: the mailbox stood still
 }
 
 // joinRoom makes w wait for the queue to fall, and reports false where it need not.

@@ -691,6 +691,52 @@ func TestBackpressure(t *testing.T) {
 	within(t, got, "the package that waited to be read")
 }
 
+// What is written before OnOpen may fill the queue and leave it again; OnWritable waits for OnOpen, and does not
+// follow one that failed.
+func TestWritableBeforeOnOpen(t *testing.T) {
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		for _, fails := range []bool{false, true} {
+			l := newTracer(t)
+			l.unordered = d == getty.Unordered
+			writable := make(chan struct{}, 16)
+			l.writable = func(getty.Session) { writable <- struct{}{} }
+			l.open = func(s getty.Session) error {
+				select {
+				case <-writable:
+					t.Error("OnWritable before OnOpen")
+				default:
+				}
+				if fails {
+					return errors.New("not this one")
+				}
+				return nil
+			}
+			big := strings.Repeat("x", 16<<20)
+			over := make(chan struct{})
+			c := dial(t, serve(t, func(s getty.Session) error {
+				go func() {
+					<-s.Done()
+					close(over)
+				}()
+				if err := prepare(l)(s); err != nil {
+					return err
+				}
+				if _, err := s.WriteBytes(frame(big)); err != nil {
+					return err
+				}
+				return s.Flush(context.Background())
+			}, getty.WithServerDispatch(d)))
+			require.Equal(t, big, readFrame(t, c))
+			if !fails {
+				within(t, writable, "OnWritable")
+				require.NoError(t, c.Close())
+			}
+			within(t, over, "Done")
+			require.Empty(t, writable)
+		}
+	})
+}
+
 // A peer that takes nothing for WriteTimeout loses its session; so does a slow consumer, by policy.
 //
 // fault: 22
