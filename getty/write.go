@@ -69,6 +69,7 @@ func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err
 	if timeout == 0 {
 		total, waiting, err := s.encode(func() (int, error) { return s.tr.encode(s, pkg, nil) })
 		if err != nil {
+			s.slowConsumer(err)
 			return total, 0, err
 		}
 		s.afterEncode(waiting)
@@ -103,10 +104,18 @@ func (s *session) WriteBytesArray(pkgs ...[]byte) (int, error) {
 func (s *session) writeRaw(one []byte, more [][]byte) (int, error) {
 	n, waiting, err := s.encode(func() (int, error) { return s.tr.encodeRaw(s, one, more) })
 	if err != nil {
+		s.slowConsumer(err)
 		return 0, err
 	}
 	s.afterEncode(waiting)
 	return n, nil
+}
+
+// slowConsumer applies the policy to a package that was not to wait and could not be queued for err.
+func (s *session) slowConsumer(err error) {
+	if err == ErrSessionBlocked && s.opts.SlowConsumer == SlowClose {
+		s.fail(err)
+	}
 }
 
 // Flush implements [Session].
@@ -146,7 +155,7 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 			return s.awaitPkg(w, p, total, waiting)
 		}
 		w.free()
-		if err != ErrSessionBlocked || s.opts.SlowConsumer == SlowClose {
+		if err != ErrSessionBlocked {
 			return total, 0, err
 		}
 		if limit > 0 {
@@ -248,9 +257,6 @@ func (s *session) beginEncode() error {
 		return s.refusal()
 	case s.queuedBytes() >= uint64(s.opts.HighWater):
 		s.unlockEncoder()
-		if s.opts.SlowConsumer == SlowClose {
-			s.fail(ErrSessionBlocked)
-		}
 		return ErrSessionBlocked
 	}
 	return nil
