@@ -501,6 +501,7 @@ func (s *session) SetWriteTimeout(d time.Duration) {
 		d = DefaultWriteTimeout
 	}
 	s.writeTimeout.Store(int64(d))
+	s.clock.review() // a write may be waiting
 }
 
 // SetWaitTime implements [Session].

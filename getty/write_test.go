@@ -750,6 +750,16 @@ func TestSlowConsumers(t *testing.T) {
 		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
 		require.Positive(t, s.Stats().Unsent)
 	})
+	t.Run("write timeout set while a write waits", func(t *testing.T) {
+		l := newTracer(t)
+		_, s := stall(t, l, func(o *getty.ServerOptions) { o.WriteTimeout = -1 })
+		_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
+		require.NoError(t, err)
+		time.Sleep(20 * time.Millisecond) // it waits
+		s.SetWriteTimeout(50 * time.Millisecond)
+		within(t, l.closed, "OnClose")
+		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
+	})
 	t.Run("write timeout of a later batch", func(t *testing.T) {
 		l := newTracer(t)
 		c, s := stall(t, l, func(o *getty.ServerOptions) {
