@@ -365,3 +365,40 @@ func TestIdleSessionHoldsNoMemory(t *testing.T) {
 		})
 	}
 }
+
+// The longest durations that there are mean what they say, not the past.
+func TestEndlessDurations(t *testing.T) {
+	const endless = time.Duration(math.MaxInt64)
+	check := func(t *testing.T, l *tracer, c net.Conn, s getty.Session) {
+		_, err := c.Write([]byte{0}) // begins a package
+		require.NoError(t, err)
+		eventually(t, "the byte is read", func() bool { return s.Stats().BytesRead == 1 })
+		_, _, err = s.WritePkg(strings.Repeat("x", 16<<20), 0)
+		require.NoError(t, err)
+		time.Sleep(30 * time.Millisecond)
+		s.SetCronPeriod(endless) // also looks at all limits
+		s.Close()
+		time.Sleep(30 * time.Millisecond)
+		require.Empty(t, l.closed, "it ended with %v", s.Err())
+		require.Zero(t, l.of(s).crons)
+		require.NoError(t, c.Close())
+		within(t, l.closed, "OnClose")
+	}
+	t.Run("options", func(t *testing.T) {
+		l := newTracer(t)
+		c, s := stall(t, l, func(o *getty.ServerOptions) {
+			o.ReadTimeout, o.IdleTimeout, o.WriteTimeout, o.WaitTime, o.CronPeriod = endless, endless, endless, endless, endless
+		})
+		check(t, l, c, s)
+	})
+	t.Run("setters", func(t *testing.T) {
+		l := newTracer(t)
+		c, s := stall(t, l)
+		for _, set := range []func(time.Duration){
+			s.SetReadTimeout, s.SetIdleTimeout, s.SetWriteTimeout, s.SetWaitTime, s.SetCronPeriod,
+		} {
+			set(endless)
+		}
+		check(t, l, c, s)
+	})
+}

@@ -90,8 +90,8 @@ func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
 	s.qCond.L = &s.qMu
 	s.hint = 256
 	s.maxMsgLen.Store(int64(opts.MaxMsgLen))
-	s.writeTimeout.Store(int64(opts.WriteTimeout))
-	s.waitTime.Store(int64(opts.WaitTime))
+	s.writeTimeout.Store(nanos(opts.WriteTimeout))
+	s.waitTime.Store(nanos(opts.WaitTime))
 	s.clock.init(s)
 	return s
 }
@@ -500,7 +500,7 @@ func (s *session) SetWriteTimeout(d time.Duration) {
 	if d == 0 {
 		d = DefaultWriteTimeout
 	}
-	s.writeTimeout.Store(int64(d))
+	s.writeTimeout.Store(nanos(d))
 	s.clock.review() // a write may be waiting
 }
 
@@ -509,7 +509,7 @@ func (s *session) SetWaitTime(d time.Duration) {
 	if d == 0 {
 		d = DefaultWaitTime
 	}
-	s.waitTime.Store(int64(d))
+	s.waitTime.Store(nanos(d))
 }
 
 // SetCronPeriod implements [Session].
