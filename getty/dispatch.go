@@ -3,8 +3,11 @@
 package getty
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
+
+	"github.com/gostkit/kit/taskpool"
 )
 
 // Callbacks of a session run under its token, which is a flag: who sets it runs a turn. What wants to run
@@ -330,8 +333,12 @@ func (s *session) post(f uint32) {
 		return // the turn of the preparation sees it at its end
 	}
 	if s.dispatch == Ordered {
-		// A pool without room serves it with the next package; a closed one has ended the session.
-		_ = s.box.strand.TryWake()
+		// A pool without room serves a tick with the next package; a closed one has ended the session.
+		err := s.box.strand.TryWake()
+		if f == flagWritable && errors.Is(err, taskpool.ErrFull) {
+			// The mailbox stood still: what is in it may be all that there will be.
+			s.spawn(func() { _ = s.box.strand.Wake(untilHard{s}) })
+		}
 		return
 	}
 	if !s.has(flagTurn) { // else the holder of the token sees it at the end of its turn

@@ -807,6 +807,39 @@ func TestFullPool(t *testing.T) {
 	}
 }
 
+// A mailbox that stood still at the high mark goes on when the queue has fallen, also if the pool has no room then
+// and no further package comes.
+func TestFullPoolAtTheLowMark(t *testing.T) {
+	pool := taskpool.NewShared(taskpool.Config{Workers: 1, QueueLen: 1})
+	defer pool.Close()
+	l := newTracer(t)
+	got := make(chan string, 2)
+	big := strings.Repeat("x", 16<<20)
+	l.message = func(s getty.Session, pkg any) {
+		p := pkg.(*codec.Frame).String()
+		if p == "00000000" {
+			_, _, err := s.WritePkg(big, 0)
+			require.NoError(t, err)
+		}
+		got <- p
+	}
+	c, _ := stall(t, l, getty.WithServerTaskPool(pool))
+	_, err := c.Write(append(numbered(0), numbered(1)...))
+	require.NoError(t, err)
+	require.Equal(t, "00000000", within(t, got, "the first package"))
+	hold, held := make(chan struct{}), make(chan struct{})
+	require.NoError(t, pool.Submit(t.Context(), func() {
+		close(held)
+		<-hold
+	}))
+	within(t, held, "the worker is busy")
+	require.NoError(t, pool.Submit(t.Context(), func() {}))
+	require.Equal(t, big, readFrame(t, c))
+	time.Sleep(20 * time.Millisecond) // the queue has fallen
+	close(hold)
+	require.Equal(t, "00000001", within(t, got, "the second package"))
+}
+
 // A pool that is closed under its sessions ends them with the reason; every package is delivered or counted.
 //
 // fault: 126
