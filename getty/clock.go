@@ -227,6 +227,9 @@ func (c *clock) limits(t int64, next *soonest) error {
 		}
 		next.add(at + limit)
 	}
+	if c.s.has(flagClosing) {
+		return nil // what comes is discarded, for at most WaitTime
+	}
 	// While a callback runs or packages wait for one, the others stand still.
 	busy := c.s.busy()
 	if at, limit := c.begunAt.Load(), c.readLimit.Load(); at != 0 && limit > 0 {

@@ -402,3 +402,28 @@ func TestEndlessDurations(t *testing.T) {
 		check(t, l, c, s)
 	})
 }
+
+// Once a session closes, only WaitTime and WriteTimeout limit it: neither the package that its peer has begun nor
+// the peer's silence make a failure of it.
+func TestClosingOutlastsReadLimits(t *testing.T) {
+	const limit = 60 * time.Millisecond
+	l := newTracer(t)
+	c, s := stall(t, l, func(o *getty.ServerOptions) {
+		o.ReadTimeout, o.IdleTimeout, o.WaitTime = limit, limit, patience
+	})
+	_, err := c.Write([]byte{0})
+	require.NoError(t, err)
+	eventually(t, "the byte is read", func() bool { return s.Stats().BytesRead == 1 })
+	big := strings.Repeat("x", 16<<20)
+	_, _, err = s.WritePkg(big, 0)
+	require.NoError(t, err)
+	s.Close()
+	time.Sleep(2 * limit)
+	require.Equal(t, big, readFrame(t, c))
+	_, err = c.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	time.Sleep(2 * limit)
+	require.NoError(t, c.Close())
+	require.NoError(t, within(t, l.closed, "OnClose").Err())
+	require.Empty(t, l.of(s).errs)
+}
