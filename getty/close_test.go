@@ -284,6 +284,46 @@ func TestAnyNetConn(t *testing.T) {
 	})
 }
 
+// A maskedConn does something with the bytes, and has all other methods of the connection inside.
+type maskedConn struct{ *net.TCPConn }
+
+func mask(b []byte) []byte {
+	for i := range b {
+		b[i] ^= 0x55
+	}
+	return b
+}
+
+func (c maskedConn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	mask(b[:n])
+	return n, err
+}
+
+func (c maskedConn) Write(b []byte) (int, error) { return c.TCPConn.Write(mask(bytes.Clone(b))) }
+
+// A connection that embeds a TCP connection is read and written through its own methods, never past them.
+//
+// acceptance: L16
+func TestConnThatEmbedsAnother(t *testing.T) {
+	l := newTracer(t)
+	l.message = echoPkg
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	c, err := net.Dial("tcp", inner.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	ours, err := inner.Accept()
+	require.NoError(t, err)
+	require.NoError(t, inner.Close())
+	serve(t, prepare(l), getty.WithListener(newHandedListener(maskedConn{ours.(*net.TCPConn)})))
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	for _, p := range []string{"small", strings.Repeat("large", 50_000)} {
+		go func() { _, _ = maskedConn{c.(*net.TCPConn)}.Write(frame(p)) }()
+		require.Equal(t, p, readFrame(t, maskedConn{c.(*net.TCPConn)}))
+	}
+}
+
 // Endpoints answer calls out of order with defined errors.
 //
 // fault: 135
