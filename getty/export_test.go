@@ -48,3 +48,11 @@ func ControlHeld(ss Session) int {
 func BackOff(interval, most time.Duration, failures int) time.Duration {
 	return backOff(&ClientOptions{ReconnectInterval: interval, ReconnectMax: most}, failures)
 }
+
+// MarksHeld returns how many callers of Flush a session knows of.
+func MarksHeld(ss Session) int {
+	s := ss.(*session)
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	return len(s.sideLocked().marks)
+}

@@ -125,7 +125,7 @@ func (s *session) takeQueue() *batch {
 }
 
 // empty reports whether q has nothing for a flush.
-func (q *sideQueue) empty() bool { return q == nil || q.control == nil && q.marks == nil }
+func (q *sideQueue) empty() bool { return q == nil || len(q.control) == 0 && len(q.marks) == 0 }
 
 // tokenLocked is what the token's holder does with what detachLocked returned: it keeps the token to write b,
 // or gives it back. It unlocks qMu.

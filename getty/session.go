@@ -104,7 +104,8 @@ type PkgWriter interface {
 	// WriteBytesArray queues several encoded packages that leave together, none between them. It
 	// accepts all or nothing.
 	WriteBytesArray(pkgs ...[]byte) (int, error)
-	// Flush offers everything queued to the kernel and returns when it was taken.
+	// Flush offers everything queued to the kernel and returns when it was taken. It fails on a session that is
+	// closing or closed, with [ErrSessionClosed], since what was queued may not be sent any more; see Stats.
 	Flush(ctx context.Context) error
 }
 

@@ -120,13 +120,24 @@ func (s *session) slowConsumer(err error) {
 
 // Flush implements [Session].
 func (s *session) Flush(ctx context.Context) error {
-	w := newWaiter()
-	if !s.queues || !s.enqueueMark(w) {
-		w.free()
+	if !s.queues {
 		return nil
 	}
+	if s.encMu.TryLock() {
+		s.unlockEncoder()
+	} else if insideEncoder() {
+		return fmt.Errorf("%w: an encoder flushes a session", ErrBadReader)
+	}
+	w := newWaiter()
+	if wait, err := s.enqueueMark(w); !wait {
+		w.free()
+		return err
+	}
 	s.flush()
-	_, _, err := s.await(w, patience{ctx: ctx})
+	_, withdrawn, err := s.await(w, patience{ctx: ctx})
+	if withdrawn {
+		s.forget(w)
+	}
 	return err
 }
 
@@ -198,7 +209,7 @@ func (s *session) awaitRoom(p patience) error {
 	s.flush()
 	_, gone, err := s.await(w, p)
 	if gone {
-		s.leaveRoom(w)
+		s.forget(w)
 	}
 	return err
 }
@@ -303,8 +314,14 @@ func (s *session) unlockEncoder() {
 
 // insideEncoder reports whether the calling goroutine is running an encoder.
 func insideEncoder() bool {
+	const above = 5 // the encode that wants the lock
 	pc := make([]uintptr, 64)
-	frames := runtime.CallersFrames(pc[:runtime.Callers(5, pc)]) // above the encode that wants the lock
+	n := runtime.Callers(above, pc)
+	for n == len(pc) { // a recursive encoder
+		pc = make([]uintptr, 2*len(pc))
+		n = runtime.Callers(above, pc)
+	}
+	frames := runtime.CallersFrames(pc[:n])
 	for {
 		f, more := frames.Next()
 		if strings.HasSuffix(f.Function, "getty.(*session).encode") {
@@ -493,15 +510,15 @@ func (s *session) tryQueuedBytes() uint64 {
 }
 
 // enqueueMark queues a flush mark, and reports whether there is anything to wait for.
-func (s *session) enqueueMark(w *waiter) bool {
+func (s *session) enqueueMark(w *waiter) (wait bool, err error) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	if s.refused != nil || s.emptyLocked() && !s.flushing {
-		return false
+		return false, s.refused
 	}
 	side := s.sideLocked()
 	side.marks = append(side.marks, w)
-	return true
+	return true, nil
 }
 
 // afterEncode decides when a package that nobody waits for goes to the kernel; waiting is what the queue holds.
@@ -562,13 +579,15 @@ func (s *session) joinRoom(w *waiter) bool {
 	return true
 }
 
-// leaveRoom forgets w, which does not wait any more.
-func (s *session) leaveRoom(w *waiter) {
+// forget takes w, which does not wait any more, from the side queue. A mark may have left it with a flush.
+func (s *session) forget(w *waiter) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	side := s.sideLocked()
-	if i := slices.Index(side.room, w); i >= 0 {
-		side.room = slices.Delete(side.room, i, i+1)
+	for _, list := range []*[]*waiter{&side.marks, &side.room} {
+		if i := slices.Index(*list, w); i >= 0 {
+			*list = slices.Delete(*list, i, i+1)
+		}
 	}
 }
 

@@ -321,28 +321,50 @@ type writerFunc func(any) ([]byte, error)
 
 func (f writerFunc) Write(_ getty.Session, pkg any) ([]byte, error) { return f(pkg) }
 
-// An encoder that writes to its own session gets an error instead of waiting for itself.
+// An encoder that writes to its own session, or flushes it, gets an error instead of waiting for itself, however deep
+// in its calls it does so.
 func TestEncoderWritesToItsSession(t *testing.T) {
-	l := newTracer(t)
-	var inner error
 	var s getty.Session
-	srv := serve(t, func(ss getty.Session) error {
-		s = ss
-		_ = ss.SetEventListener(l)
-		_ = ss.SetReader(frames)
-		return ss.SetWriter(writerFunc(func(pkg any) ([]byte, error) {
-			if pkg == "outer" {
-				_, _, inner = s.WritePkg("inner", 0)
-			}
-			return frame(pkg.(string)), nil
-		}))
-	})
-	c := dial(t, srv)
-	within(t, l.opened, "OnOpen")
-	_, _, err := s.WritePkg("outer", 0)
-	require.NoError(t, err)
-	require.ErrorIs(t, inner, getty.ErrBadReader)
-	require.Equal(t, "outer", readFrame(t, c))
+	var dive func(depth int, f func() error) error
+	dive = func(depth int, f func() error) error {
+		if depth > 0 {
+			return dive(depth-1, f)
+		}
+		return f()
+	}
+	for name, f := range map[string]func() error{
+		"write": func() error { _, _, err := s.WritePkg("inner", 0); return err },
+		"bytes": func() error { _, err := s.WriteBytes([]byte("inner")); return err },
+		"wait":  func() error { _, _, err := s.WritePkg("inner", time.Second); return err },
+		"flush": func() error { return s.Flush(context.Background()) },
+	} {
+		for _, depth := range []int{0, 50, 500} {
+			t.Run(fmt.Sprint(name, depth), func(t *testing.T) {
+				l := newTracer(t)
+				inner := make(chan error, 1)
+				l.message = func(s getty.Session, _ any) {
+					_, _, _ = s.WritePkg("before", 0) // stays queued until the turn ends
+					_, _, _ = s.WritePkg("outer", 0)
+				}
+				c := dial(t, serve(t, func(ss getty.Session) error {
+					s = ss
+					_ = ss.SetEventListener(l)
+					_ = ss.SetReader(frames)
+					return ss.SetWriter(writerFunc(func(pkg any) ([]byte, error) {
+						if pkg == "outer" {
+							inner <- dive(depth, f)
+						}
+						return frame(pkg.(string)), nil
+					}))
+				}))
+				_, err := c.Write(frame("go"))
+				require.NoError(t, err)
+				require.Equal(t, "before", readFrame(t, c))
+				require.Equal(t, "outer", readFrame(t, c))
+				require.ErrorIs(t, within(t, inner, "the inner call"), getty.ErrBadReader)
+			})
+		}
+	}
 }
 
 // Close and Stats do not wait for an encoder, and the descriptor is freed; OnClose comes when it has returned, and what it
@@ -907,6 +929,25 @@ func TestFlush(t *testing.T) {
 	require.Equal(t, big, readFrame(t, c))
 	require.NoError(t, within(t, done, "Flush"))
 	require.Zero(t, s.Stats().Queued)
+	s.CloseNow()
+	require.ErrorIs(t, s.Flush(context.Background()), getty.ErrSessionClosed)
+}
+
+// Calls of Flush that are given up leave nothing behind.
+func TestFlushGivenUp(t *testing.T) {
+	l := newTracer(t)
+	c, s := stall(t, l)
+	big := strings.Repeat("x", 16<<20)
+	_, _, err := s.WritePkg(big, 0)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 100 {
+		require.ErrorIs(t, s.Flush(ctx), context.Canceled)
+	}
+	require.Zero(t, getty.MarksHeld(s))
+	require.Equal(t, big, readFrame(t, c))
+	require.NoError(t, s.Flush(context.Background()))
 }
 
 // What a turn writes leaves in one system call; a turn that takes long does not hold it back.
