@@ -199,13 +199,16 @@ func (s *session) turnsInline(b []byte, seen int) (used, need int, err error) {
 // turnMailbox decodes the packages that b holds and posts them to the mailbox in as few steps as its
 // limits allow. It waits while the mailbox is full: that stops reading.
 func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
-	done := false
+	done, posting := false, false
+	stage := mailQueues.Get().(*mailQueue)
 	defer func() {
 		if !done {
 			err = s.panicked("Reader", recover())
+			if !posting {
+				s.forgo(stage)
+			}
 		}
 	}()
-	stage := mailQueues.Get().(*mailQueue)
 	for whole := true; whole && used < len(b) && err == nil && !s.has(flagClosing); {
 		pkgs, bytes := s.box.room()
 		size := 0
@@ -222,10 +225,12 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 			stage.items = append(stage.items, mail{pkg, n})
 		}
 		if len(stage.items) > 0 {
+			posting = true // whatever becomes of that, they are in the mailbox
 			s.tally(&s.count.PkgsRead, len(stage.items))
 			if perr := s.postMails(stage.items); perr != nil {
 				err = perr
 			}
+			posting = false
 			clear(stage.items)
 			stage.items = stage.items[:0]
 		}
@@ -233,6 +238,16 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 	stage.free()
 	done = true
 	return used, need, err
+}
+
+// forgo counts and releases packages that were decoded and, because the Reader panicked, not posted.
+func (s *session) forgo(stage *mailQueue) {
+	s.tally(&s.count.PkgsRead, len(stage.items))
+	s.tally(&s.count.Undelivered, len(stage.items))
+	for !stage.empty() {
+		releaseGuarded(stage.pop().pkg)
+	}
+	stage.free()
 }
 
 // postMails hands packages to the mailbox and wakes whoever handles them.

@@ -516,7 +516,7 @@ func (p *countedPkg) Release() { p.released.Add(1) }
 //
 // acceptance: R12
 func TestPackagesAreReleasedOnce(t *testing.T) {
-	for _, end := range []string{"peer", "now", "panic"} {
+	for _, end := range []string{"peer", "now", "panic", "reader"} {
 		t.Run(end, func(t *testing.T) {
 			eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 				const n = 100
@@ -530,6 +530,9 @@ func TestPackagesAreReleasedOnce(t *testing.T) {
 						return nil, 0, nil
 					}
 					p := &countedPkg{text: string(b[:i])}
+					if end == "reader" && p.text == "50" {
+						panic("boom")
+					}
 					mu.Lock()
 					all = append(all, p)
 					mu.Unlock()

@@ -331,3 +331,38 @@ func TestWebSocketPingsWithoutReading(t *testing.T) {
 	require.LessOrEqual(t, most, 4<<10)
 	require.False(t, s.IsClosed())
 }
+
+// A Reader that panics takes no package with it that it had decoded before from the same bytes.
+func TestWebSocketReaderPanics(t *testing.T) {
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		l := newTracer(t)
+		l.unordered = d == getty.Unordered
+		var all []*countedPkg
+		srv := getty.NewWSServer(getty.WithServerDispatch(d))
+		run(t, srv, prepare(l, readerFunc(func(b []byte) (any, int, error) {
+			if string(b) == "panic" {
+				panic("boom")
+			}
+			all = append(all, &countedPkg{})
+			return all[len(all)-1], len(b), nil
+		})))
+		ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+		require.NoError(t, err)
+		defer ws.Close()
+		var out []byte
+		for _, p := range []string{"one", "two", "panic"} {
+			out = append(out, 0x80|websocket.BinaryMessage, 0x80|byte(len(p)), 0, 0, 0, 0) // the mask is 0
+			out = append(out, p...)
+		}
+		_, err = ws.NetConn().Write(out)
+		require.NoError(t, err)
+		s := within(t, l.closed, "OnClose")
+		st := s.Stats()
+		require.EqualValues(t, 2, st.PkgsRead)
+		require.EqualValues(t, 2, uint64(l.of(s).messages)+st.Undelivered)
+		require.Len(t, all, 2)
+		for _, p := range all {
+			require.EqualValues(t, 1, p.released.Load())
+		}
+	})
+}

@@ -319,7 +319,9 @@ func (t *webSocket) serve(s *session) (err error) {
 		}
 		t.leave()
 		t.stream.drop()
-		t.stage.free()
+		if t.stage != nil {
+			s.forgo(t.stage)
+		}
 	}()
 	err = t.messages()
 	done = true
@@ -453,10 +455,11 @@ func (t *webSocket) post(pkg any, size int) error {
 // endTurn posts what is staged, or ends the inline turn.
 func (t *webSocket) endTurn() error {
 	if t.stage != nil && len(t.stage.items) > 0 {
-		t.s.tally(&t.s.count.PkgsRead, len(t.stage.items))
-		err := t.s.postMails(t.stage.items)
-		t.stage.free()
+		stage := t.stage
 		t.stage, t.staged = nil, 0
+		t.s.tally(&t.s.count.PkgsRead, len(stage.items))
+		err := t.s.postMails(stage.items)
+		stage.free()
 		return err
 	}
 	t.leave()
