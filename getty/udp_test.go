@@ -3,6 +3,7 @@
 package getty_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -521,4 +522,36 @@ func TestUDPWithPool(t *testing.T) {
 		}()
 	}
 	within(t, both, "two handlers at once")
+}
+
+// An endpoint whose session has ended does not look as if it still served somebody.
+func TestUDPEndpointEndsWithItsSession(t *testing.T) {
+	for name, end := range map[string]func(l packetTracer) getty.NewSessionCallback{
+		"panic": func(l packetTracer) getty.NewSessionCallback {
+			l.message = func(getty.Session, any) { panic("boom") }
+			return prepare(l, rawCodec{})
+		},
+		"close": func(l packetTracer) getty.NewSessionCallback {
+			l.message = func(s getty.Session, _ any) { s.Close() }
+			return prepare(l, rawCodec{})
+		},
+		"preparation": func(packetTracer) getty.NewSessionCallback {
+			return func(getty.Session) error { return errors.New("not today") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := getty.NewUDPEndPoint()
+			served := make(chan error, 1)
+			newSession := end(newPacketTracer(t))
+			go func() { served <- srv.Serve(context.Background(), newSession) }()
+			if name != "preparation" {
+				eventually(t, "it listens", func() bool { return srv.Addr() != nil })
+				_, err := udpSocket(t, srv.Addr()).Write([]byte("x"))
+				require.NoError(t, err)
+			}
+			require.ErrorIs(t, within(t, served, "the end of Serve"), getty.ErrEndpointClosed)
+			require.True(t, srv.IsClosed())
+			within(t, srv.Done(), "Done")
+		})
+	}
 }
