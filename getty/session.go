@@ -102,7 +102,8 @@ type PkgWriter interface {
 	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied.
 	WriteBytes(b []byte) (int, error)
 	// WriteBytesArray queues several encoded packages that leave together, none between them. It
-	// accepts all or nothing.
+	// accepts all or nothing, but for UDP, where each is a datagram and the result tells how many bytes
+	// were sent before one failed.
 	WriteBytesArray(pkgs ...[]byte) (int, error)
 	// Flush offers everything queued to the kernel and returns when it was taken. It fails on a session that is
 	// closing or closed, with [ErrSessionClosed], since what was queued may not be sent any more; see Stats.

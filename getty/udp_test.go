@@ -152,8 +152,11 @@ func TestUDPWrites(t *testing.T) {
 	n, err = c.WriteBytesArray([]byte("one"), []byte("two"))
 	require.NoError(t, err)
 	require.Equal(t, 6, n)
+	n, err = c.WriteBytesArray([]byte("three"), make([]byte, 1<<16), []byte("four")) // the second is too long
+	require.Error(t, err)
+	require.Equal(t, 5, n)
 	var peer netip.AddrPort
-	for _, want := range []string{"bytes", "one", "two"} {
+	for _, want := range []string{"bytes", "one", "two", "three"} {
 		p := within(t, fromClient, "a datagram")
 		require.Equal(t, want, p.Pkg)
 		peer = p.PeerAddr

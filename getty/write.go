@@ -105,7 +105,7 @@ func (s *session) writeRaw(one []byte, more [][]byte) (int, error) {
 	n, waiting, err := s.encode(func() (int, error) { return s.tr.encodeRaw(s, one, more) })
 	if err != nil {
 		s.slowConsumer(err)
-		return 0, err
+		return n, err
 	}
 	s.afterEncode(waiting)
 	return n, nil
