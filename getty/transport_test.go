@@ -366,3 +366,34 @@ func TestWebSocketReaderPanics(t *testing.T) {
 		}
 	})
 }
+
+// A peer that floods an inline session and reads late gets every answer: the session pauses between two messages
+// at the high mark, also where one read brought both.
+func TestWebSocketPausesBetweenMessages(t *testing.T) {
+	const questions = 100
+	l := newTracer(t)
+	answer := strings.Repeat("a", 100_000)
+	l.message = func(s getty.Session, pkg any) {
+		if _, _, err := s.WritePkg(answer, 0); err != nil {
+			t.Errorf("an answer is refused: %v", err)
+		}
+	}
+	srv := getty.NewWSServer(getty.WithServerDispatch(getty.Inline), func(o *getty.ServerOptions) {
+		o.HighWater = 200_000
+		o.Socket.WriteBuffer = 4096
+	})
+	run(t, srv, prepare(l, codec.Message{}))
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+	require.NoError(t, err)
+	defer ws.Close()
+	one := []byte{0x80 | websocket.BinaryMessage, 0x80 | 1, 0, 0, 0, 0, 'q'} // the mask is 0
+	_, err = ws.NetConn().Write(bytes.Repeat(one, questions))
+	require.NoError(t, err)
+	eventually(t, "the high mark", func() bool { return srv.Stats().Total.Queued >= 200_000 })
+	require.NoError(t, ws.SetReadDeadline(time.Now().Add(patience)))
+	for range questions {
+		_, got, err := ws.ReadMessage()
+		require.NoError(t, err)
+		require.Len(t, got, len(answer))
+	}
+}

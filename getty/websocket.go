@@ -332,6 +332,10 @@ func (t *webSocket) serve(s *session) (err error) {
 func (t *webSocket) messages() error {
 	s := t.s
 	for {
+		if s.box == nil && s.paused() { // between two messages of one read, as on a stream
+			t.leave()
+			s.awaitCredit()
+		}
 		t.where = "WebSocket"
 		kind, r, err := t.ws.NextReader()
 		if err != nil {
