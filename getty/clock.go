@@ -178,6 +178,11 @@ func (c *clock) armLocked(t int64) {
 // ticks that are due, and sets the timer for what comes next. It never blocks.
 func (c *clock) review() {
 	t := now()
+	c.mu.Lock()
+	if c.due <= t {
+		c.due = 0 // before the limits are looked at: one that begins from here on arms the timer itself
+	}
+	c.mu.Unlock()
 	var next soonest
 	if by := c.drainBy.Load(); by != 0 {
 		if t >= by {
@@ -194,9 +199,6 @@ func (c *clock) review() {
 	tick, ping := false, false
 	if c.live && !c.ended {
 		tick, ping = c.ticksLocked(t, &next)
-	}
-	if c.due <= t {
-		c.due = 0
 	}
 	if next != 0 {
 		c.armLocked(int64(next))
