@@ -317,7 +317,7 @@ func (s *session) turnDatagram(b []byte, from netip.AddrPort) error {
 	s.tally(&s.count.PkgsRead, 1)
 	if !s.box.hasRoom() {
 		s.tally(&s.count.Dropped, 1) // there is no way to slow a sender down
-		release(pkg)
+		releaseGuarded(pkg)
 		return nil
 	}
 	return s.postMails([]mail{{pkg, len(b)}})

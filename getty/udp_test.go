@@ -558,3 +558,38 @@ func TestUDPEndpointEndsWithItsSession(t *testing.T) {
 		})
 	}
 }
+
+// A fragilePkg's Release panics if it was dropped.
+type fragilePkg struct{ delivered atomic.Bool }
+
+func (p *fragilePkg) Release() {
+	if !p.delivered.Load() {
+		panic("boom")
+	}
+}
+
+// A package that is dropped because the mailbox is full costs nothing, whatever its Release does.
+func TestUDPDroppedPackagePanics(t *testing.T) {
+	l := newPacketTracer(t)
+	hold, in := make(chan struct{}), make(chan struct{}, 2)
+	l.message = func(_ getty.Session, pkg any) {
+		pkg.(getty.UDPContext).Pkg.(*fragilePkg).delivered.Store(true)
+		in <- struct{}{}
+		<-hold
+	}
+	srv := getty.NewUDPEndPoint(getty.WithServerDispatch(getty.Ordered), func(o *getty.ServerOptions) { o.MailboxLen = 1 })
+	run(t, srv, prepare(l, readerFunc(func(b []byte) (any, int, error) { return new(fragilePkg), len(b), nil })))
+	s := within(t, l.opened, "OnOpen")
+	c := udpSocket(t, srv.Addr())
+	for range 2 {
+		_, err := c.Write([]byte("x"))
+		require.NoError(t, err)
+	}
+	within(t, in, "the first package")
+	eventually(t, "the second is dropped", func() bool { return s.Stats().Dropped == 1 })
+	close(hold)
+	eventually(t, "the first is handled", func() bool {
+		_, err := c.Write([]byte("y"))
+		return err == nil && len(in) > 0
+	})
+}
