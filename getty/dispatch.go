@@ -24,7 +24,7 @@ const (
 	flagWatched                     // on the endpoint's list of sessions with packages queued in a turn
 	flagCron                        // an OnCron is due
 	flagWritable                    // an OnWritable is due
-	flagDrain                       // close when all that was read is handled
+	flagDrain                       // read nothing more, close when all that was read is handled
 	flagOwnClose                    // Close was called by the user or by Shutdown
 	flagOpen                        // OnOpen has succeeded
 	flagWant                        // somebody wanted to flush, and the token or the encoder lock was taken

@@ -4,6 +4,7 @@ package getty_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -723,6 +724,43 @@ func TestShutdownDeliversWhatWasRead(t *testing.T) {
 		require.NoError(t, s.Err())
 		require.Zero(t, s.Stats().Undelivered)
 	})
+}
+
+// A peer that never stops sending does not keep Shutdown from draining: what comes after it is not read.
+func TestShutdownBesideAFlood(t *testing.T) {
+	for _, d := range []getty.Dispatch{getty.Ordered, getty.Unordered} {
+		t.Run(d.String(), func(t *testing.T) {
+			l := newTracer(t)
+			l.unordered = d == getty.Unordered
+			l.message = func(getty.Session, any) { time.Sleep(time.Millisecond) }
+			srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) { o.MailboxLen = 16 })
+			require.NoError(t, srv.RunEventLoop(prepare(l)))
+			c := dial(t, srv)
+			go func() {
+				p := frame(strings.Repeat("x", 4000))
+				for {
+					if _, err := c.Write(p); err != nil {
+						return
+					}
+				}
+			}()
+			s := within(t, l.opened, "OnOpen")
+			eventually(t, "the flood", func() bool { return s.Stats().PkgsRead > 32 })
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			go func() {
+				for !s.IsClosed() {
+					time.Sleep(time.Millisecond)
+				}
+				_ = c.Close()
+			}()
+			r, err := srv.Shutdown(ctx)
+			require.NoError(t, err)
+			require.Equal(t, 1, r.Drained)
+			st := s.Stats()
+			require.EqualValues(t, st.PkgsRead, uint64(l.of(s).messages)+st.Undelivered)
+		})
+	}
 }
 
 // A full mailbox stops reading; nothing is dropped.

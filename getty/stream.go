@@ -73,7 +73,7 @@ func (t *stream) serve(s *session) error {
 			}
 			s.awaitCredit()
 		}
-		if s.has(flagClosing) {
+		if s.has(flagClosing | flagDrain) {
 			return t.discard(s)
 		}
 		n, err := t.read(s, need)

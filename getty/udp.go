@@ -278,7 +278,7 @@ func (t *datagrams) serve(s *session) error {
 func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncated bool) error {
 	s.tallyRead(len(b))
 	switch {
-	case s.has(flagClosing):
+	case s.has(flagClosing | flagDrain):
 		s.tally(&s.count.Dropped, 1)
 		return nil
 	case t.answer && isProbe(b):

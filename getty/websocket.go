@@ -341,8 +341,8 @@ func (t *webSocket) messages() error {
 		if err != nil {
 			return t.inputEnded(err)
 		}
-		if s.has(flagClosing) {
-			continue // closing: the message is skipped, up to the peer's close frame
+		if s.has(flagClosing | flagDrain) {
+			continue // the message is skipped, up to the peer's close frame
 		}
 		s.clock.begun()
 		b, err := t.readMessage(r)
