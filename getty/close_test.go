@@ -448,9 +448,7 @@ func TestEndlessDurations(t *testing.T) {
 func TestClosingOutlastsReadLimits(t *testing.T) {
 	const limit = 60 * time.Millisecond
 	l := newTracer(t)
-	c, s := stall(t, l, func(o *getty.ServerOptions) {
-		o.ReadTimeout, o.IdleTimeout, o.WaitTime = limit, limit, patience
-	})
+	c, s := stall(t, l, func(o *getty.ServerOptions) { o.WaitTime = patience })
 	_, err := c.Write([]byte{0})
 	require.NoError(t, err)
 	eventually(t, "the byte is read", func() bool { return s.Stats().BytesRead == 1 })
@@ -458,6 +456,8 @@ func TestClosingOutlastsReadLimits(t *testing.T) {
 	_, _, err = s.WritePkg(big, 0)
 	require.NoError(t, err)
 	s.Close()
+	s.SetReadTimeout(limit) // not before, or a slow machine is over it
+	s.SetIdleTimeout(limit)
 	time.Sleep(2 * limit)
 	require.Equal(t, big, readFrame(t, c))
 	_, err = c.Read(make([]byte, 1))

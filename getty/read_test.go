@@ -733,7 +733,7 @@ func TestShutdownBesideAFlood(t *testing.T) {
 			l := newTracer(t)
 			l.unordered = d == getty.Unordered
 			l.message = func(getty.Session, any) { time.Sleep(time.Millisecond) }
-			srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) { o.MailboxLen = 16 })
+			srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) { o.MailboxLen = 200 })
 			require.NoError(t, srv.RunEventLoop(prepare(l)))
 			c := dial(t, srv)
 			go func() {
@@ -745,7 +745,7 @@ func TestShutdownBesideAFlood(t *testing.T) {
 				}
 			}()
 			s := within(t, l.opened, "OnOpen")
-			eventually(t, "the flood", func() bool { return s.Stats().PkgsRead > 32 })
+			eventually(t, "the flood", func() bool { return s.Stats().PkgsRead > 200 })
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			go func() {
