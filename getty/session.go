@@ -97,7 +97,7 @@ type PkgWriter interface {
 	// WritePkg encodes and writes one package. total is its size on the wire, sent what the kernel has
 	// taken, or what was queued with timeout 0. An encoder's error leaves the session open.
 	WritePkg(pkg any, timeout time.Duration) (total, sent int, err error)
-	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with ctx's error.
+	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with its [context.Cause].
 	WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error)
 	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied.
 	WriteBytes(b []byte) (int, error)

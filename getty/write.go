@@ -83,8 +83,8 @@ func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err
 
 // WritePkgContext implements [Session].
 func (s *session) WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error) {
-	if err := ctx.Err(); err != nil {
-		return 0, 0, err
+	if ctx.Err() != nil {
+		return 0, 0, context.Cause(ctx)
 	}
 	return s.writeAndWait(patience{time.Duration(s.writeTimeout.Load()), ctx}, pkg)
 }
