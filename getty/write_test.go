@@ -141,7 +141,10 @@ func TestTimeoutsBelongToTheirCalls(t *testing.T) {
 	// Behind a package that takes long, a call without a timeout of its own has the session's, whatever an
 	// earlier call had; and only the call is over then, since the peer goes on reading.
 	l = newTracer(t)
-	c, s = stall(t, l, func(o *getty.ServerOptions) { o.WriteTimeout, o.HighWater = 200*time.Millisecond, 1<<30 })
+	c, s = stall(t, l, func(o *getty.ServerOptions) {
+		o.WriteTimeout, o.HighWater = 200*time.Millisecond, 1<<30
+		o.Socket.WriteBuffer = 64 << 10 // the kernel wants a third of it free before it takes more
+	})
 	_, _, err = s.WritePkg("an hour", time.Hour)
 	require.NoError(t, err)
 	_, _, err = s.WritePkg(strings.Repeat("b", 16<<20), 0)
