@@ -329,15 +329,19 @@ func (c *Client) lost(err error, proved bool) {
 		return
 	}
 	c.waiting = true
-	span := c.opts.ReconnectMax
-	if c.failures < 30 {
-		span = min(span, c.opts.ReconnectInterval<<c.failures)
-	}
+	delay := time.Duration(rand.Int64N(int64(backOff(&c.opts, c.failures))))
 	c.failures++
-	delay := time.Duration(rand.Int64N(int64(span) + 1))
 	if c.timer == nil {
 		c.timer = c.ep.wheel.AfterFunc(delay, c.refill)
 	} else {
 		c.timer.Reset(delay)
 	}
+}
+
+// backOff returns the span of which a client waits a random part after so many failures in a row.
+func backOff(o *ClientOptions, failures int) time.Duration {
+	if span := o.ReconnectInterval << min(failures, 63); span>>min(failures, 63) == o.ReconnectInterval && span > 0 {
+		return min(span, o.ReconnectMax)
+	}
+	return o.ReconnectMax // the doubled span is longer than any duration
 }

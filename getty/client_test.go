@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -385,4 +386,31 @@ func TestBadOptions(t *testing.T) {
 		})
 	}
 	require.Equal(t, "auto inline ordered unordered Dispatch(7)", fmt.Sprint(getty.DispatchAuto, getty.Inline, getty.Ordered, getty.Unordered, getty.Dispatch(7)))
+}
+
+// The back-off doubles up to its limit, and stays there however long the interval, and the outage, are.
+func TestBackOff(t *testing.T) {
+	const endless = time.Duration(math.MaxInt64)
+	for _, interval := range []time.Duration{1, 300 * time.Millisecond, 20 * time.Second, time.Hour, endless} {
+		for _, most := range []time.Duration{interval, max(interval, time.Hour), endless} {
+			want := interval
+			for failures := range 200 {
+				require.Equal(t, want, getty.BackOff(interval, most, failures), "interval %v, %d failures", interval, failures)
+				if want > most/2 {
+					want = most
+				} else {
+					want *= 2
+				}
+			}
+		}
+	}
+}
+
+// A client that is told to wait for ever does.
+func TestEndlessReconnectInterval(t *testing.T) {
+	cl := getty.NewTCPClient(getty.WithServerAddress("127.0.0.1:1"), getty.WithReconnectInterval(math.MaxInt64))
+	require.NoError(t, cl.RunEventLoop(prepare(newTracer(t))))
+	eventually(t, "the first dial fails", func() bool { return cl.Stats().DialErrs == 1 })
+	cl.Close()
+	within(t, cl.Done(), "Done")
 }

@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,12 @@ import (
 var epoch = time.Now()
 
 func now() int64 { return int64(time.Since(epoch)) }
+
+// longest is as good as for ever: a time to which two such durations can be added without overflow.
+const longest = math.MaxInt64 / 4
+
+// nanos returns d as session times count, however long it is.
+func nanos(d time.Duration) int64 { return int64(min(d, longest)) }
 
 // A clock keeps all time limits of a session with one timer of the endpoint's wheel. The hot paths only
 // store when something happened; when the timer fires it looks which limit is over and sets itself to
@@ -43,9 +50,9 @@ type clock struct {
 
 func (c *clock) init(s *session) {
 	c.s = s
-	c.readLimit.Store(int64(s.opts.ReadTimeout))
-	c.idleLimit.Store(int64(s.opts.IdleTimeout))
-	c.cronPeriod.Store(int64(s.opts.CronPeriod))
+	c.readLimit.Store(nanos(s.opts.ReadTimeout))
+	c.idleLimit.Store(nanos(s.opts.IdleTimeout))
+	c.cronPeriod.Store(nanos(s.opts.CronPeriod))
 	c.lastActive.Store(now())
 }
 
@@ -74,7 +81,7 @@ func (c *clock) stop() {
 }
 
 func (c *clock) setLimit(p *atomic.Int64, d time.Duration) {
-	p.Store(int64(max(d, 0)))
+	p.Store(nanos(max(d, 0)))
 	if p == &c.cronPeriod {
 		c.mu.Lock()
 		c.cronAt = 0
@@ -171,6 +178,11 @@ func (c *clock) armLocked(t int64) {
 // ticks that are due, and sets the timer for what comes next. It never blocks.
 func (c *clock) review() {
 	t := now()
+	c.mu.Lock()
+	if c.due <= t {
+		c.due = 0 // before the limits are looked at: one that begins from here on arms the timer itself
+	}
+	c.mu.Unlock()
 	var next soonest
 	if by := c.drainBy.Load(); by != 0 {
 		if t >= by {
@@ -187,9 +199,6 @@ func (c *clock) review() {
 	tick, ping := false, false
 	if c.live && !c.ended {
 		tick, ping = c.ticksLocked(t, &next)
-	}
-	if c.due <= t {
-		c.due = 0
 	}
 	if next != 0 {
 		c.armLocked(int64(next))
@@ -219,6 +228,9 @@ func (c *clock) limits(t int64, next *soonest) error {
 			return ErrWriteTimeout
 		}
 		next.add(at + limit)
+	}
+	if c.s.has(flagClosing) {
+		return nil // what comes is discarded, for at most WaitTime
 	}
 	// While a callback runs or packages wait for one, the others stand still.
 	busy := c.s.busy()
@@ -258,7 +270,7 @@ func (c *clock) ticksLocked(t int64, next *soonest) (tick, ping bool) {
 		next.add(c.cronAt)
 	}
 	if p, ok := c.s.tr.(pinger); ok && p.pingEvery() > 0 {
-		period := int64(p.pingEvery())
+		period := nanos(p.pingEvery())
 		if c.pingAt == 0 {
 			c.pingAt = t + 1 + rand.Int64N(period)
 		} else if t >= c.pingAt {

@@ -284,6 +284,46 @@ func TestAnyNetConn(t *testing.T) {
 	})
 }
 
+// A maskedConn does something with the bytes, and has all other methods of the connection inside.
+type maskedConn struct{ *net.TCPConn }
+
+func mask(b []byte) []byte {
+	for i := range b {
+		b[i] ^= 0x55
+	}
+	return b
+}
+
+func (c maskedConn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	mask(b[:n])
+	return n, err
+}
+
+func (c maskedConn) Write(b []byte) (int, error) { return c.TCPConn.Write(mask(bytes.Clone(b))) }
+
+// A connection that embeds a TCP connection is read and written through its own methods, never past them.
+//
+// acceptance: L16
+func TestConnThatEmbedsAnother(t *testing.T) {
+	l := newTracer(t)
+	l.message = echoPkg
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	c, err := net.Dial("tcp", inner.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	ours, err := inner.Accept()
+	require.NoError(t, err)
+	require.NoError(t, inner.Close())
+	serve(t, prepare(l), getty.WithListener(newHandedListener(maskedConn{ours.(*net.TCPConn)})))
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	for _, p := range []string{"small", strings.Repeat("large", 50_000)} {
+		go func() { _, _ = maskedConn{c.(*net.TCPConn)}.Write(frame(p)) }()
+		require.Equal(t, p, readFrame(t, maskedConn{c.(*net.TCPConn)}))
+	}
+}
+
 // Endpoints answer calls out of order with defined errors.
 //
 // fault: 135
@@ -364,4 +404,66 @@ func TestIdleSessionHoldsNoMemory(t *testing.T) {
 			eventually(t, "completed, it holds nothing", idle)
 		})
 	}
+}
+
+// The longest durations that there are mean what they say, not the past.
+func TestEndlessDurations(t *testing.T) {
+	const endless = time.Duration(math.MaxInt64)
+	check := func(t *testing.T, l *tracer, c net.Conn, s getty.Session) {
+		_, err := c.Write([]byte{0}) // begins a package
+		require.NoError(t, err)
+		eventually(t, "the byte is read", func() bool { return s.Stats().BytesRead == 1 })
+		_, _, err = s.WritePkg(strings.Repeat("x", 16<<20), 0)
+		require.NoError(t, err)
+		time.Sleep(30 * time.Millisecond)
+		s.SetCronPeriod(endless) // also looks at all limits
+		s.Close()
+		time.Sleep(30 * time.Millisecond)
+		require.Empty(t, l.closed, "it ended with %v", s.Err())
+		require.Zero(t, l.of(s).crons)
+		require.NoError(t, c.Close())
+		within(t, l.closed, "OnClose")
+	}
+	t.Run("options", func(t *testing.T) {
+		l := newTracer(t)
+		c, s := stall(t, l, func(o *getty.ServerOptions) {
+			o.ReadTimeout, o.IdleTimeout, o.WriteTimeout, o.WaitTime, o.CronPeriod = endless, endless, endless, endless, endless
+		})
+		check(t, l, c, s)
+	})
+	t.Run("setters", func(t *testing.T) {
+		l := newTracer(t)
+		c, s := stall(t, l)
+		for _, set := range []func(time.Duration){
+			s.SetReadTimeout, s.SetIdleTimeout, s.SetWriteTimeout, s.SetWaitTime, s.SetCronPeriod,
+		} {
+			set(endless)
+		}
+		check(t, l, c, s)
+	})
+}
+
+// Once a session closes, only WaitTime and WriteTimeout limit it: neither the package that its peer has begun nor
+// the peer's silence make a failure of it.
+func TestClosingOutlastsReadLimits(t *testing.T) {
+	const limit = 60 * time.Millisecond
+	l := newTracer(t)
+	c, s := stall(t, l, func(o *getty.ServerOptions) { o.WaitTime = patience })
+	_, err := c.Write([]byte{0})
+	require.NoError(t, err)
+	eventually(t, "the byte is read", func() bool { return s.Stats().BytesRead == 1 })
+	big := strings.Repeat("x", 16<<20)
+	_, _, err = s.WritePkg(big, 0)
+	require.NoError(t, err)
+	s.Close()
+	s.SetReadTimeout(limit) // not before, or a slow machine is over it
+	s.SetIdleTimeout(limit)
+	time.Sleep(2 * limit)
+	require.Equal(t, big, readFrame(t, c))
+	_, err = c.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	time.Sleep(2 * limit)
+	require.NoError(t, c.Close())
+	require.NoError(t, within(t, l.closed, "OnClose").Err())
+	require.Empty(t, l.of(s).errs)
 }

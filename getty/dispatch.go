@@ -3,8 +3,11 @@
 package getty
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
+
+	"github.com/gostkit/kit/taskpool"
 )
 
 // Callbacks of a session run under its token, which is a flag: who sets it runs a turn. What wants to run
@@ -21,7 +24,7 @@ const (
 	flagWatched                     // on the endpoint's list of sessions with packages queued in a turn
 	flagCron                        // an OnCron is due
 	flagWritable                    // an OnWritable is due
-	flagDrain                       // close when all that was read is handled
+	flagDrain                       // read nothing more, close when all that was read is handled
 	flagOwnClose                    // Close was called by the user or by Shutdown
 	flagOpen                        // OnOpen has succeeded
 	flagWant                        // somebody wanted to flush, and the token or the encoder lock was taken
@@ -196,13 +199,16 @@ func (s *session) turnsInline(b []byte, seen int) (used, need int, err error) {
 // turnMailbox decodes the packages that b holds and posts them to the mailbox in as few steps as its
 // limits allow. It waits while the mailbox is full: that stops reading.
 func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
-	done := false
+	done, posting := false, false
+	stage := mailQueues.Get().(*mailQueue)
 	defer func() {
 		if !done {
 			err = s.panicked("Reader", recover())
+			if !posting {
+				s.forgo(stage)
+			}
 		}
 	}()
-	stage := mailQueues.Get().(*mailQueue)
 	for whole := true; whole && used < len(b) && err == nil && !s.has(flagClosing); {
 		pkgs, bytes := s.box.room()
 		size := 0
@@ -219,10 +225,12 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 			stage.items = append(stage.items, mail{pkg, n})
 		}
 		if len(stage.items) > 0 {
+			posting = true // whatever becomes of that, they are in the mailbox
 			s.tally(&s.count.PkgsRead, len(stage.items))
 			if perr := s.postMails(stage.items); perr != nil {
 				err = perr
 			}
+			posting = false
 			clear(stage.items)
 			stage.items = stage.items[:0]
 		}
@@ -230,6 +238,16 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 	stage.free()
 	done = true
 	return used, need, err
+}
+
+// forgo counts and releases packages that were decoded and, because the Reader panicked, not posted.
+func (s *session) forgo(stage *mailQueue) {
+	s.tally(&s.count.PkgsRead, len(stage.items))
+	s.tally(&s.count.Undelivered, len(stage.items))
+	for !stage.empty() {
+		releaseGuarded(stage.pop().pkg)
+	}
+	stage.free()
 }
 
 // postMails hands packages to the mailbox and wakes whoever handles them.
@@ -326,9 +344,16 @@ func (s *session) post(f uint32) {
 	if f != 0 {
 		s.setFlag(f)
 	}
+	if !s.started.Load() {
+		return // the turn of the preparation sees it at its end
+	}
 	if s.dispatch == Ordered {
-		// A pool without room serves it with the next package; a closed one has ended the session.
-		_ = s.box.strand.TryWake()
+		// A pool without room serves a tick with the next package; a closed one has ended the session.
+		err := s.box.strand.TryWake()
+		if f == flagWritable && errors.Is(err, taskpool.ErrFull) {
+			// The mailbox stood still: what is in it may be all that there will be.
+			s.spawn(func() { _ = s.box.strand.Wake(untilHard{s}) })
+		}
 		return
 	}
 	if !s.has(flagTurn) { // else the holder of the token sees it at the end of its turn

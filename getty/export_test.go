@@ -2,6 +2,8 @@
 
 package getty
 
+import "time"
+
 // PendingTimers returns how many timers the wheel of the process holds.
 func PendingTimers() int {
 	wheelUse.Lock()
@@ -43,4 +45,17 @@ func ControlHeld(ss Session) int {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	return len(s.sideLocked().control)
+}
+
+// BackOff returns the longest wait of a client that has failed so often.
+func BackOff(interval, most time.Duration, failures int) time.Duration {
+	return backOff(&ClientOptions{ReconnectInterval: interval, ReconnectMax: most}, failures)
+}
+
+// MarksHeld returns how many callers of Flush a session knows of.
+func MarksHeld(ss Session) int {
+	s := ss.(*session)
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	return len(s.sideLocked().marks)
 }

@@ -114,6 +114,9 @@ func (s *session) takeQueue() *batch {
 		if side.control != nil {
 			b.append(side.control, nil, nil)
 			s.appended += uint64(len(side.control))
+			if s.queuedBytes() >= uint64(s.opts.HighWater) {
+				s.setFlag(flagBlocked) // else a writer refused for these bytes is never told when they have gone
+			}
 		}
 		for _, w := range side.marks {
 			b.append(nil, nil, w)
@@ -125,7 +128,7 @@ func (s *session) takeQueue() *batch {
 }
 
 // empty reports whether q has nothing for a flush.
-func (q *sideQueue) empty() bool { return q == nil || q.control == nil && q.marks == nil }
+func (q *sideQueue) empty() bool { return q == nil || len(q.control) == 0 && len(q.marks) == 0 }
 
 // tokenLocked is what the token's holder does with what detachLocked returned: it keeps the token to write b,
 // or gives it back. It unlocks qMu.
@@ -160,10 +163,12 @@ func (s *session) writeOut(b *batch, flusher bool) {
 		if b == nil {
 			return
 		}
+		if flusher {
+			s.clock.stalled() // it may have to wait with this batch, whatever became of the one before
+		}
 		err := s.tr.write(s, b, flusher)
 		if err == errWouldBlock {
 			s.account(b)
-			s.clock.stalled()
 			stuck := b // so that b itself does not escape
 			s.spawn(func() { s.writeOut(stuck, true) })
 			return

@@ -69,7 +69,7 @@ type ResumingReader interface {
 
 // A Writer encodes one package. The engine copies the result before WritePkg returns, so that a
 // Writer may reuse its buffer. Calls of one session are serial, in the order of the wire. A Writer
-// must not write to a session: it gets [ErrBadReader] where that would wait for itself. Like a callback,
+// must not write to a session or flush it: it gets [ErrBadReader] where that would wait for itself. Like a callback,
 // a Writer at work is waited for by the session's end: OnClose comes when it has returned.
 type Writer interface {
 	Write(s Session, pkg any) ([]byte, error)

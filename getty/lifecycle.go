@@ -90,8 +90,8 @@ func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
 	s.qCond.L = &s.qMu
 	s.hint = 256
 	s.maxMsgLen.Store(int64(opts.MaxMsgLen))
-	s.writeTimeout.Store(int64(opts.WriteTimeout))
-	s.waitTime.Store(int64(opts.WaitTime))
+	s.writeTimeout.Store(nanos(opts.WriteTimeout))
+	s.waitTime.Store(nanos(opts.WaitTime))
 	s.clock.init(s)
 	return s
 }
@@ -127,6 +127,9 @@ func (s *session) start(prepare NewSessionCallback) (err error) {
 		if !done {
 			err = s.panicked(where, recover())
 		}
+		if err != nil {
+			s.setFlag(flagClosing) // so that the turn's end runs no callback
+		}
 		s.endTurn(0, false)
 	}()
 	if err = prepare(s); err == nil {
@@ -139,6 +142,9 @@ func (s *session) start(prepare NewSessionCallback) (err error) {
 	if err == nil {
 		s.ep.opened(s)
 		s.clock.start()
+		if s.box != nil && s.has(flagDrain) {
+			s.drain() // Shutdown came before there was a mailbox to wait for
+		}
 	}
 	done = true
 	return err
@@ -494,7 +500,8 @@ func (s *session) SetWriteTimeout(d time.Duration) {
 	if d == 0 {
 		d = DefaultWriteTimeout
 	}
-	s.writeTimeout.Store(int64(d))
+	s.writeTimeout.Store(nanos(d))
+	s.clock.review() // a write may be waiting
 }
 
 // SetWaitTime implements [Session].
@@ -502,7 +509,7 @@ func (s *session) SetWaitTime(d time.Duration) {
 	if d == 0 {
 		d = DefaultWaitTime
 	}
-	s.waitTime.Store(int64(d))
+	s.waitTime.Store(nanos(d))
 }
 
 // SetCronPeriod implements [Session].

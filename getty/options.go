@@ -72,7 +72,8 @@ type SessionOptions struct {
 	MaxMsgLen int
 
 	// ReadTimeout is the time from the first byte of a package to its last. A session that needs longer
-	// ends with ErrReadTimeout. It does not limit silence between packages. 0: no limit.
+	// ends with ErrReadTimeout. It does not limit silence between packages. On WebSocket the
+	// time begins when the header of a message's first frame is complete. 0: no limit.
 	ReadTimeout time.Duration
 
 	// IdleTimeout is how long a session may be without traffic in either direction before it ends

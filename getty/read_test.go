@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"github.com/gostkit/kit/getty"
 	"github.com/gostkit/kit/getty/codec"
 	"github.com/gostkit/kit/taskpool"
@@ -532,7 +533,7 @@ func (p *countedPkg) Release() { p.released.Add(1) }
 //
 // acceptance: R12
 func TestPackagesAreReleasedOnce(t *testing.T) {
-	for _, end := range []string{"peer", "now", "panic"} {
+	for _, end := range []string{"peer", "now", "panic", "reader"} {
 		t.Run(end, func(t *testing.T) {
 			eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 				const n = 100
@@ -546,6 +547,9 @@ func TestPackagesAreReleasedOnce(t *testing.T) {
 						return nil, 0, nil
 					}
 					p := &countedPkg{text: string(b[:i])}
+					if end == "reader" && p.text == "50" {
+						panic("boom")
+					}
 					mu.Lock()
 					all = append(all, p)
 					mu.Unlock()
@@ -775,6 +779,37 @@ func TestShutdownUnderAFlood(t *testing.T) {
 			require.EqualValues(t, s.Stats().PkgsRead, handled.Load())
 		})
 	})
+	t.Run("websocket", func(t *testing.T) {
+		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+			l := newTracer(t)
+			l.unordered = d == getty.Unordered
+			var handled atomic.Int32
+			l.message = func(getty.Session, any) { slow(&handled) }
+			srv := getty.NewWSServer(opts(d))
+			require.NoError(t, srv.RunEventLoop(prepare(l)))
+			ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+			require.NoError(t, err)
+			go func() {
+				_, _, _ = ws.ReadMessage() // answers the close frame
+				discardThenClose(ws.NetConn())
+			}()
+			go func() {
+				for p, err := frame(strings.Repeat("x", 4000)), error(nil); err == nil; {
+					err = ws.WriteMessage(websocket.BinaryMessage, p)
+				}
+			}()
+			s := within(t, l.opened, "OnOpen")
+			eventually(t, "the flood", func() bool { return handled.Load() > 20 })
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			report, err := srv.Shutdown(ctx)
+			require.NoError(t, err)
+			require.Equal(t, getty.Report{Drained: 1}, report)
+			st := s.Stats() // the message that was half there is read to its end, and not delivered
+			require.LessOrEqual(t, st.Undelivered, uint64(1))
+			require.Equal(t, st.PkgsRead, uint64(handled.Load())+st.Undelivered)
+		})
+	})
 	t.Run("udp", func(t *testing.T) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 			l := newTracer(t)
@@ -891,6 +926,39 @@ func TestFullPool(t *testing.T) {
 			wg.Wait()
 		})
 	}
+}
+
+// A mailbox that stood still at the high mark goes on when the queue has fallen, also if the pool has no room then
+// and no further package comes.
+func TestFullPoolAtTheLowMark(t *testing.T) {
+	pool := taskpool.NewShared(taskpool.Config{Workers: 1, QueueLen: 1})
+	defer pool.Close()
+	l := newTracer(t)
+	got := make(chan string, 2)
+	big := strings.Repeat("x", 16<<20)
+	l.message = func(s getty.Session, pkg any) {
+		p := pkg.(*codec.Frame).String()
+		if p == "00000000" {
+			_, _, err := s.WritePkg(big, 0)
+			require.NoError(t, err)
+		}
+		got <- p
+	}
+	c, _ := stall(t, l, getty.WithServerTaskPool(pool))
+	_, err := c.Write(append(numbered(0), numbered(1)...))
+	require.NoError(t, err)
+	require.Equal(t, "00000000", within(t, got, "the first package"))
+	hold, held := make(chan struct{}), make(chan struct{})
+	require.NoError(t, pool.Submit(t.Context(), func() {
+		close(held)
+		<-hold
+	}))
+	within(t, held, "the worker is busy")
+	require.NoError(t, pool.Submit(t.Context(), func() {}))
+	require.Equal(t, big, readFrame(t, c))
+	time.Sleep(20 * time.Millisecond) // the queue has fallen
+	close(hold)
+	require.Equal(t, "00000001", within(t, got, "the second package"))
 }
 
 // A pool that is closed under its sessions ends them with the reason; every package is delivered or counted.

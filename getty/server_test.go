@@ -286,3 +286,35 @@ func TestSessionsThatDoNotStart(t *testing.T) {
 		})
 	}
 }
+
+// A session that Shutdown finds while it is being prepared drains like the others.
+func TestShutdownDuringThePreparation(t *testing.T) {
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		l := newTracer(t)
+		l.unordered = d == getty.Unordered
+		in, hold := make(chan struct{}), make(chan struct{})
+		srv := serve(t, func(s getty.Session) error {
+			close(in)
+			<-hold
+			return prepare(l)(s)
+		}, getty.WithServerDispatch(d))
+		c := dial(t, srv)
+		within(t, in, "NewSessionCallback")
+		report := make(chan getty.Report, 1)
+		go func() {
+			r, err := srv.Shutdown(context.Background())
+			if err != nil {
+				t.Error(err)
+			}
+			report <- r
+		}()
+		eventually(t, "Shutdown", srv.IsClosed)
+		time.Sleep(20 * time.Millisecond) // it has told the session
+		close(hold)
+		_, err := c.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+		require.NoError(t, c.Close())
+		require.Equal(t, getty.Report{Drained: 1}, within(t, report, "the end of Shutdown"))
+		require.NoError(t, within(t, l.closed, "OnClose").Err())
+	})
+}

@@ -97,14 +97,16 @@ type PkgWriter interface {
 	// WritePkg encodes and writes one package. total is its size on the wire, sent what the kernel has
 	// taken, or what was queued with timeout 0. An encoder's error leaves the session open.
 	WritePkg(pkg any, timeout time.Duration) (total, sent int, err error)
-	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with ctx's error.
+	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with its [context.Cause].
 	WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error)
 	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied.
 	WriteBytes(b []byte) (int, error)
 	// WriteBytesArray queues several encoded packages that leave together, none between them. It
-	// accepts all or nothing.
+	// accepts all or nothing, but for UDP, where each is a datagram and the result tells how many bytes
+	// were sent before one failed.
 	WriteBytesArray(pkgs ...[]byte) (int, error)
-	// Flush offers everything queued to the kernel and returns when it was taken.
+	// Flush offers everything queued to the kernel and returns when it was taken. It fails on a session that is
+	// closing or closed, with [ErrSessionClosed], since what was queued may not be sent any more; see Stats.
 	Flush(ctx context.Context) error
 }
 

@@ -5,6 +5,7 @@ package getty
 import (
 	"io"
 	"net"
+	"syscall"
 
 	"github.com/gostkit/kit/bytespool"
 )
@@ -231,12 +232,38 @@ func (t *stream) writePlain(s *session, b *batch, wait bool) error {
 			return nil
 		}
 		b.commit()
-		bufs := net.Buffers(runs)
-		n, err := bufs.WriteTo(t.conn)
+		n, err := t.writeRuns(runs)
 		b.took(int(n))
 		s.account(b)
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// writeRuns writes runs in order, in one call where the connection can do that.
+func (t *stream) writeRuns(runs [][]byte) (n int64, err error) {
+	if socketOf(t.conn) != nil {
+		bufs := net.Buffers(runs)
+		return bufs.WriteTo(t.conn)
+	}
+	for _, r := range runs {
+		m, err := t.conn.Write(r)
+		if n += int64(m); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// socketOf returns conn if it is a connection of package net, nil if it is any other. One that embeds such a
+// connection has all its methods, also those behind net.Buffers, but may do more in Read and Write than it does.
+func socketOf(conn net.Conn) syscall.Conn {
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		return c
+	case *net.UnixConn:
+		return c
+	}
+	return nil
 }

@@ -34,8 +34,8 @@ type rawStream struct {
 }
 
 func (r *rawStream) init(t *stream) {
-	sc, ok := t.conn.(syscall.Conn)
-	if !ok {
+	sc := socketOf(t.conn)
+	if sc == nil {
 		return
 	}
 	rc, err := sc.SyscallConn()

@@ -339,3 +339,69 @@ func TestWebSocketPingsWithoutReading(t *testing.T) {
 	require.LessOrEqual(t, most, 4<<10)
 	require.False(t, s.IsClosed())
 }
+
+// A Reader that panics takes no package with it that it had decoded before from the same bytes.
+func TestWebSocketReaderPanics(t *testing.T) {
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		l := newTracer(t)
+		l.unordered = d == getty.Unordered
+		var all []*countedPkg
+		srv := getty.NewWSServer(getty.WithServerDispatch(d))
+		run(t, srv, prepare(l, readerFunc(func(b []byte) (any, int, error) {
+			if string(b) == "panic" {
+				panic("boom")
+			}
+			all = append(all, &countedPkg{})
+			return all[len(all)-1], len(b), nil
+		})))
+		ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+		require.NoError(t, err)
+		defer ws.Close()
+		var out []byte
+		for _, p := range []string{"one", "two", "panic"} {
+			out = append(out, 0x80|websocket.BinaryMessage, 0x80|byte(len(p)), 0, 0, 0, 0) // the mask is 0
+			out = append(out, p...)
+		}
+		_, err = ws.NetConn().Write(out)
+		require.NoError(t, err)
+		s := within(t, l.closed, "OnClose")
+		st := s.Stats()
+		require.EqualValues(t, 2, st.PkgsRead)
+		require.EqualValues(t, 2, uint64(l.of(s).messages)+st.Undelivered)
+		require.Len(t, all, 2)
+		for _, p := range all {
+			require.EqualValues(t, 1, p.released.Load())
+		}
+	})
+}
+
+// A peer that floods an inline session and reads late gets every answer: the session pauses between two messages
+// at the high mark, also where one read brought both.
+func TestWebSocketPausesBetweenMessages(t *testing.T) {
+	const questions = 100
+	l := newTracer(t)
+	answer := strings.Repeat("a", 100_000)
+	l.message = func(s getty.Session, pkg any) {
+		if _, _, err := s.WritePkg(answer, 0); err != nil {
+			t.Errorf("an answer is refused: %v", err)
+		}
+	}
+	srv := getty.NewWSServer(getty.WithServerDispatch(getty.Inline), func(o *getty.ServerOptions) {
+		o.HighWater = 200_000
+		o.Socket.WriteBuffer = 4096
+	})
+	run(t, srv, prepare(l, codec.Message{}))
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+	require.NoError(t, err)
+	defer ws.Close()
+	one := []byte{0x80 | websocket.BinaryMessage, 0x80 | 1, 0, 0, 0, 0, 'q'} // the mask is 0
+	_, err = ws.NetConn().Write(bytes.Repeat(one, questions))
+	require.NoError(t, err)
+	eventually(t, "the high mark", func() bool { return srv.Stats().Total.Queued >= 200_000 })
+	require.NoError(t, ws.SetReadDeadline(time.Now().Add(patience)))
+	for range questions {
+		_, got, err := ws.ReadMessage()
+		require.NoError(t, err)
+		require.Len(t, got, len(answer))
+	}
+}

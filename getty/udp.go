@@ -60,7 +60,8 @@ const maxDatagram = 64 << 10
 
 // NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are [UDPContext],
 // and so must be what is written to it. With a pool its dispatch is Unordered unless Ordered is asked
-// for, which would serve all peers one after the other.
+// for, which would serve all peers one after the other. When the session ends, by a panic of its handler too,
+// the endpoint is closed: Serve returns and Done is closed.
 func NewUDPEndPoint(opts ...ServerOption) *Server {
 	return newServer(opts, &packetService{}, func(o *ServerOptions) {
 		if o.Dispatch == DispatchAuto && o.Pool != nil {
@@ -89,6 +90,7 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 	}
 	conn := pc.(*net.UDPConn)
 	t := &datagrams{conn: conn, answer: !s.opts.IgnoreProbes}
+	s.ep.onFreed = func(*session) { s.ep.beginClose() } // nothing would come any more
 	if _, err := s.ep.open(t, 0, prepare); err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -315,7 +317,7 @@ func (s *session) turnDatagram(b []byte, from netip.AddrPort) error {
 	s.tally(&s.count.PkgsRead, 1)
 	if !s.box.hasRoom() {
 		s.tally(&s.count.Dropped, 1) // there is no way to slow a sender down
-		release(pkg)
+		releaseGuarded(pkg)
 		return nil
 	}
 	return s.postMails([]mail{{pkg, len(b)}})

@@ -3,6 +3,7 @@
 package getty_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -151,8 +152,11 @@ func TestUDPWrites(t *testing.T) {
 	n, err = c.WriteBytesArray([]byte("one"), []byte("two"))
 	require.NoError(t, err)
 	require.Equal(t, 6, n)
+	n, err = c.WriteBytesArray([]byte("three"), make([]byte, 1<<16), []byte("four")) // the second is too long
+	require.Error(t, err)
+	require.Equal(t, 5, n)
 	var peer netip.AddrPort
-	for _, want := range []string{"bytes", "one", "two"} {
+	for _, want := range []string{"bytes", "one", "two", "three"} {
 		p := within(t, fromClient, "a datagram")
 		require.Equal(t, want, p.Pkg)
 		peer = p.PeerAddr
@@ -521,4 +525,71 @@ func TestUDPWithPool(t *testing.T) {
 		}()
 	}
 	within(t, both, "two handlers at once")
+}
+
+// An endpoint whose session has ended does not look as if it still served somebody.
+func TestUDPEndpointEndsWithItsSession(t *testing.T) {
+	for name, end := range map[string]func(l packetTracer) getty.NewSessionCallback{
+		"panic": func(l packetTracer) getty.NewSessionCallback {
+			l.message = func(getty.Session, any) { panic("boom") }
+			return prepare(l, rawCodec{})
+		},
+		"close": func(l packetTracer) getty.NewSessionCallback {
+			l.message = func(s getty.Session, _ any) { s.Close() }
+			return prepare(l, rawCodec{})
+		},
+		"preparation": func(packetTracer) getty.NewSessionCallback {
+			return func(getty.Session) error { return errors.New("not today") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := getty.NewUDPEndPoint()
+			served := make(chan error, 1)
+			newSession := end(newPacketTracer(t))
+			go func() { served <- srv.Serve(context.Background(), newSession) }()
+			if name != "preparation" {
+				eventually(t, "it listens", func() bool { return srv.Addr() != nil })
+				_, err := udpSocket(t, srv.Addr()).Write([]byte("x"))
+				require.NoError(t, err)
+			}
+			require.ErrorIs(t, within(t, served, "the end of Serve"), getty.ErrEndpointClosed)
+			require.True(t, srv.IsClosed())
+			within(t, srv.Done(), "Done")
+		})
+	}
+}
+
+// A fragilePkg's Release panics if it was dropped.
+type fragilePkg struct{ delivered atomic.Bool }
+
+func (p *fragilePkg) Release() {
+	if !p.delivered.Load() {
+		panic("boom")
+	}
+}
+
+// A package that is dropped because the mailbox is full costs nothing, whatever its Release does.
+func TestUDPDroppedPackagePanics(t *testing.T) {
+	l := newPacketTracer(t)
+	hold, in := make(chan struct{}), make(chan struct{}, 2)
+	l.message = func(_ getty.Session, pkg any) {
+		pkg.(getty.UDPContext).Pkg.(*fragilePkg).delivered.Store(true)
+		in <- struct{}{}
+		<-hold
+	}
+	srv := getty.NewUDPEndPoint(getty.WithServerDispatch(getty.Ordered), func(o *getty.ServerOptions) { o.MailboxLen = 1 })
+	run(t, srv, prepare(l, readerFunc(func(b []byte) (any, int, error) { return new(fragilePkg), len(b), nil })))
+	s := within(t, l.opened, "OnOpen")
+	c := udpSocket(t, srv.Addr())
+	for range 2 {
+		_, err := c.Write([]byte("x"))
+		require.NoError(t, err)
+	}
+	within(t, in, "the first package")
+	eventually(t, "the second is dropped", func() bool { return s.Stats().Dropped == 1 })
+	close(hold)
+	eventually(t, "the first is handled", func() bool {
+		_, err := c.Write([]byte("y"))
+		return err == nil && len(in) > 0
+	})
 }

@@ -319,7 +319,9 @@ func (t *webSocket) serve(s *session) (err error) {
 		}
 		t.leave()
 		t.stream.drop()
-		t.stage.free()
+		if t.stage != nil {
+			s.forgo(t.stage)
+		}
 	}()
 	err = t.messages()
 	done = true
@@ -330,13 +332,17 @@ func (t *webSocket) serve(s *session) (err error) {
 func (t *webSocket) messages() error {
 	s := t.s
 	for {
+		if s.box == nil && s.paused() { // between two messages of one read, as on a stream
+			t.leave()
+			s.awaitCredit()
+		}
 		t.where = "WebSocket"
 		kind, r, err := t.ws.NextReader()
 		if err != nil {
 			return t.inputEnded(err)
 		}
 		if s.has(flagClosing) {
-			continue // closing: the message is skipped, up to the peer's close frame
+			continue // the message is skipped, up to the peer's close frame
 		}
 		s.clock.begun()
 		b, err := t.readMessage(r)
@@ -453,10 +459,11 @@ func (t *webSocket) post(pkg any, size int) error {
 // endTurn posts what is staged, or ends the inline turn.
 func (t *webSocket) endTurn() error {
 	if t.stage != nil && len(t.stage.items) > 0 {
-		t.s.tally(&t.s.count.PkgsRead, len(t.stage.items))
-		err := t.s.postMails(t.stage.items)
-		t.stage.free()
+		stage := t.stage
 		t.stage, t.staged = nil, 0
+		t.s.tally(&t.s.count.PkgsRead, len(stage.items))
+		err := t.s.postMails(stage.items)
+		stage.free()
 		return err
 	}
 	t.leave()

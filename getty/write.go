@@ -69,6 +69,7 @@ func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err
 	if timeout == 0 {
 		total, waiting, err := s.encode(func() (int, error) { return s.tr.encode(s, pkg, nil) })
 		if err != nil {
+			s.slowConsumer(err)
 			return total, 0, err
 		}
 		s.afterEncode(waiting)
@@ -82,8 +83,8 @@ func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err
 
 // WritePkgContext implements [Session].
 func (s *session) WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error) {
-	if err := ctx.Err(); err != nil {
-		return 0, 0, err
+	if ctx.Err() != nil {
+		return 0, 0, context.Cause(ctx)
 	}
 	return s.writeAndWait(patience{time.Duration(s.writeTimeout.Load()), ctx}, pkg)
 }
@@ -103,21 +104,40 @@ func (s *session) WriteBytesArray(pkgs ...[]byte) (int, error) {
 func (s *session) writeRaw(one []byte, more [][]byte) (int, error) {
 	n, waiting, err := s.encode(func() (int, error) { return s.tr.encodeRaw(s, one, more) })
 	if err != nil {
-		return 0, err
+		s.slowConsumer(err)
+		return n, err
 	}
 	s.afterEncode(waiting)
 	return n, nil
 }
 
+// slowConsumer applies the policy to a package that was not to wait and could not be queued for err.
+func (s *session) slowConsumer(err error) {
+	if err == ErrSessionBlocked && s.opts.SlowConsumer == SlowClose {
+		s.fail(err)
+	}
+}
+
 // Flush implements [Session].
 func (s *session) Flush(ctx context.Context) error {
-	w := newWaiter()
-	if !s.queues || !s.enqueueMark(w) {
-		w.free()
+	if !s.queues {
 		return nil
 	}
+	if s.encMu.TryLock() {
+		s.unlockEncoder()
+	} else if insideEncoder() {
+		return fmt.Errorf("%w: an encoder flushes a session", ErrBadReader)
+	}
+	w := newWaiter()
+	if wait, err := s.enqueueMark(w); !wait {
+		w.free()
+		return err
+	}
 	s.flush()
-	_, _, err := s.await(w, patience{ctx: ctx})
+	_, withdrawn, err := s.await(w, patience{ctx: ctx})
+	if withdrawn {
+		s.forget(w)
+	}
 	return err
 }
 
@@ -146,7 +166,7 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 			return s.awaitPkg(w, p, total, waiting)
 		}
 		w.free()
-		if err != ErrSessionBlocked || s.opts.SlowConsumer == SlowClose {
+		if err != ErrSessionBlocked {
 			return total, 0, err
 		}
 		if limit > 0 {
@@ -189,7 +209,7 @@ func (s *session) awaitRoom(p patience) error {
 	s.flush()
 	_, gone, err := s.await(w, p)
 	if gone {
-		s.leaveRoom(w)
+		s.forget(w)
 	}
 	return err
 }
@@ -248,9 +268,6 @@ func (s *session) beginEncode() error {
 		return s.refusal()
 	case s.queuedBytes() >= uint64(s.opts.HighWater):
 		s.unlockEncoder()
-		if s.opts.SlowConsumer == SlowClose {
-			s.fail(ErrSessionBlocked)
-		}
 		return ErrSessionBlocked
 	}
 	return nil
@@ -297,8 +314,14 @@ func (s *session) unlockEncoder() {
 
 // insideEncoder reports whether the calling goroutine is running an encoder.
 func insideEncoder() bool {
+	const above = 5 // the encode that wants the lock
 	pc := make([]uintptr, 64)
-	frames := runtime.CallersFrames(pc[:runtime.Callers(5, pc)]) // above the encode that wants the lock
+	n := runtime.Callers(above, pc)
+	for n == len(pc) { // a recursive encoder
+		pc = make([]uintptr, 2*len(pc))
+		n = runtime.Callers(above, pc)
+	}
+	frames := runtime.CallersFrames(pc[:n])
 	for {
 		f, more := frames.Next()
 		if strings.HasSuffix(f.Function, "getty.(*session).encode") {
@@ -487,15 +510,15 @@ func (s *session) tryQueuedBytes() uint64 {
 }
 
 // enqueueMark queues a flush mark, and reports whether there is anything to wait for.
-func (s *session) enqueueMark(w *waiter) bool {
+func (s *session) enqueueMark(w *waiter) (wait bool, err error) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	if s.refused != nil || s.emptyLocked() && !s.flushing {
-		return false
+		return false, s.refused
 	}
 	side := s.sideLocked()
 	side.marks = append(side.marks, w)
-	return true
+	return true, nil
 }
 
 // afterEncode decides when a package that nobody waits for goes to the kernel; waiting is what the queue holds.
@@ -536,11 +559,12 @@ func (s *session) unblocked() {
 	for _, w := range room {
 		w.fail(nil)
 	}
-	if _, ok := s.listener.(WritableListener); ok {
-		s.post(flagWritable)
-	} else if s.dispatch == Ordered && s.mailbox() != nil {
-		s.post(0) // the mailbox stood still
+	if s.started.Load() { // else listener and dispatch may still change
+		if _, ok := s.listener.(WritableListener); !ok && s.dispatch != Ordered {
+			return
+		}
 	}
+	s.post(flagWritable) // also without a listener for it: the mailbox stood still
 }
 
 // joinRoom makes w wait for the queue to fall, and reports false where it need not.
@@ -555,13 +579,15 @@ func (s *session) joinRoom(w *waiter) bool {
 	return true
 }
 
-// leaveRoom forgets w, which does not wait any more.
-func (s *session) leaveRoom(w *waiter) {
+// forget takes w, which does not wait any more, from the side queue. A mark may have left it with a flush.
+func (s *session) forget(w *waiter) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	side := s.sideLocked()
-	if i := slices.Index(side.room, w); i >= 0 {
-		side.room = slices.Delete(side.room, i, i+1)
+	for _, list := range []*[]*waiter{&side.marks, &side.room} {
+		if i := slices.Index(*list, w); i >= 0 {
+			*list = slices.Delete(*list, i, i+1)
+		}
 	}
 }
 

@@ -144,7 +144,10 @@ func TestTimeoutsBelongToTheirCalls(t *testing.T) {
 	// Behind a package that takes long, a call without a timeout of its own has the session's, whatever an
 	// earlier call had; and only the call is over then, since the peer goes on reading.
 	l = newTracer(t)
-	c, s = stall(t, l, func(o *getty.ServerOptions) { o.WriteTimeout, o.HighWater = time.Second, 1<<30 })
+	c, s = stall(t, l, func(o *getty.ServerOptions) {
+		o.WriteTimeout, o.HighWater = time.Second, 1<<30
+		o.Socket.WriteBuffer = 64 << 10 // the kernel wants a third of it free before it takes more
+	})
 	_, _, err = s.WritePkg("an hour", time.Hour)
 	require.NoError(t, err)
 	_, _, err = s.WritePkg(strings.Repeat("b", 32<<20), 0)
@@ -330,28 +333,50 @@ type writerFunc func(any) ([]byte, error)
 
 func (f writerFunc) Write(_ getty.Session, pkg any) ([]byte, error) { return f(pkg) }
 
-// An encoder that writes to its own session gets an error instead of waiting for itself.
+// An encoder that writes to its own session, or flushes it, gets an error instead of waiting for itself, however deep
+// in its calls it does so.
 func TestEncoderWritesToItsSession(t *testing.T) {
-	l := newTracer(t)
-	var inner error
 	var s getty.Session
-	srv := serve(t, func(ss getty.Session) error {
-		s = ss
-		_ = ss.SetEventListener(l)
-		_ = ss.SetReader(frames)
-		return ss.SetWriter(writerFunc(func(pkg any) ([]byte, error) {
-			if pkg == "outer" {
-				_, _, inner = s.WritePkg("inner", 0)
-			}
-			return frame(pkg.(string)), nil
-		}))
-	})
-	c := dial(t, srv)
-	within(t, l.opened, "OnOpen")
-	_, _, err := s.WritePkg("outer", 0)
-	require.NoError(t, err)
-	require.ErrorIs(t, inner, getty.ErrBadReader)
-	require.Equal(t, "outer", readFrame(t, c))
+	var dive func(depth int, f func() error) error
+	dive = func(depth int, f func() error) error {
+		if depth > 0 {
+			return dive(depth-1, f)
+		}
+		return f()
+	}
+	for name, f := range map[string]func() error{
+		"write": func() error { _, _, err := s.WritePkg("inner", 0); return err },
+		"bytes": func() error { _, err := s.WriteBytes([]byte("inner")); return err },
+		"wait":  func() error { _, _, err := s.WritePkg("inner", time.Second); return err },
+		"flush": func() error { return s.Flush(context.Background()) },
+	} {
+		for _, depth := range []int{0, 50, 500} {
+			t.Run(fmt.Sprint(name, depth), func(t *testing.T) {
+				l := newTracer(t)
+				inner := make(chan error, 1)
+				l.message = func(s getty.Session, _ any) {
+					_, _, _ = s.WritePkg("before", 0) // stays queued until the turn ends
+					_, _, _ = s.WritePkg("outer", 0)
+				}
+				c := dial(t, serve(t, func(ss getty.Session) error {
+					s = ss
+					_ = ss.SetEventListener(l)
+					_ = ss.SetReader(frames)
+					return ss.SetWriter(writerFunc(func(pkg any) ([]byte, error) {
+						if pkg == "outer" {
+							inner <- dive(depth, f)
+						}
+						return frame(pkg.(string)), nil
+					}))
+				}))
+				_, err := c.Write(frame("go"))
+				require.NoError(t, err)
+				require.Equal(t, "before", readFrame(t, c))
+				require.Equal(t, "outer", readFrame(t, c))
+				require.ErrorIs(t, within(t, inner, "the inner call"), getty.ErrBadReader)
+			})
+		}
+	}
 }
 
 // Close and Stats do not wait for an encoder, and the descriptor is freed; OnClose comes when it has returned, and what it
@@ -768,6 +793,52 @@ func TestBackpressure(t *testing.T) {
 	within(t, got, "the package that waited to be read")
 }
 
+// What is written before OnOpen may fill the queue and leave it again; OnWritable waits for OnOpen, and does not
+// follow one that failed.
+func TestWritableBeforeOnOpen(t *testing.T) {
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		for _, fails := range []bool{false, true} {
+			l := newTracer(t)
+			l.unordered = d == getty.Unordered
+			writable := make(chan struct{}, 16)
+			l.writable = func(getty.Session) { writable <- struct{}{} }
+			l.open = func(s getty.Session) error {
+				select {
+				case <-writable:
+					t.Error("OnWritable before OnOpen")
+				default:
+				}
+				if fails {
+					return errors.New("not this one")
+				}
+				return nil
+			}
+			big := strings.Repeat("x", 16<<20)
+			over := make(chan struct{})
+			c := dial(t, serve(t, func(s getty.Session) error {
+				go func() {
+					<-s.Done()
+					close(over)
+				}()
+				if err := prepare(l)(s); err != nil {
+					return err
+				}
+				if _, err := s.WriteBytes(frame(big)); err != nil {
+					return err
+				}
+				return s.Flush(context.Background())
+			}, getty.WithServerDispatch(d)))
+			require.Equal(t, big, readFrame(t, c))
+			if !fails {
+				within(t, writable, "OnWritable")
+				require.NoError(t, c.Close())
+			}
+			within(t, over, "Done")
+			require.Empty(t, writable)
+		}
+	})
+}
+
 // A peer that takes nothing for WriteTimeout loses its session; so does a slow consumer, by policy.
 //
 // fault: 22
@@ -781,11 +852,38 @@ func TestSlowConsumers(t *testing.T) {
 		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
 		require.Positive(t, s.Stats().Unsent)
 	})
+	t.Run("write timeout set while a write waits", func(t *testing.T) {
+		l := newTracer(t)
+		_, s := stall(t, l, func(o *getty.ServerOptions) { o.WriteTimeout = -1 })
+		_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
+		require.NoError(t, err)
+		time.Sleep(20 * time.Millisecond) // it waits
+		s.SetWriteTimeout(50 * time.Millisecond)
+		within(t, l.closed, "OnClose")
+		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
+	})
+	t.Run("write timeout of a later batch", func(t *testing.T) {
+		l := newTracer(t)
+		c, s := stall(t, l, func(o *getty.ServerOptions) {
+			o.WriteTimeout, o.HighWater = 500*time.Millisecond, 64<<20
+		})
+		for _, p := range []string{"first", "second"} { // the second waits for the first and forms a batch of its own
+			_, _, err := s.WritePkg(strings.Repeat(p, 4<<20), 0)
+			require.NoError(t, err)
+		}
+		require.Equal(t, strings.Repeat("first", 4<<20), readFrame(t, c))
+		within(t, l.closed, "OnClose")
+		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
+		require.EqualValues(t, 1, s.Stats().Unsent)
+	})
 	t.Run("policy", func(t *testing.T) {
 		l := newTracer(t)
 		_, s := stall(t, l, func(o *getty.ServerOptions) { o.SlowConsumer = getty.SlowClose })
 		_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
 		require.NoError(t, err)
+		_, _, err = s.WritePkg("x", 20*time.Millisecond)
+		require.ErrorIs(t, err, getty.ErrWriteTimeout, "the policy is for those who do not wait")
+		require.False(t, s.IsClosed())
 		eventually(t, "the policy strikes", func() bool { _, _, err := s.WritePkg("x", 0); return err != nil })
 		within(t, l.closed, "OnClose")
 		require.ErrorIs(t, s.Err(), getty.ErrSessionBlocked)
@@ -912,6 +1010,25 @@ func TestFlush(t *testing.T) {
 	require.Equal(t, big, readFrame(t, c))
 	require.NoError(t, within(t, done, "Flush"))
 	require.Zero(t, s.Stats().Queued)
+	s.CloseNow()
+	require.ErrorIs(t, s.Flush(context.Background()), getty.ErrSessionClosed)
+}
+
+// Calls of Flush that are given up leave nothing behind.
+func TestFlushGivenUp(t *testing.T) {
+	l := newTracer(t)
+	c, s := stall(t, l)
+	big := strings.Repeat("x", 16<<20)
+	_, _, err := s.WritePkg(big, 0)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 100 {
+		require.ErrorIs(t, s.Flush(ctx), context.Canceled)
+	}
+	require.Zero(t, getty.MarksHeld(s))
+	require.Equal(t, big, readFrame(t, c))
+	require.NoError(t, s.Flush(context.Background()))
 }
 
 // What a turn writes leaves in one system call; a turn that takes long does not hold it back.
