@@ -378,7 +378,7 @@ func TestWebSocketReaderPanics(t *testing.T) {
 // A peer that floods an inline session and reads late gets every answer: the session pauses between two messages
 // at the high mark, also where one read brought both.
 func TestWebSocketPausesBetweenMessages(t *testing.T) {
-	const questions = 100
+	const questions = 30
 	l := newTracer(t)
 	answer := strings.Repeat("a", 100_000)
 	l.message = func(s getty.Session, pkg any) {
@@ -388,7 +388,7 @@ func TestWebSocketPausesBetweenMessages(t *testing.T) {
 	}
 	srv := getty.NewWSServer(getty.WithServerDispatch(getty.Inline), func(o *getty.ServerOptions) {
 		o.HighWater = 200_000
-		o.Socket.WriteBuffer = 4096
+		o.Socket.WriteBuffer = 64 << 10
 	})
 	run(t, srv, prepare(l, codec.Message{}))
 	ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
