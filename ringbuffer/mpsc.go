@@ -265,7 +265,7 @@ func (q *MPSC[T]) TryPop() (v T, err error) {
 	}
 	b, i := q.oldest()
 	if b == nil || b.ready.Load()>>i&1 == 0 {
-		return v, q.emptyOrClosed(b, i)
+		return v, q.emptyOrClosed(i)
 	}
 	v = b.slots[i]
 	clearSlot(&b.slots[i])
@@ -294,9 +294,10 @@ func (q *MPSC[T]) oldest() (*block[T], uint32) {
 	return nil, 0
 }
 
-// emptyOrClosed tells the two apart when the slot i of b, the oldest one, is not ready. It is the
-// end if that slot was not even claimed when the closed bit was set.
-func (q *MPSC[T]) emptyOrClosed(b *block[T], i uint32) error {
+// emptyOrClosed tells the two apart when slot i of the block, the oldest one, is not ready. It is
+// the end if that slot was not even claimed when the closed bit was set. The caller may have found
+// no segment, and the first one may have been made, filled and closed since: then the count is not 0.
+func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 	s := q.head.Load()
 	if s == nil {
 		return ErrEmpty
@@ -305,7 +306,7 @@ func (q *MPSC[T]) emptyOrClosed(b *block[T], i uint32) error {
 	if c&closedBit == 0 {
 		return ErrEmpty
 	}
-	if b == nil || c>>sealShift&sealMask == uint64(q.block)*blockSize+uint64(i) {
+	if c>>sealShift&sealMask == uint64(q.block)*blockSize+uint64(i) {
 		return ErrClosed
 	}
 	return ErrEmpty
@@ -339,7 +340,7 @@ func (q *MPSC[T]) PopN(dst []T) (int, error) {
 		}
 		if n == 0 {
 			if done == 0 {
-				return 0, q.emptyOrClosed(b, i)
+				return 0, q.emptyOrClosed(i)
 			}
 			break
 		}

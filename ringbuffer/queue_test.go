@@ -481,3 +481,19 @@ func TestMPSCTurnedAway(t *testing.T) {
 		}
 	}
 }
+
+// TestMPSCFirstItemBesideClose: a consumer that looks before there is a first segment, and again
+// after one item was pushed and the queue closed, must not take that for the end.
+func TestMPSCFirstItemBesideClose(t *testing.T) {
+	q := NewMPSC[int](Unbounded)
+	b, i := q.oldest()
+	require.Nil(t, b)
+	require.NoError(t, q.TryPush(1))
+	require.NoError(t, q.Close())
+	require.Equal(t, ErrEmpty, q.emptyOrClosed(i))
+	v, err := q.TryPop()
+	require.NoError(t, err)
+	require.Equal(t, 1, v)
+	_, err = q.TryPop()
+	require.Equal(t, ErrClosed, err)
+}
