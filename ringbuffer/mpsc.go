@@ -101,8 +101,9 @@ func (r *quota) admit(n uint64) uint64 {
 	}
 	for round := 0; ; round++ {
 		a := r.admitted.Load()
-		used := int64(a - r.taken.Load()) // negative if a is stale: then the swap fails
-		n := min(n, uint64(max(int64(r.bound)-used, 0)))
+		// Never more than bound are in use. A stale a can lie behind taken: the sum then is above
+		// bound and does not overflow, unlike a signed one, and the swap fails.
+		n := min(n, r.bound+r.taken.Load()-a)
 		if n == 0 || r.admitted.CompareAndSwap(a, a+n) {
 			return n
 		}

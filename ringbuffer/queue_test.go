@@ -497,3 +497,13 @@ func TestMPSCFirstItemBesideClose(t *testing.T) {
 	_, err = q.TryPop()
 	require.Equal(t, ErrClosed, err)
 }
+
+// TestMPSCStaleAdmit gives a producer a count of admitted items that others and the consumer have
+// long passed: under the largest bound, too, that is no full queue.
+func TestMPSCStaleAdmit(t *testing.T) {
+	for _, bound := range []uint64{1, Unbounded - 1} {
+		r := quota{bound: bound}
+		r.taken.Store(5) // admitted, as seen, is 0
+		require.EqualValues(t, 1, r.admit(1))
+	}
+}
