@@ -55,7 +55,7 @@ func (b *Bytes) Cap() int { return len(b.buf) }
 
 // Len returns the number of unread bytes at some moment during the call: a lower bound for the
 // reader, an upper one for the writer.
-func (b *Bytes) Len() int { return length(&b.head, &b.tail, len(b.buf)) }
+func (b *Bytes) Len() int { return length(&b.head, &b.tail) }
 
 // Close ends the stream: writes fail with [ErrClosed] from now on, the reader gets what was
 // written and then [io.EOF]. It wakes both sides. It may be called from any goroutine, also more

@@ -549,6 +549,16 @@ func TestBufferCopyErrors(t *testing.T) {
 	})
 }
 
+// TestBufferLen is TestQueueLen for bytes.
+func TestBufferLen(t *testing.T) {
+	eachBuffer(t, func(t *testing.T, fresh func(int) byteBuffer) {
+		b := fresh(64)
+		p := make([]byte, 1)
+		longest := watchLen(b.Len, func() { _, _ = b.TryWrite(p); _, _ = b.TryRead(p) })
+		require.LessOrEqual(t, longest, 1)
+	})
+}
+
 // TestBufferCloseWithOwnErrors closes with the errors that mean something to the waiting forms
 // themselves, as happens when the error of one buffer becomes the reason of the next.
 func TestBufferCloseWithOwnErrors(t *testing.T) {

@@ -122,10 +122,7 @@ func (l *Linked) Cap() int { return int(l.max) }
 
 // Len returns the number of unread bytes at some moment during the call: a lower bound for the
 // reader, an upper one for the writer.
-func (l *Linked) Len() int {
-	r := l.read.Load()
-	return int(min(l.written.Load()&countMask-r, l.max))
-}
+func (l *Linked) Len() int { return length(&l.read, &l.written) }
 
 // enter begins a call of the writer: from here to leave, Close knows that the writer may be
 // inside its chunk. After WriteSlice the writer is inside already.

@@ -90,7 +90,7 @@ func (q *MPMC[T]) Cap() int { return len(q.slots) }
 
 // Len returns the number of items at some moment during the call, counting those that are being
 // pushed and not those that are being popped.
-func (q *MPMC[T]) Len() int { return length(&q.head, &q.tail, len(q.slots)) }
+func (q *MPMC[T]) Len() int { return length(&q.head, &q.tail) }
 
 // TryPush adds v if there is room. It does not wait: a swap lost to another producer is
 // repeated, so [ErrFull] means full (a slot whose consumer has not yet let go of it counts as

@@ -86,12 +86,24 @@ func (q *MPSC[T]) Cap() int {
 // Len returns the number of items at some moment during the call, counting those that are being
 // pushed.
 func (q *MPSC[T]) Len() int {
-	n := uint64(0)
-	for s := q.head.Load(); s != nil; s = s.next.Load() {
-		taken := s.takenAll() // before claimed, so that the difference is not negative
-		n += s.claimed() - taken
+	for {
+		head := q.head.Load()
+		if head == nil {
+			return 0
+		}
+		taken := head.takenAll()
+		n := uint64(0)
+		for s := head; s != nil; {
+			// next before claimed: a segment that has no next one yet is the last to count.
+			next := s.next.Load()
+			n += s.claimed()
+			s = next
+		}
+		// The consumer takes from head only. If it took nothing meanwhile, nothing passed unseen.
+		if q.head.Load() == head && head.takenAll() == taken {
+			return int(n - taken)
+		}
 	}
-	return int(n)
 }
 
 // admit takes up to n places from the quota and returns how many it got.

@@ -323,6 +323,36 @@ func TestQueueAllStopsEarly(t *testing.T) {
 	})
 }
 
+// TestQueueLen looks at a queue that never holds more than one item, while many pass: what comes
+// and goes between two looks must not count.
+func TestQueueLen(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		q := newQueue[int](k, 64)
+		longest := watchLen(q.Len, func() { _ = q.TryPush(1); _, _ = q.TryPop() })
+		require.LessOrEqual(t, longest, 1)
+	})
+}
+
+// watchLen returns the largest result of length while pass runs again and again.
+func watchLen(length func() int, pass func()) int {
+	longest := 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range scaled(200_000) {
+			pass()
+		}
+	}()
+	for {
+		select {
+		case <-done:
+			return longest
+		default:
+			longest = max(longest, length())
+		}
+	}
+}
+
 // TestMPSCReplacesUnboundedChannel is the job for which people take an unbounded channel: one hop,
 // no goroutine, an end, and a bound that must be waived by name.
 //

@@ -71,13 +71,20 @@ func (q *SPSC[T]) Cap() int { return len(q.slots) }
 
 // Len returns the number of items at some moment during the call. Only what the calling side
 // itself can change stays true: for the consumer it is a lower bound, for the producer an upper one.
-func (q *SPSC[T]) Len() int { return length(&q.head, &q.tail, len(q.slots)) }
+func (q *SPSC[T]) Len() int { return length(&q.head, &q.tail) }
 
-// length reads head before tail: the difference is then never negative, and it is cut to the
-// capacity because items may have passed between the two loads.
-func length(head, tail *atomic.Uint64, capacity int) int {
+// length reads tail while head stands still. Without the second look at head, everything that
+// passed between the two loads would count.
+func length(head, tail *atomic.Uint64) int {
 	h := head.Load()
-	return int(min(tail.Load()&^closedBit-h, uint64(capacity)))
+	for {
+		t := tail.Load() & countMask
+		now := head.Load()
+		if now == h {
+			return int(t - h)
+		}
+		h = now
+	}
 }
 
 // TryPush adds v if there is room. It never blocks. It returns [ErrFull], or [ErrClosed] after
