@@ -381,5 +381,5 @@ func (q *MPMC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
 // AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
 // when ctx ends, and so takes the place of ranging over a channel.
 func (q *MPMC[T]) AllContext(ctx context.Context) iter.Seq[T] {
-	return drain(func() (T, error) { return q.Pop(ctx) })
+	return drain(untilDone(ctx, q.Pop))
 }

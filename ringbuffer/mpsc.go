@@ -420,5 +420,5 @@ func (q *MPSC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
 // AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
 // when ctx ends, and so takes the place of ranging over a channel.
 func (q *MPSC[T]) AllContext(ctx context.Context) iter.Seq[T] {
-	return drain(func() (T, error) { return q.Pop(ctx) })
+	return drain(untilDone(ctx, q.Pop))
 }

@@ -323,6 +323,26 @@ func TestQueueAllStopsEarly(t *testing.T) {
 	})
 }
 
+// TestQueueAllContextEnds: a loop over a queue in which there is always something ends with its
+// context, and what was not yielded stays.
+func TestQueueAllContextEnds(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		q := newQueue[int](k, 8)
+		_, err := q.PushN([]int{1, 2, 3})
+		require.NoError(t, err)
+		for range q.AllContext(canceled) {
+			require.Fail(t, "yielded after the end of its context")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for v := range q.AllContext(ctx) {
+			require.Equal(t, 1, v, "the loop goes on")
+			cancel()
+		}
+		require.Equal(t, 2, q.Len())
+	})
+}
+
 // TestQueueLen looks at a queue that never holds more than one item, while many pass: what comes
 // and goes between two looks must not count.
 func TestQueueLen(t *testing.T) {

@@ -294,7 +294,7 @@ func (q *SPSC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
 // AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
 // when ctx ends, and so takes the place of ranging over a channel.
 func (q *SPSC[T]) AllContext(ctx context.Context) iter.Seq[T] {
-	return drain(func() (T, error) { return q.Pop(ctx) })
+	return drain(untilDone(ctx, q.Pop))
 }
 
 func drain[T any](pop func() (T, error)) iter.Seq[T] {
@@ -304,6 +304,20 @@ func drain[T any](pop func() (T, error)) iter.Seq[T] {
 			if err != nil || !yield(v) {
 				return
 			}
+		}
+	}
+}
+
+// untilDone is a pop that looks at ctx each time: Pop does so only when it waits, and a loop over
+// a queue that is never empty would not end with ctx.
+func untilDone[T any](ctx context.Context, pop func(context.Context) (T, error)) func() (T, error) {
+	done := ctx.Done()
+	return func() (v T, err error) {
+		select {
+		case <-done:
+			return v, ctx.Err()
+		default:
+			return pop(ctx)
 		}
 	}
 }
