@@ -352,5 +352,6 @@ func (l *Linked) ReadFrom(r io.Reader) (int64, error) {
 			return nil, err
 		}
 		return l.WriteSlice(1)
+	defer l.Commit(0) // a reader that panics must not leave the writer in its chunk
 	}, l.Commit)
 }
