@@ -20,7 +20,8 @@ var (
 // memory-order argument are those of [SPSC], with bytes for items: tail is what was
 // written, head what was read, and their difference is never more than the capacity.
 //
-// The zero value has no room: writes fail with [ErrTooLarge]. [NewBytes] makes one that is useful.
+// The zero value has no room: TryWrite fails with [ErrFull], the forms that wait with [ErrTooLarge].
+// [NewBytes] makes one that is useful.
 // To the writer belong Write, WriteContext, TryWrite, WriteSlices, Commit, WaitWritable and
 // ReadFrom; to the reader Read, ReadContext, TryRead, ReadSlices, Advance, WaitReadable and
 // WriteTo. Two goroutines on one side at the same time corrupt the content; the race detector

@@ -10,7 +10,8 @@ import (
 
 // Allocator lends the chunks of a [Linked]. Get returns a slice of length n or more, with any
 // content; Put takes it back. Get is called by the writer, Put by the reader and by whoever releases a
-// [View], so both must be safe for concurrent use. A pool of byte slices in size classes fits.
+// [View], so both must be safe for concurrent use. They must not panic: the Linked is of no use after
+// that. A pool of byte slices in size classes fits.
 type Allocator interface {
 	Get(n int) []byte
 	Put(b []byte)
@@ -57,7 +58,8 @@ func (c *chunk) drop() {
 
 // View is a run of bytes taken out of a [Linked] without copying. It keeps the chunks it lies in
 // until Release, also after the buffer was closed and drained. It belongs to one goroutine at a
-// time; nobody else writes to its bytes. The zero View is empty.
+// time; nobody else writes to its bytes. The zero View is empty. A View must not be copied: both copies would
+// give the same chunks back.
 type View struct {
 	parts  [][]byte
 	chunks []*chunk

@@ -292,7 +292,8 @@ func (q *SPSC[T]) Close() error {
 func (q *SPSC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
 
 // AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
-// when ctx ends, and so takes the place of ranging over a channel.
+// when ctx ends, and so takes the place of ranging over a channel. Items that are there when ctx
+// ends stay there.
 func (q *SPSC[T]) AllContext(ctx context.Context) iter.Seq[T] {
 	return drain(untilDone(ctx, q.Pop))
 }
