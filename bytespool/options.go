@@ -55,7 +55,7 @@ func (p *Pool) putSlow(b []byte) {
 	c := slotOf(size)
 	if classSizes[c] != size {
 		if p.counters != nil {
-			p.counters[c].refused.Add(1)
+			p.counters[classOf(size)].refused.Add(1)
 		}
 		return
 	}
