@@ -60,12 +60,12 @@ func (p *Pool) putSlow(b []byte) {
 		return
 	}
 	b = b[:size]
-	if p.zeroOnPut {
-		clear(b)
-	}
 	kept := true
 	if debug {
-		kept = debugPut(b)
+		kept = debugPut(b) // before anything is written: b may be somebody else's
+	}
+	if p.zeroOnPut && !(debug && kept) { // what a debug build keeps is poisoned
+		clear(b)
 	}
 	if kept {
 		kept = p.keep(c, b)
