@@ -249,3 +249,18 @@ func TestMisuseChangesNothing(t *testing.T) {
 	require.Zero(t, p.Get(256)[0], "and nobody is told of a write after Put")
 	p.Put(b)
 }
+
+// TestResetPanics: an object whose Reset panicked is not idle; its owner may put it back again.
+func TestResetPanics(t *testing.T) {
+	broken := true
+	o := Objects[int]{Reset: func(*int) {
+		if broken {
+			panic("reset")
+		}
+	}}
+	x := o.Get()
+	require.PanicsWithValue(t, "reset", func() { o.Put(x) })
+	broken = false
+	o.Put(x)
+	require.Equal(t, "second Put of an object", caught(t, func() { o.Put(x) }).What)
+}
