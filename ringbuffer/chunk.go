@@ -73,7 +73,8 @@ type View struct {
 func (v *View) Len() int { return v.n }
 
 // Parts returns the bytes as slices in order, of the shape of net.Buffers. They are valid until
-// Release.
+// Release. The result is the view's own: net.Buffers.WriteTo takes out of it what it has written, and
+// AppendTo and WriteTo find the rest only.
 func (v *View) Parts() [][]byte { return v.parts }
 
 // AppendTo appends a copy of the bytes to dst, which may be nil, and returns it.

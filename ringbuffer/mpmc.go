@@ -53,8 +53,9 @@ const groupSize = 32
 
 // MPMC is a bounded queue for any number of producers and consumers. There is no lock: a
 // goroutine that is preempted between claiming a slot and publishing it delays the consumers of
-// that slot and of those behind it, but no producer until the ring has gone around, and nobody ever
-// waits for a critical section. Items of one producer come out in the order in which it pushed them.
+// that slot and of those behind it, but no producer until the ring has gone around, and nobody
+// waits for a critical section but to park or to wake a sleeper. Items of one producer come out in
+// the order in which it pushed them.
 //
 // The zero value has no room: every push finds it full. [NewMPMC] makes one that is useful. All
 // methods may be called by any goroutine. An MPMC must not be copied.

@@ -557,3 +557,50 @@ func TestMPSCStaleAdmit(t *testing.T) {
 		require.EqualValues(t, 1, r.admit(1))
 	}
 }
+
+// TestPositionsBeyond32Bits lets every ring go round where positions leave 32 bits, also on machines
+// whose int has no more.
+func TestPositionsBeyond32Bits(t *testing.T) {
+	const start = 1<<32 - 20
+	spsc, mpmc, mpsc := NewSPSC[int](8), NewMPMC[int](8), NewMPSC[int](8)
+	spsc.tail.Store(start)
+	spsc.head.Store(start)
+	spsc.headSeen, spsc.tailSeen = start, start
+	mpmc.tail.Store(start)
+	mpmc.head.Store(start)
+	mpsc.room.admitted.Store(start)
+	mpsc.room.taken.Store(start)
+	for _, q := range []queue[int]{spsc, mpmc, mpsc} {
+		for i := range 10 {
+			n, err := q.PushN([]int{i, 1, 2, 3, 4, 5, 6, 7, 8})
+			require.Equal(t, 8, n)
+			require.Equal(t, ErrFull, err)
+			require.Equal(t, 8, q.Len())
+			out := make([]int, 9)
+			n, err = q.PopN(out)
+			require.NoError(t, err)
+			require.Equal(t, []int{i, 1, 2, 3, 4, 5, 6, 7}, out[:n])
+		}
+	}
+	ring := NewBytes(8)
+	ring.tail.Store(start)
+	ring.head.Store(start)
+	ring.headSeen, ring.tailSeen = start, start
+	linked, err := NewLinked(LinkedConfig{MaxBytes: 8, ChunkSize: 5})
+	require.NoError(t, err)
+	linked.written.Store(start)
+	linked.read.Store(start)
+	linked.readSeen = start
+	for _, b := range []byteBuffer{ring, linked} {
+		for range 10 {
+			n, err := b.TryWrite([]byte("a long word"))
+			require.Equal(t, 8, n)
+			require.Equal(t, ErrFull, err)
+			require.Equal(t, 8, b.Len())
+			p := make([]byte, 9)
+			n, err = b.TryRead(p)
+			require.NoError(t, err)
+			require.Equal(t, "a long w", string(p[:n]))
+		}
+	}
+}

@@ -29,7 +29,7 @@ import (
 // side, and a side fetches the other's cache line only when its own knowledge is used up.
 
 // SPSC is a bounded queue for one producer goroutine and one consumer goroutine. Both sides are
-// wait-free in their Try and bulk forms.
+// wait-free in their Try and bulk forms, apart from waking a sleeper.
 //
 // The zero value has no room: every push finds it full. [NewSPSC] makes one that is useful.
 // TryPush, PushN and Push belong to the producer; TryPop, PopN, Pop, All and AllContext to the
