@@ -13,5 +13,6 @@ func leaks() []Leak         { return nil }
 
 type objectGuard[T any] struct{}
 
-func (objectGuard[T]) got(*T) {}
-func (objectGuard[T]) put(*T) {}
+func (objectGuard[T]) got(*T)   {}
+func (objectGuard[T]) check(*T) {}
+func (objectGuard[T]) put(*T)   {}

@@ -245,3 +245,32 @@ func TestSecondPutOfObject(t *testing.T) {
 	none.Put(none.Get())
 	none.Put(new(struct{}))
 }
+
+// TestMisuseChangesNothing: a Put that panics has not written to the buffer of somebody else.
+func TestMisuseChangesNothing(t *testing.T) {
+	p, err := New(Config{ZeroOnPut: true, MaxIdle: 1 << 20}) // the next Get returns the last Put
+	require.NoError(t, err)
+	b := p.Get(256)
+	copy(b, strings.Repeat("x", 256))
+	require.Equal(t, "Put of the inside of a buffer", caught(t, func() { p.Put(b[128:]) }).What)
+	require.Equal(t, strings.Repeat("x", 256), string(b))
+	p.Put(b)
+	require.Equal(t, "second Put of a buffer", caught(t, func() { p.Put(b) }).What)
+	require.Zero(t, p.Get(256)[0], "and nobody is told of a write after Put")
+	p.Put(b)
+}
+
+// TestResetPanics: an object whose Reset panicked is not idle; its owner may put it back again.
+func TestResetPanics(t *testing.T) {
+	broken := true
+	o := Objects[int]{Reset: func(*int) {
+		if broken {
+			panic("reset")
+		}
+	}}
+	x := o.Get()
+	require.PanicsWithValue(t, "reset", func() { o.Put(x) })
+	broken = false
+	o.Put(x)
+	require.Equal(t, "second Put of an object", caught(t, func() { o.Put(x) }).What)
+}

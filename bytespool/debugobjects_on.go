@@ -29,19 +29,29 @@ func (g *objectGuard[T]) got(x *T) {
 	delete(g.idle, uintptr(unsafe.Pointer(x)))
 }
 
-// put panics if x is idle.
+// check panics if x is idle.
+func (g *objectGuard[T]) check(x *T) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.checkLocked(x)
+}
+
+func (g *objectGuard[T]) checkLocked(x *T) {
+	if was, ok := g.idle[uintptr(unsafe.Pointer(x))]; ok && was.object.Value() == x {
+		size := int(unsafe.Sizeof(*x))
+		panic(&Misuse{What: "second Put of an object", Size: size, Put: formatStack(was.put)})
+	}
+}
+
+// put notes that x is idle. It panics if x became so since check.
 func (g *objectGuard[T]) put(x *T) {
-	size := int(unsafe.Sizeof(*x))
-	if size == 0 {
+	if unsafe.Sizeof(*x) == 0 {
 		return // all of them have one address
 	}
 	stack := callers()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	addr := uintptr(unsafe.Pointer(x))
-	if was, ok := g.idle[addr]; ok && was.object.Value() == x {
-		panic(&Misuse{What: "second Put of an object", Size: size, Put: formatStack(was.put)})
-	}
+	g.checkLocked(x)
 	if len(g.idle) >= g.prune {
 		for addr, was := range g.idle {
 			if was.object.Value() == nil {
@@ -53,5 +63,5 @@ func (g *objectGuard[T]) put(x *T) {
 	if g.idle == nil {
 		g.idle = make(map[uintptr]idleObject[T])
 	}
-	g.idle[addr] = idleObject[T]{weak.Make(x), stack}
+	g.idle[uintptr(unsafe.Pointer(x))] = idleObject[T]{weak.Make(x), stack}
 }

@@ -50,13 +50,13 @@ func (o *Objects[T]) Put(x *T) {
 	if x == nil {
 		return
 	}
-	o.guard.put(x)
+	o.guard.check(x) // before Reset: x may be somebody else's
 	if o.Reset != nil {
 		o.Reset(x)
 	}
 	if o.MaxSize > 0 && o.Size != nil && o.Size(x) > o.MaxSize {
-		o.guard.got(x) // not idle
 		return
 	}
+	o.guard.put(x) // after Reset: if that panics x is not idle
 	o.idle.Put(x)
 }

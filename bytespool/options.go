@@ -55,17 +55,17 @@ func (p *Pool) putSlow(b []byte) {
 	c := slotOf(size)
 	if classSizes[c] != size {
 		if p.counters != nil {
-			p.counters[c].refused.Add(1)
+			p.counters[classOf(size)].refused.Add(1)
 		}
 		return
 	}
 	b = b[:size]
-	if p.zeroOnPut {
-		clear(b)
-	}
 	kept := true
 	if debug {
-		kept = debugPut(b)
+		kept = debugPut(b) // before anything is written: b may be somebody else's
+	}
+	if p.zeroOnPut && !(debug && kept) { // what a debug build keeps is poisoned
+		clear(b)
 	}
 	if kept {
 		kept = p.keep(c, b)

@@ -139,6 +139,9 @@ func TestStats(t *testing.T) {
 	for _, c := range p.Stats().Classes {
 		require.Zero(t, c.Outstanding)
 	}
+	p.Put(make([]byte, 2400)) // above 2304, which is the third quarter step moved down
+	last := p.Stats().Classes[2]
+	require.Equal(t, ClassStats{Size: ClassSize(2400), Refused: 1}, last)
 	require.Zero(t, new(Pool).Stats())
 }
 

@@ -20,7 +20,8 @@ var (
 // memory-order argument are those of [SPSC], with bytes for items: tail is what was
 // written, head what was read, and their difference is never more than the capacity.
 //
-// The zero value has no room: writes fail with [ErrTooLarge]. [NewBytes] makes one that is useful.
+// The zero value has no room: TryWrite fails with [ErrFull], the forms that wait with [ErrTooLarge].
+// [NewBytes] makes one that is useful.
 // To the writer belong Write, WriteContext, TryWrite, WriteSlices, Commit, WaitWritable and
 // ReadFrom; to the reader Read, ReadContext, TryRead, ReadSlices, Advance, WaitReadable and
 // WriteTo. Two goroutines on one side at the same time corrupt the content; the race detector
@@ -55,7 +56,7 @@ func (b *Bytes) Cap() int { return len(b.buf) }
 
 // Len returns the number of unread bytes at some moment during the call: a lower bound for the
 // reader, an upper one for the writer.
-func (b *Bytes) Len() int { return length(&b.head, &b.tail, len(b.buf)) }
+func (b *Bytes) Len() int { return length(&b.head, &b.tail) }
 
 // Close ends the stream: writes fail with [ErrClosed] from now on, the reader gets what was
 // written and then [io.EOF]. It wakes both sides. It may be called from any goroutine, also more

@@ -75,7 +75,8 @@ func readMore(ctx context.Context, r tryReader, p []byte) (int, error) {
 
 // ReadFrom reads from r straight into the ring until r reports [io.EOF], waiting for room as
 // needed. It belongs to the writer. It does not close the ring. It returns how many bytes it moved,
-// and the first error of r other than io.EOF or of the ring; bytes that r delivered to a ring that was closed
+// and the first error of r other than io.EOF or of the ring, or [io.ErrNoProgress] if r delivers nothing 100
+// times in a row; bytes that r delivered to a ring that was closed
 // meanwhile are lost and not counted.
 func (b *Bytes) ReadFrom(r io.Reader) (int64, error) {
 	return readFrom(r, func() ([]byte, error) {

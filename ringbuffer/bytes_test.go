@@ -548,3 +548,33 @@ func TestBufferCopyErrors(t *testing.T) {
 		require.Equal(t, "c", out.String())
 	})
 }
+
+// TestBufferLen is TestQueueLen for bytes.
+func TestBufferLen(t *testing.T) {
+	eachBuffer(t, func(t *testing.T, fresh func(int) byteBuffer) {
+		b := fresh(64)
+		p := make([]byte, 1)
+		longest := watchLen(b.Len, func() { _, _ = b.TryWrite(p); _, _ = b.TryRead(p) })
+		require.LessOrEqual(t, longest, 1)
+	})
+}
+
+// TestBufferCloseWithOwnErrors closes with the errors that mean something to the waiting forms
+// themselves, as happens when the error of one buffer becomes the reason of the next.
+func TestBufferCloseWithOwnErrors(t *testing.T) {
+	for _, reason := range []error{ErrShort, ErrEmpty, ErrFull, ErrTooLarge, ErrClosed} {
+		eachBuffer(t, func(t *testing.T, fresh func(int) byteBuffer) {
+			synctest.Test(t, func(t *testing.T) {
+				b := fresh(8)
+				results := make(chan error, 2)
+				go func() { _, err := b.Read(make([]byte, 1)); results <- err }()
+				synctest.Wait() // the reader sleeps
+				require.NoError(t, b.CloseWithError(reason))
+				require.Equal(t, reason, <-results)
+				require.Equal(t, reason, b.WaitReadable(t.Context(), 1))
+				_, err := b.Write([]byte{1})
+				require.Equal(t, reason, err)
+			})
+		})
+	}
+}

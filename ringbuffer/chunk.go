@@ -10,7 +10,8 @@ import (
 
 // Allocator lends the chunks of a [Linked]. Get returns a slice of length n or more, with any
 // content; Put takes it back. Get is called by the writer, Put by the reader and by whoever releases a
-// [View], so both must be safe for concurrent use. A pool of byte slices in size classes fits.
+// [View], so both must be safe for concurrent use. They must not panic: the Linked is of no use after
+// that. A pool of byte slices in size classes fits.
 type Allocator interface {
 	Get(n int) []byte
 	Put(b []byte)
@@ -57,7 +58,8 @@ func (c *chunk) drop() {
 
 // View is a run of bytes taken out of a [Linked] without copying. It keeps the chunks it lies in
 // until Release, also after the buffer was closed and drained. It belongs to one goroutine at a
-// time; nobody else writes to its bytes. The zero View is empty.
+// time; nobody else writes to its bytes. The zero View is empty. A View must not be copied: both copies would
+// give the same chunks back.
 type View struct {
 	parts  [][]byte
 	chunks []*chunk
@@ -71,7 +73,8 @@ type View struct {
 func (v *View) Len() int { return v.n }
 
 // Parts returns the bytes as slices in order, of the shape of net.Buffers. They are valid until
-// Release.
+// Release. The result is the view's own: net.Buffers.WriteTo takes out of it what it has written, and
+// AppendTo and WriteTo find the rest only.
 func (v *View) Parts() [][]byte { return v.parts }
 
 // AppendTo appends a copy of the bytes to dst, which may be nil, and returns it.

@@ -8,7 +8,7 @@ import "errors"
 // wrapped, so a comparison with == is enough; none of them is allocated.
 var (
 	// ErrFull reports that an item or a byte was not accepted because there was no room at that
-	// moment. It is never returned by a form that waits.
+	// moment. No form that waits returns it, but Push of the zero MPSC, which has nowhere to wait.
 	ErrFull = errors.New("ringbuffer: full")
 
 	// ErrEmpty reports that nothing could be taken at that moment and that more may come. It is
@@ -20,10 +20,10 @@ var (
 	// their end with [io.EOF], as io.Reader asks, or with the error given to CloseWithError.
 	ErrClosed = errors.New("ringbuffer: closed")
 
-	// ErrShort reports that fewer bytes are buffered than Peek, Slice or Until needed.
+	// ErrShort reports that fewer bytes are buffered than Peek, Slice, Discard or Until needed.
 	ErrShort = errors.New("ringbuffer: fewer bytes are buffered than asked for")
 
-	// ErrTooLarge reports a wait for more bytes than the buffer may ever hold.
+	// ErrTooLarge reports that more bytes were asked for, or waited for, than the buffer may ever hold.
 	ErrTooLarge = errors.New("ringbuffer: more bytes asked for than the buffer can hold")
 )
 
@@ -33,7 +33,7 @@ var (
 // and still publish an item that nobody will ever take.
 const closedBit = 1 << 63
 
-// maxCapacity is the largest capacity accepted: half of the int range, so that rounding up to a
+// maxCapacity is the largest capacity accepted: a quarter of the int range, so that rounding up to a
 // power of two cannot overflow, also where int has 32 bits.
 const maxCapacity = 1 << (intBits - 2)
 

@@ -62,14 +62,16 @@ type LinkedConfig struct {
 // linking chunks and never moves bytes to grow. It holds no chunk before the first write, and at least one
 // from then on until it is closed and drained.
 //
-// The zero value has no room: writes fail with [ErrTooLarge]. [NewLinked] makes one that is
-// useful. To the writer belong Write, WriteContext, TryWrite, WriteSlice, Commit, WaitWritable
-// and ReadFrom; to the reader Read, ReadContext, TryRead, Peek, Until, Discard, Slice,
-// WaitReadable and WriteTo. Two goroutines on one side at the same time corrupt the content; the
-// race detector sees it, and a build with the tag ringbufferdebug panics. Close, CloseWithError
-// and Len are for everybody. After Close every method returns an error or what is left, and none panics. A
-// Linked that is closed and drained has given every chunk back; one that is dropped undrained
-// leaves them to the garbage collector. A Linked must not be copied.
+// The zero value has no room: TryWrite fails with [ErrFull], WriteSlice and the forms that wait
+// with [ErrTooLarge]. [NewLinked] makes one that is useful. To the writer belong Write,
+// WriteContext, TryWrite, WriteSlice, Commit, WaitWritable and ReadFrom; to the reader Read,
+// ReadContext, TryRead, Peek, Until, Discard, Slice, WaitReadable and WriteTo. Two goroutines on
+// one side at the same time corrupt the content; the race detector sees it, and a build with the
+// tag ringbufferdebug panics. Close, CloseWithError, Len and Cap are for everybody. After Close
+// every method returns an error or what is left, and none panics but for a negative count. A
+// Linked that is closed and drained has given every chunk back, unless the writer still holds a
+// piece of WriteSlice; one that is dropped undrained leaves them to the garbage collector. A
+// Linked must not be copied.
 type Linked struct {
 	_        cpu.CacheLinePad
 	written  atomic.Uint64
@@ -122,10 +124,7 @@ func (l *Linked) Cap() int { return int(l.max) }
 
 // Len returns the number of unread bytes at some moment during the call: a lower bound for the
 // reader, an upper one for the writer.
-func (l *Linked) Len() int {
-	r := l.read.Load()
-	return int(min(l.written.Load()&countMask-r, l.max))
-}
+func (l *Linked) Len() int { return length(&l.read, &l.written) }
 
 // enter begins a call of the writer: from here to leave, Close knows that the writer may be
 // inside its chunk. After WriteSlice the writer is inside already.
@@ -254,7 +253,9 @@ func (l *Linked) TryWrite(p []byte) (int, error) {
 }
 
 // WriteSlice returns a contiguous piece of at least n bytes (n below 1 means 1) to fill in
-// place; [Linked.Commit] publishes what was filled. The piece is valid until the next call that writes. When the bound
+// place; [Linked.Commit] publishes what was filled. The piece is valid until the next call that writes. There must be
+// one, also after Close and if nothing was filled (Commit(0) then): as long as the writer may be in its chunk,
+// nobody gives the chunk back. When the bound
 // leaves less room than n the error is [ErrFull], or [ErrTooLarge] if it never can; after Close [ErrClosed] or
 // the reason. The piece is never larger than the room.
 func (l *Linked) WriteSlice(n int) ([]byte, error) {
@@ -347,9 +348,11 @@ func (l *Linked) WriteContext(ctx context.Context, p []byte) (int, error) {
 
 // ReadFrom reads from r straight into chunks until r reports [io.EOF], waiting for the bound as
 // needed. It belongs to the writer. It does not close the buffer. It returns how many bytes it
-// moved, and the first error of r other than io.EOF or of the buffer; bytes that r delivered to a
+// moved, and the first error of r other than io.EOF or of the buffer, or [io.ErrNoProgress] if r delivers
+// nothing 100 times in a row; bytes that r delivered to a
 // buffer that was closed meanwhile are lost and not counted.
 func (l *Linked) ReadFrom(r io.Reader) (int64, error) {
+	defer l.Commit(0) // a reader that panics must not leave the writer in its chunk
 	return readFrom(r, func() ([]byte, error) {
 		if err := l.WaitWritable(context.Background(), 1); err != nil {
 			return nil, err

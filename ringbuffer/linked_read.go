@@ -266,7 +266,7 @@ func (l *Linked) WaitReadable(ctx context.Context, n int) error {
 	try := func() bool {
 		have, end := l.look()
 		err = ahead(have, n, end)
-		return err != ErrShort
+		return have >= n || end != nil // the reason of a close may be ErrShort, too
 	}
 	if try() {
 		return err

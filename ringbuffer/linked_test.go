@@ -261,6 +261,8 @@ func TestLinkedBadInput(t *testing.T) {
 	var zero Linked
 	_, err = zero.Write([]byte{1})
 	require.Equal(t, ErrTooLarge, err)
+	_, err = zero.TryWrite([]byte{1})
+	require.Equal(t, ErrFull, err)
 	_, err = zero.WriteSlice(1)
 	require.Equal(t, ErrTooLarge, err)
 	_, err = zero.TryRead(make([]byte, 1))
@@ -313,6 +315,23 @@ func TestLinkedAfterClose(t *testing.T) {
 	require.Equal(t, io.EOF, err)
 	require.Equal(t, io.EOF, l.WaitReadable(t.Context(), 1))
 	require.NoError(t, l.Close())
+}
+
+// panicking is a reader that panics.
+type panicking struct{}
+
+func (panicking) Read([]byte) (int, error) { panic("reader") }
+
+// TestLinkedReaderPanics: whoever recovers from a panic in ReadFrom has left the chunk, so that
+// Close and the drain give it back.
+func TestLinkedReaderPanics(t *testing.T) {
+	pool := newLender(t)
+	l, err := NewLinked(LinkedConfig{MaxBytes: 100, Allocator: pool})
+	require.NoError(t, err)
+	require.PanicsWithValue(t, "reader", func() { _, _ = l.ReadFrom(panicking{}) })
+	require.NoError(t, l.Close())
+	require.Equal(t, io.EOF, l.WaitReadable(t.Context(), 1))
+	require.Zero(t, pool.lent())
 }
 
 // TestLinkedStressClose closes while the writer is in the middle of a chunk and the reader drains, with an

@@ -53,8 +53,9 @@ const groupSize = 32
 
 // MPMC is a bounded queue for any number of producers and consumers. There is no lock: a
 // goroutine that is preempted between claiming a slot and publishing it delays the consumers of
-// that slot and of those behind it, but no producer until the ring has gone around, and nobody ever
-// waits for a critical section. Items of one producer come out in the order in which it pushed them.
+// that slot and of those behind it, but no producer until the ring has gone around, and nobody
+// waits for a critical section but to park or to wake a sleeper. Items of one producer come out in
+// the order in which it pushed them.
 //
 // The zero value has no room: every push finds it full. [NewMPMC] makes one that is useful. All
 // methods may be called by any goroutine. An MPMC must not be copied.
@@ -90,7 +91,7 @@ func (q *MPMC[T]) Cap() int { return len(q.slots) }
 
 // Len returns the number of items at some moment during the call, counting those that are being
 // pushed and not those that are being popped.
-func (q *MPMC[T]) Len() int { return length(&q.head, &q.tail, len(q.slots)) }
+func (q *MPMC[T]) Len() int { return length(&q.head, &q.tail) }
 
 // TryPush adds v if there is room. It does not wait: a swap lost to another producer is
 // repeated, so [ErrFull] means full (a slot whose consumer has not yet let go of it counts as
@@ -379,7 +380,8 @@ func (q *MPMC[T]) Close() error {
 func (q *MPMC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
 
 // AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
-// when ctx ends, and so takes the place of ranging over a channel.
+// when ctx ends, and so takes the place of ranging over a channel. Items that are there when ctx
+// ends stay there.
 func (q *MPMC[T]) AllContext(ctx context.Context) iter.Seq[T] {
-	return drain(func() (T, error) { return q.Pop(ctx) })
+	return drain(untilDone(ctx, q.Pop))
 }

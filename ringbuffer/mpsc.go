@@ -86,12 +86,24 @@ func (q *MPSC[T]) Cap() int {
 // Len returns the number of items at some moment during the call, counting those that are being
 // pushed.
 func (q *MPSC[T]) Len() int {
-	n := uint64(0)
-	for s := q.head.Load(); s != nil; s = s.next.Load() {
-		taken := s.takenAll() // before claimed, so that the difference is not negative
-		n += s.claimed() - taken
+	for {
+		head := q.head.Load()
+		if head == nil {
+			return 0
+		}
+		taken := head.takenAll()
+		n := uint64(0)
+		for s := head; s != nil; {
+			// next before claimed: a segment that has no next one yet is the last to count.
+			next := s.next.Load()
+			n += s.claimed()
+			s = next
+		}
+		// The consumer takes from head only. If it took nothing meanwhile, nothing passed unseen.
+		if q.head.Load() == head && head.takenAll() == taken {
+			return int(n - taken)
+		}
 	}
-	return int(n)
 }
 
 // admit takes up to n places from the quota and returns how many it got.
@@ -101,8 +113,9 @@ func (r *quota) admit(n uint64) uint64 {
 	}
 	for round := 0; ; round++ {
 		a := r.admitted.Load()
-		used := int64(a - r.taken.Load()) // negative if a is stale: then the swap fails
-		n := min(n, uint64(max(int64(r.bound)-used, 0)))
+		// Never more than bound are in use. A stale a can lie behind taken: the sum then is above
+		// bound and does not overflow, unlike a signed one, and the swap fails.
+		n := min(n, r.bound+r.taken.Load()-a)
 		if n == 0 || r.admitted.CompareAndSwap(a, a+n) {
 			return n
 		}
@@ -265,7 +278,7 @@ func (q *MPSC[T]) TryPop() (v T, err error) {
 	}
 	b, i := q.oldest()
 	if b == nil || b.ready.Load()>>i&1 == 0 {
-		return v, q.emptyOrClosed(b, i)
+		return v, q.emptyOrClosed(i)
 	}
 	v = b.slots[i]
 	clearSlot(&b.slots[i])
@@ -294,9 +307,10 @@ func (q *MPSC[T]) oldest() (*block[T], uint32) {
 	return nil, 0
 }
 
-// emptyOrClosed tells the two apart when the slot i of b, the oldest one, is not ready. It is the
-// end if that slot was not even claimed when the closed bit was set.
-func (q *MPSC[T]) emptyOrClosed(b *block[T], i uint32) error {
+// emptyOrClosed tells the two apart when slot i of the block, the oldest one, is not ready. It is
+// the end if that slot was not even claimed when the closed bit was set. The caller may have found
+// no segment, and the first one may have been made, filled and closed since: then the count is not 0.
+func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 	s := q.head.Load()
 	if s == nil {
 		return ErrEmpty
@@ -305,7 +319,7 @@ func (q *MPSC[T]) emptyOrClosed(b *block[T], i uint32) error {
 	if c&closedBit == 0 {
 		return ErrEmpty
 	}
-	if b == nil || c>>sealShift&sealMask == uint64(q.block)*blockSize+uint64(i) {
+	if c>>sealShift&sealMask == uint64(q.block)*blockSize+uint64(i) {
 		return ErrClosed
 	}
 	return ErrEmpty
@@ -339,7 +353,7 @@ func (q *MPSC[T]) PopN(dst []T) (int, error) {
 		}
 		if n == 0 {
 			if done == 0 {
-				return 0, q.emptyOrClosed(b, i)
+				return 0, q.emptyOrClosed(i)
 			}
 			break
 		}
@@ -404,7 +418,8 @@ func (q *MPSC[T]) Close() error {
 func (q *MPSC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
 
 // AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
-// when ctx ends, and so takes the place of ranging over a channel.
+// when ctx ends, and so takes the place of ranging over a channel. Items that are there when ctx
+// ends stay there.
 func (q *MPSC[T]) AllContext(ctx context.Context) iter.Seq[T] {
-	return drain(func() (T, error) { return q.Pop(ctx) })
+	return drain(untilDone(ctx, q.Pop))
 }

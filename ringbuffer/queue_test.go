@@ -323,6 +323,56 @@ func TestQueueAllStopsEarly(t *testing.T) {
 	})
 }
 
+// TestQueueAllContextEnds: a loop over a queue in which there is always something ends with its
+// context, and what was not yielded stays.
+func TestQueueAllContextEnds(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		q := newQueue[int](k, 8)
+		_, err := q.PushN([]int{1, 2, 3})
+		require.NoError(t, err)
+		for range q.AllContext(canceled) {
+			require.Fail(t, "yielded after the end of its context")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for v := range q.AllContext(ctx) {
+			require.Equal(t, 1, v, "the loop goes on")
+			cancel()
+		}
+		require.Equal(t, 2, q.Len())
+	})
+}
+
+// TestQueueLen looks at a queue that never holds more than one item, while many pass: what comes
+// and goes between two looks must not count.
+func TestQueueLen(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		q := newQueue[int](k, 64)
+		longest := watchLen(q.Len, func() { _ = q.TryPush(1); _, _ = q.TryPop() })
+		require.LessOrEqual(t, longest, 1)
+	})
+}
+
+// watchLen returns the largest result of length while pass runs again and again.
+func watchLen(length func() int, pass func()) int {
+	longest := 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range scaled(200_000) {
+			pass()
+		}
+	}()
+	for {
+		select {
+		case <-done:
+			return longest
+		default:
+			longest = max(longest, length())
+		}
+	}
+}
+
 // TestMPSCReplacesUnboundedChannel is the job for which people take an unbounded channel: one hop,
 // no goroutine, an end, and a bound that must be waived by name.
 //
@@ -478,6 +528,79 @@ func TestMPSCTurnedAway(t *testing.T) {
 			require.Equal(t, ErrClosed, err)
 			require.Equal(t, claims, q.last().claims.Load())
 			require.Equal(t, admitted, q.room.admitted.Load())
+		}
+	}
+}
+
+// TestMPSCFirstItemBesideClose: a consumer that looks before there is a first segment, and again
+// after one item was pushed and the queue closed, must not take that for the end.
+func TestMPSCFirstItemBesideClose(t *testing.T) {
+	q := NewMPSC[int](Unbounded)
+	b, i := q.oldest()
+	require.Nil(t, b)
+	require.NoError(t, q.TryPush(1))
+	require.NoError(t, q.Close())
+	require.Equal(t, ErrEmpty, q.emptyOrClosed(i))
+	v, err := q.TryPop()
+	require.NoError(t, err)
+	require.Equal(t, 1, v)
+	_, err = q.TryPop()
+	require.Equal(t, ErrClosed, err)
+}
+
+// TestMPSCStaleAdmit gives a producer a count of admitted items that others and the consumer have
+// long passed: under the largest bound, too, that is no full queue.
+func TestMPSCStaleAdmit(t *testing.T) {
+	for _, bound := range []uint64{1, Unbounded - 1} {
+		r := quota{bound: bound}
+		r.taken.Store(5) // admitted, as seen, is 0
+		require.EqualValues(t, 1, r.admit(1))
+	}
+}
+
+// TestPositionsBeyond32Bits lets every ring go round where positions leave 32 bits, also on machines
+// whose int has no more.
+func TestPositionsBeyond32Bits(t *testing.T) {
+	const start = 1<<32 - 20
+	spsc, mpmc, mpsc := NewSPSC[int](8), NewMPMC[int](8), NewMPSC[int](8)
+	spsc.tail.Store(start)
+	spsc.head.Store(start)
+	spsc.headSeen, spsc.tailSeen = start, start
+	mpmc.tail.Store(start)
+	mpmc.head.Store(start)
+	mpsc.room.admitted.Store(start)
+	mpsc.room.taken.Store(start)
+	for _, q := range []queue[int]{spsc, mpmc, mpsc} {
+		for i := range 10 {
+			n, err := q.PushN([]int{i, 1, 2, 3, 4, 5, 6, 7, 8})
+			require.Equal(t, 8, n)
+			require.Equal(t, ErrFull, err)
+			require.Equal(t, 8, q.Len())
+			out := make([]int, 9)
+			n, err = q.PopN(out)
+			require.NoError(t, err)
+			require.Equal(t, []int{i, 1, 2, 3, 4, 5, 6, 7}, out[:n])
+		}
+	}
+	ring := NewBytes(8)
+	ring.tail.Store(start)
+	ring.head.Store(start)
+	ring.headSeen, ring.tailSeen = start, start
+	linked, err := NewLinked(LinkedConfig{MaxBytes: 8, ChunkSize: 5})
+	require.NoError(t, err)
+	linked.written.Store(start)
+	linked.read.Store(start)
+	linked.readSeen = start
+	for _, b := range []byteBuffer{ring, linked} {
+		for range 10 {
+			n, err := b.TryWrite([]byte("a long word"))
+			require.Equal(t, 8, n)
+			require.Equal(t, ErrFull, err)
+			require.Equal(t, 8, b.Len())
+			p := make([]byte, 9)
+			n, err = b.TryRead(p)
+			require.NoError(t, err)
+			require.Equal(t, "a long w", string(p[:n]))
 		}
 	}
 }

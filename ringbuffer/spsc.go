@@ -29,7 +29,7 @@ import (
 // side, and a side fetches the other's cache line only when its own knowledge is used up.
 
 // SPSC is a bounded queue for one producer goroutine and one consumer goroutine. Both sides are
-// wait-free in their Try and bulk forms.
+// wait-free in their Try and bulk forms, apart from waking a sleeper.
 //
 // The zero value has no room: every push finds it full. [NewSPSC] makes one that is useful.
 // TryPush, PushN and Push belong to the producer; TryPop, PopN, Pop, All and AllContext to the
@@ -71,13 +71,20 @@ func (q *SPSC[T]) Cap() int { return len(q.slots) }
 
 // Len returns the number of items at some moment during the call. Only what the calling side
 // itself can change stays true: for the consumer it is a lower bound, for the producer an upper one.
-func (q *SPSC[T]) Len() int { return length(&q.head, &q.tail, len(q.slots)) }
+func (q *SPSC[T]) Len() int { return length(&q.head, &q.tail) }
 
-// length reads head before tail: the difference is then never negative, and it is cut to the
-// capacity because items may have passed between the two loads.
-func length(head, tail *atomic.Uint64, capacity int) int {
+// length reads tail while head stands still. Without the second look at head, everything that
+// passed between the two loads would count.
+func length(head, tail *atomic.Uint64) int {
 	h := head.Load()
-	return int(min(tail.Load()&^closedBit-h, uint64(capacity)))
+	for {
+		t := tail.Load() & countMask
+		now := head.Load()
+		if now == h {
+			return int(t - h)
+		}
+		h = now
+	}
 }
 
 // TryPush adds v if there is room. It never blocks. It returns [ErrFull], or [ErrClosed] after
@@ -285,9 +292,10 @@ func (q *SPSC[T]) Close() error {
 func (q *SPSC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
 
 // AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
-// when ctx ends, and so takes the place of ranging over a channel.
+// when ctx ends, and so takes the place of ranging over a channel. Items that are there when ctx
+// ends stay there.
 func (q *SPSC[T]) AllContext(ctx context.Context) iter.Seq[T] {
-	return drain(func() (T, error) { return q.Pop(ctx) })
+	return drain(untilDone(ctx, q.Pop))
 }
 
 func drain[T any](pop func() (T, error)) iter.Seq[T] {
@@ -297,6 +305,20 @@ func drain[T any](pop func() (T, error)) iter.Seq[T] {
 			if err != nil || !yield(v) {
 				return
 			}
+		}
+	}
+}
+
+// untilDone is a pop that looks at ctx each time: Pop does so only when it waits, and a loop over
+// a queue that is never empty would not end with ctx.
+func untilDone[T any](ctx context.Context, pop func(context.Context) (T, error)) func() (T, error) {
+	done := ctx.Done()
+	return func() (v T, err error) {
+		select {
+		case <-done:
+			return v, ctx.Err()
+		default:
+			return pop(ctx)
 		}
 	}
 }

@@ -241,6 +241,9 @@ func (l *List[T]) find(h Handle) *node[T] {
 		return nil
 	}
 	// The arena has issued h, so the number was good once; its chunk may have been trimmed.
+	if c := h.index >> chunkBits; c != 0 && a.large[c] == nil {
+		return nil
+	}
 	nodes, start := a.run(h.index)
 	if nodes == nil {
 		return nil

@@ -216,6 +216,10 @@ func TestStaleAfterTrim(t *testing.T) {
 		l.Trim()
 		require.Equal(t, 8, l.arena.Cap())
 		require.Equal(t, id, l.arena.id)
+		for _, h := range stale[len(stale)-3*chunkLen:] { // their memory is gone
+			_, found := l.Value(h)
+			require.False(t, found)
+		}
 		for i := range 3 * chunkLen {
 			l.PushBack(i)
 		}
