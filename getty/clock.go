@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gostkit/kit/netx"
 	"github.com/gostkit/kit/timerwheel"
 )
 
@@ -37,6 +38,8 @@ type clock struct {
 	lastActive atomic.Int64 // bytes moved, or a turn ended
 	begunAt    atomic.Int64 // the incomplete package's first byte, 0: there is none
 	stalledAt  atomic.Int64 // last progress of a write that waits for the peer, 0: none waits
+	lookedAt   atomic.Int64 // when that write's bytes in the kernel were counted
+	unacked    atomic.Int64 // how many they were
 	drainBy    atomic.Int64 // when a graceful end is over, 0: none is in progress
 
 	mu     sync.Mutex
@@ -108,7 +111,7 @@ func (c *clock) stalled() {
 	t := now()
 	c.stalledAt.Store(t)
 	if limit := c.s.writeTimeout.Load(); limit > 0 {
-		c.arm(t + limit)
+		c.arm(t + limit/2)
 	}
 }
 
@@ -224,10 +227,11 @@ func (n *soonest) add(at int64) {
 // limits returns the error of a limit that is over at t, or adds when those that run may be.
 func (c *clock) limits(t int64, next *soonest) error {
 	if at, limit := c.stalledAt.Load(), c.s.writeTimeout.Load(); at != 0 && limit > 0 {
-		if t >= at+limit {
+		stuck, again := c.stuck(at, t, limit)
+		if stuck {
 			return ErrWriteTimeout
 		}
-		next.add(at + limit)
+		next.add(again)
 	}
 	if c.s.has(flagClosing) {
 		return nil // what comes is discarded, for at most WaitTime
@@ -255,6 +259,33 @@ func (c *clock) limits(t int64, next *soonest) error {
 		next.add(at + limit)
 	}
 	return nil
+}
+
+// stuck reports whether a write that waits since at has to be given up at t, or when to look again. A kernel calls
+// a socket writable when much of its buffer is free (Linux: a third), for which a peer that reads slowly may need
+// longer than limit. So the peer is not stuck if it has acknowledged something in the second half of that time.
+func (c *clock) stuck(at, t, limit int64) (stuck bool, again int64) {
+	looked := c.lookedAt.Load()
+	again = at + limit/2
+	if looked >= at { // later than it should if this process slept, or limit was changed
+		again = max(at+limit, looked+limit/2)
+	}
+	if t < again {
+		return false, again
+	}
+	n, err := netx.SendQueue(c.s.tr.netConn())
+	switch {
+	case err != nil: // nobody can tell
+		return t >= at+limit, at + limit
+	case looked < at:
+		c.unacked.Store(int64(n))
+		c.lookedAt.Store(t)
+		return false, max(at+limit, t+limit/2)
+	case int64(n) >= c.unacked.Load():
+		return true, 0
+	}
+	c.stalledAt.CompareAndSwap(at, t)
+	return false, t + limit/2
 }
 
 // ticksLocked reports which ticks are due at t and adds the next ones. The phases of many sessions spread

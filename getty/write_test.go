@@ -33,6 +33,24 @@ func stall(t testing.TB, l *tracer, opts ...getty.ServerOption) (*net.TCPConn, g
 	return c, within(t, l.opened, "OnOpen")
 }
 
+// A peer that reads slowly keeps its session, although the kernel calls a socket writable only when a third of its
+// buffer is free, which takes longer than WriteTimeout.
+func TestASlowPeerIsNotAStuckOne(t *testing.T) {
+	t.Parallel()
+	l := newTracer(t)
+	c, s := stall(t, l, func(o *getty.ServerOptions) {
+		o.WriteTimeout, o.HighWater = time.Second, 64<<20
+		o.Socket.WriteBuffer = 1 << 20 // or as much as the system gives
+	})
+	_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
+	require.NoError(t, err)
+	for b, begun := make([]byte, 8<<10), time.Now(); time.Since(begun) < 2500*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+		_, err := io.ReadFull(c, b)
+		require.NoError(t, err)
+		require.False(t, s.IsClosed(), "%v: %v", time.Since(begun), s.Err())
+	}
+}
+
 // fill queues packages until the session refuses one, and returns how many it accepted.
 func fill(t testing.TB, s getty.Session, p string) int {
 	t.Helper()

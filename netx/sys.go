@@ -34,6 +34,7 @@ type system struct {
 	isSocket    func(fd uintptr) (bool, error) // of a descriptor that may be anything
 	maxUnixPath int                            // longest socket path in bytes, 0 if unknown
 	truncated   func(err error) bool
+	sendQueue   func(fd uintptr) (int, error)
 }
 
 // fileID names a file whatever its path is called later.
@@ -62,6 +63,7 @@ var stubSystem = system{
 	isSocket:    func(uintptr) (bool, error) { return false, errors.ErrUnsupported },
 	maxUnixPath: 0,
 	truncated:   func(error) bool { return false },
+	sendQueue:   func(uintptr) (int, error) { return 0, errors.ErrUnsupported },
 }
 
 // sys is the system in use. Only tests replace it, to drive the stub forms with the same cases.

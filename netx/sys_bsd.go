@@ -30,6 +30,7 @@ var hostSystem = system{
 	isSocket:    isSocket,
 	maxUnixPath: 103, // sun_path holds 104 bytes with the closing zero
 	truncated:   notTruncated,
+	sendQueue:   sendQueue,
 }
 
 // aliveBSD peeks. Unlike Linux, the BSD kernels keep the pending error of a socket when it is met

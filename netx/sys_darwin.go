@@ -14,3 +14,7 @@ const lingerOption = unix.SO_LINGER_SEC
 // reusePort is refused: macOS has SO_REUSEPORT, but hands every connection to the last listener,
 // so shards would be an illusion.
 func reusePort(uintptr) error { return errors.ErrUnsupported }
+
+func sendQueue(fd uintptr) (int, error) {
+	return unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NWRITE)
+}

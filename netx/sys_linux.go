@@ -24,6 +24,7 @@ var hostSystem = system{
 	isSocket:    isSocket,
 	maxUnixPath: 107, // sun_path holds 108 bytes with the closing zero
 	truncated:   notTruncated,
+	sendQueue:   func(fd uintptr) (int, error) { return unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) },
 }
 
 // aliveLinux asks poll(2), not recv(MSG_PEEK). A peek is not free of effects: it takes the pending
