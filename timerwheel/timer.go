@@ -84,7 +84,8 @@ func (w *Wheel) CoarseFunc(d time.Duration, f func()) *Timer {
 
 // InitFunc prepares t, typically a field of a larger struct, as a stopped Timer that calls f;
 // [Timer.Reset] starts it. Nothing is allocated. As long as t is pending, the Wheel holds a
-// pointer to it and thereby keeps the struct alive. InitFunc panics if t is pending.
+// pointer to it and thereby keeps the struct alive. InitFunc panics if t is pending. A Timer that
+// had a channel loses it: its C is nil then.
 func (w *Wheel) InitFunc(t *Timer, f func()) {
 	if f == nil {
 		panic("timerwheel: nil function")
@@ -109,8 +110,9 @@ func InitFuncArg[T any](w *Wheel, t *Timer, f func(T), arg T) {
 // before it has fired or was stopped.
 func (w *Wheel) NewTimer(d time.Duration) *Timer {
 	c := make(chan time.Time, 1)
-	t := &Timer{C: c}
+	t := new(Timer)
 	w.init(t, w.waited, valueChan(c), nil)
+	t.C = c
 	t.start(d)
 	return t
 }
@@ -136,6 +138,7 @@ func (w *Wheel) init(t *Timer, shards []shard, call caller, arg any) {
 	if t.deadline.Load() != 0 && !t.sh.forget(t) {
 		panic("timerwheel: initialization of a pending Timer")
 	}
+	t.C = nil // t may have been one with a channel
 	t.sh = &shards[spread(t, w.shift)]
 	t.call, t.arg, t.level = call, arg, levelNone
 }

@@ -88,6 +88,26 @@ func TestMisusePanics(t *testing.T) {
 	require.Panics(t, func() { w.InitFunc(tm, func() {}) }, "InitFunc of a pending Timer")
 }
 
+// A Timer that was one with a channel becomes one with a callback.
+func TestInitFuncOfATimerWithAChannel(t *testing.T) {
+	bubble(t, Config{Executor: Inline}, func(t *testing.T, w *Wheel) {
+		calls := 0
+		tm := w.NewTimer(0)
+		c := tm.C
+		synctest.Wait() // the value is in the channel
+		w.InitFunc(tm, func() { calls++ })
+		require.Nil(t, tm.C, "C")
+		require.False(t, tm.Reset(ms), "the value belongs to the time before")
+		time.Sleep(2 * ms)
+		require.Equal(t, 1, calls, "calls")
+		require.Len(t, c, 1, "the old channel")
+		InitFuncArg(w, tm, func(n int) { calls += n }, 10)
+		tm.Reset(0)
+		synctest.Wait()
+		require.Equal(t, 11, calls, "calls")
+	})
+}
+
 // acceptance: T05
 func TestAfterNeverNil(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
