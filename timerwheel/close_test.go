@@ -178,6 +178,56 @@ func TestCloseLooksOnlyAtWhoWaits(t *testing.T) {
 	w.check()
 }
 
+// Close has marked the shards and not come to the timers yet: who stops one before that does not
+// keep its receivers waiting.
+// acceptance: T03
+func TestStopWhileClosing(t *testing.T) {
+	w := newWheel(Config{}, 1)
+	w.started = true // no goroutine
+	close(w.done)
+	tm, tk := w.NewTimer(time.Hour), w.NewTicker(time.Hour)
+	for i := range w.shards {
+		w.shards[i].close()
+	}
+	require.False(t, tm.Stop(), "Stop: Close has stopped it")
+	require.False(t, tk.Stop(), "Stop of a Ticker")
+	for _, c := range []<-chan time.Time{tm.C, tk.C} {
+		select {
+		case _, ok := <-c:
+			require.False(t, ok, "the channel is closed")
+		default:
+			t.Error("the channel is open")
+		}
+	}
+	w.Close()
+	require.Equal(t, uint64(2), w.Stats().Stopped, "Stopped")
+	w.check()
+}
+
+// The rule about stale values outlives Close, and nothing is counted twice.
+func TestNoStaleValueAfterClose(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
+		reset, stopped := w.NewTimer(0), w.NewTimer(0)
+		tkReset, tkStopped := w.NewTicker(ms), w.NewTicker(ms)
+		time.Sleep(ms + 1)
+		synctest.Wait()
+		w.Close()
+		before := w.Stats()
+		require.False(t, reset.Reset(ms), "Reset")
+		require.False(t, tkReset.Reset(ms), "Reset of a Ticker")
+		require.False(t, tkStopped.Stop(), "Stop of a Ticker that Close has stopped")
+		for _, c := range []<-chan time.Time{reset.C, tkReset.C, tkStopped.C} {
+			_, ok := <-c
+			require.False(t, ok, "a value of the time before")
+		}
+		require.Equal(t, before, w.Stats(), "Stats")
+		require.True(t, stopped.Stop(), "a value that was not received is taken back")
+		require.Empty(t, stopped.C, "C")
+		require.Equal(t, []uint64{before.Fired - 1, before.Stopped + 1},
+			[]uint64{w.Stats().Fired, w.Stats().Stopped}, "fired, stopped")
+	})
+}
+
 // BenchmarkClose reports how long Close takes with a million pending, and then the goroutine, for
 // callbacks, at which it does not look, and for channels, which it has to close.
 func BenchmarkClose(b *testing.B) {

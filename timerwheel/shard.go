@@ -94,12 +94,13 @@ func (sh *shard) stop(t *Timer) bool {
 		t.deadline.Store(0)
 		sh.unlink(t)
 		if sh.closed {
-			was = false
+			was = false // Close has stopped and counted it, and would have released it
+			t.release()
 		} else {
 			sh.pending--
 		}
 	}
-	if t.C != nil && t.drain() {
+	if t.C != nil && t.drain() && !(sh.closed && t.periodic) { // see above: that ticker was on
 		was = true
 		sh.fired--
 	}
@@ -300,11 +301,15 @@ func (sh *shard) close() {
 	sh.next.Store(never)
 }
 
-// retire takes t, which the closed shard may still have, out of it and releases who waits.
+// retire takes t, which the closed shard may still have, out of it and releases who waits. What
+// was sent before is not for them.
 func (sh *shard) retire(t *Timer) {
 	if t.deadline.Load() != 0 {
 		t.deadline.Store(0)
 		sh.unlink(t)
+	}
+	if t.C != nil {
+		t.drain()
 	}
 	t.release()
 }

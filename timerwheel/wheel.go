@@ -113,7 +113,8 @@ func (w *Wheel) Stats() Stats {
 }
 
 // Close stops every timer and ends the goroutine. After that nothing fires, starting a timer
-// has no effect, and its Stop and Reset return false. Callbacks that are running in goroutines
+// has no effect, Reset returns false, and so does Stop, unless it takes back the value of a Timer
+// that had fired. Callbacks that are running in goroutines
 // of their own, or were handed to the Executor, are not waited for.
 //
 // Whoever waits is released: the channel of each pending Timer and Ticker is closed (receiving
