@@ -419,10 +419,16 @@ func TestContext(t *testing.T) {
 
 		ctx, cancel = w.Context(parent, time.Hour)
 		defer cancel()
+		expired, cancelExpired := w.Context(parent, 0)
+		defer cancelExpired()
+		ended, cancelEnded := w.Context(parent, time.Hour)
+		cancelEnded()
 		cause := errors.New("why")
 		cancelParent(cause)
 		require.Equal(t, context.Canceled, ctx.Err(), "parent canceled")
 		require.Equal(t, cause, context.Cause(ctx), "parent's cause")
+		require.Equal(t, context.DeadlineExceeded, context.Cause(expired), "the first cause stays")
+		require.Equal(t, context.Canceled, context.Cause(ended), "the first cause stays")
 
 		ctx, cancel = w.Context(t.Context(), 0)
 		defer cancel()
@@ -433,6 +439,24 @@ func TestContext(t *testing.T) {
 		defer cancel()
 		<-ctx.Done()
 		require.Equal(t, context.DeadlineExceeded, ctx.Err(), "the parent's deadline is earlier")
+
+		// Close ends also those that their parents would have ended.
+		short, cancelShort = context.WithTimeout(t.Context(), time.Minute)
+		defer cancelShort()
+		ctx, cancel = w.Context(short, time.Hour)
+		defer cancel()
+		child, cancelChild = context.WithCancel(ctx)
+		defer cancelChild()
+		deadline, _ = ctx.Deadline()
+		require.Equal(t, time.Minute, time.Until(deadline), "Deadline is the parent's")
+		w.Close()
+		require.Equal(t, context.Canceled, ctx.Err(), "Close")
+		<-child.Done()
+		require.Equal(t, context.Canceled, child.Err(), "Close")
+		late, cancelLate := w.Context(short, time.Hour)
+		defer cancelLate()
+		require.Equal(t, context.Canceled, late.Err(), "after Close")
+		require.NoError(t, short.Err(), "the parent goes on")
 	})
 }
 
