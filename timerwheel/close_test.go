@@ -389,6 +389,52 @@ func TestExecutorPanics(t *testing.T) {
 	})
 }
 
+// An Executor that passes the call on and then panics, or ends the goroutine: f of a Ticker does
+// not run beside itself. Who is first, f or the end of the Executor, has the call.
+func TestExecutorEndsAfterHandingOver(t *testing.T) {
+	for name, end := range map[string]func(){"panic": func() { panic("late") }, "Goexit": runtime.Goexit} {
+		began := make(chan bool)
+		var held []func()
+		hold := false
+		cfg := Config{OnPanic: func(any, []byte) {}, Executor: func(f func()) {
+			if hold {
+				held = append(held, f)
+			} else {
+				go f()
+				<-began
+			}
+			end()
+		}}
+		synctest.Test(t, func(t *testing.T) {
+			began = make(chan bool)
+			w := New(cfg)
+			defer w.Close()
+			var running, calls atomic.Int64
+			tk := w.TickFunc(10*ms, func() {
+				if running.Add(1) > 1 {
+					t.Errorf("%s: f beside itself", name)
+				}
+				calls.Add(1)
+				began <- true
+				time.Sleep(25 * ms)
+				running.Add(-1)
+			})
+			time.Sleep(105 * ms)
+			require.Equal(t, int64(4), calls.Load(), "%s: calls", name)
+			time.Sleep(22 * ms)
+			hold = true // nobody runs
+			time.Sleep(20 * ms)
+			tk.Stop()
+			synctest.Wait()
+			require.Len(t, held, 2, "%s: the Ticker is free after the end of the Executor", name)
+			for _, f := range held {
+				f()
+			}
+			require.Equal(t, int64(4), calls.Load(), "%s: what was given up does not run", name)
+		})
+	}
+}
+
 func TestContext(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
 		begin := time.Now()
