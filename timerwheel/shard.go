@@ -130,15 +130,35 @@ func (sh *shard) place(t *Timer, now, at int64) (start int64) {
 		return 0
 	}
 	if t.coarse {
-		if delta := want - now/sh.w.tick; delta > 0 {
-			want = coarseTick(want, delta)
-		}
+		want = sh.roundUp(t, now)
 	}
 	if t.level == levelDue {
 		sh.unlink(t)
 	}
 	sh.levels.put(t, want)
 	return want
+}
+
+// roundUp moves the deadline of t, a coarse timer, up to a round tick, which it returns. It is the
+// deadline that moves, not only the slot: a Reset to a time before that tick then is one to an
+// earlier time, and does not leave t where it is.
+func (sh *shard) roundUp(t *Timer, now int64) int64 {
+	for {
+		at := t.deadline.Load()
+		tick := sh.tickOf(at)
+		delta := tick - now/sh.w.tick
+		if delta <= 0 {
+			return tick
+		}
+		tick = min(coarseTick(tick, delta), sh.tickOf(never))
+		round := never
+		if tick < never/sh.w.tick {
+			round = tick * sh.w.tick
+		}
+		if t.deadline.CompareAndSwap(at, round) { // else a lazy Reset came between
+			return tick
+		}
+	}
 }
 
 // makeDue puts t at the end of the due list, unless it is in that.

@@ -218,9 +218,11 @@ func (t *Timer) postpone(at int64) bool {
 }
 
 // SetCoarse says whether the Timer may fire late by up to an eighth of the duration it was last
-// set to, plus a tick. It takes effect when the Timer is set the next time. Coarse timers
-// expire together at round ticks, and are moved between levels once or not at all as a rule:
-// right for idle limits, which need not be exact. SetCoarse panics on a zero Timer.
+// set to, plus a tick. It takes effect when the Timer is set the next time; true may do so at
+// once on a pending Timer, with the time that is left as the duration. Coarse timers expire
+// together at round ticks, and are moved between levels once or not at all as a rule: right for
+// idle limits, which need not be exact. It is the round tick that a Reset has to be later than to
+// go without the lock. SetCoarse panics on a zero Timer.
 func (t *Timer) SetCoarse(coarse bool) {
 	if t.sh == nil {
 		panic("timerwheel: SetCoarse of an uninitialized Timer")
