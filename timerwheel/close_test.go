@@ -393,11 +393,11 @@ func TestExecutorPanics(t *testing.T) {
 // not run beside itself. Who is first, f or the end of the Executor, has the call.
 func TestExecutorEndsAfterHandingOver(t *testing.T) {
 	for name, end := range map[string]func(){"panic": func() { panic("late") }, "Goexit": runtime.Goexit} {
-		began := make(chan bool)
+		var began chan bool
 		var held []func()
-		hold := false
+		var hold atomic.Bool
 		cfg := Config{OnPanic: func(any, []byte) {}, Executor: func(f func()) {
-			if hold {
+			if hold.Load() {
 				held = append(held, f)
 			} else {
 				go f()
@@ -422,7 +422,7 @@ func TestExecutorEndsAfterHandingOver(t *testing.T) {
 			time.Sleep(105 * ms)
 			require.Equal(t, int64(4), calls.Load(), "%s: calls", name)
 			time.Sleep(22 * ms)
-			hold = true // nobody runs
+			hold.Store(true) // nobody runs
 			time.Sleep(20 * ms)
 			tk.Stop()
 			synctest.Wait()

@@ -100,6 +100,7 @@ func TestInitFuncOfATimerWithAChannel(t *testing.T) {
 		require.Nil(t, tm.C, "C")
 		require.False(t, tm.Reset(ms), "the value belongs to the time before")
 		time.Sleep(2 * ms)
+		synctest.Wait()
 		require.Equal(t, 1, calls, "calls")
 		require.Len(t, c, 1, "the old channel")
 		InitFuncArg(w, tm, func(n int) { calls += n }, 10)
