@@ -33,7 +33,7 @@ type unitRange struct{ from, to uint16 }
 //
 // Octets are decimal and groups hexadecimal, as in an address; leading zeros in octets are an
 // error, since some read them as octal. IPv4-mapped addresses count as IPv4, in patterns and in
-// what is matched; zones are not allowed in patterns and ignored in what is matched. The error is
+// what is matched, so groups that could match mapped ones only are an error; zones are not allowed in patterns and ignored in what is matched. The error is
 // a *net.ParseError.
 func ParseIPPattern(s string) (IPPattern, error) {
 	bad := func() (IPPattern, error) {
@@ -208,7 +208,13 @@ func parseGroups(s string) ([]unitRange, bool) {
 		return nil, false
 	}
 	units := append(left, make([]unitRange, 8-n)...)
-	return append(units, right...), true
+	units = append(units, right...)
+	// Nothing but IPv4-mapped addresses, which count as IPv4: it would match none.
+	mapped := units[5] == unitRange{0xffff, 0xffff}
+	for _, u := range units[:5] {
+		mapped = mapped && u == unitRange{}
+	}
+	return units, !mapped
 }
 
 // parseUnits parses octets (base 10) or groups (base 16).

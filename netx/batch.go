@@ -16,7 +16,8 @@ type Datagram struct {
 	// N is set by ReadBatch to the number of bytes that are now in Buf.
 	N int
 	// Addr is set by ReadBatch to the sender, unmapped as by ReadUDP; for WriteBatch it is the
-	// destination, or the zero AddrPort for the connected peer.
+	// destination, or the zero AddrPort for the connected peer. On a connected socket it must be
+	// zero: what another address does there depends on the system.
 	Addr netip.AddrPort
 	// Truncated is set by ReadBatch if the datagram did not fit into Buf and its rest is lost.
 	Truncated bool

@@ -90,7 +90,8 @@ func DialUDP(ctx context.Context, network, addr string, p Probe) (*net.UDPConn, 
 }
 
 // DialUDP is the function of the same name, with the options and the local address of d. With a
-// given local port, datagrams that others sent to it before it was connected are dropped.
+// given local port, datagrams that others sent to it before it was connected are dropped. Timeout
+// and Deadline of d.Net bound the look-up of a name and each connect, not the probe.
 func (d *Dialer) DialUDP(ctx context.Context, network, addr string, p Probe) (*net.UDPConn, ProbeResult, error) {
 	fail := func(err error) (*net.UDPConn, ProbeResult, error) {
 		return nil, ProbeResult{}, &net.OpError{Op: "dial", Net: network, Err: err}
@@ -103,7 +104,9 @@ func (d *Dialer) DialUDP(ctx context.Context, network, addr string, p Probe) (*n
 	if ctx.Err() != nil {
 		return fail(ctx.Err())
 	}
-	targets, err := d.targets(ctx, network, addr)
+	lookup, cancel := d.lookupContext(ctx)
+	targets, err := d.targets(lookup, network, addr)
+	cancel()
 	if err != nil {
 		return fail(err)
 	}
@@ -143,6 +146,20 @@ func (d *Dialer) targets(ctx context.Context, network, addr string) ([]string, e
 		ts = append(ts, net.JoinHostPort(ip.Unmap().String(), port))
 	}
 	return ts, nil
+}
+
+// lookupContext ends when the dialer underneath would give up.
+func (d *Dialer) lookupContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	cancel := context.CancelFunc(func() {})
+	if d.Net.Timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, d.Net.Timeout)
+	}
+	if !d.Net.Deadline.IsZero() {
+		outer := cancel
+		ctx, cancel = context.WithDeadline(ctx, d.Net.Deadline)
+		return ctx, func() { cancel(); outer() }
+	}
+	return ctx, cancel
 }
 
 func (d *Dialer) resolver() *net.Resolver {

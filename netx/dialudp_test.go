@@ -288,6 +288,29 @@ func TestDialUDPBadAddress(t *testing.T) {
 	}
 }
 
+// The dialer's limits hold for the look-up of a name too, as in package net.
+func TestDialUDPLookupTimeout(t *testing.T) {
+	silent, addr := listenUDP(t, "127.0.0.1")
+	defer silent.Close()
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "udp", addr.String())
+	}}
+	for name, nd := range map[string]net.Dialer{
+		"Timeout":  {Timeout: 20 * time.Millisecond, Resolver: resolver},
+		"Deadline": {Deadline: time.Now().Add(20 * time.Millisecond), Resolver: resolver},
+		"both":     {Deadline: time.Now().Add(20 * time.Millisecond), Timeout: time.Hour, Resolver: resolver},
+	} {
+		d := Dialer{Net: nd}
+		ctx := testContext(t)
+		_, _, err := d.DialUDP(ctx, "udp", "slow.test:9", Probe{})
+		var ne net.Error
+		require.ErrorAs(t, err, &ne, name)
+		require.True(t, ne.Timeout(), "%s: %v", name, err)
+		require.NoError(t, ctx.Err(), name)
+	}
+}
+
 // A name with several addresses is tried address by address until one is not refused; package net
 // would take the first, since connect never fails.
 func TestDialUDPTriesEveryAddress(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // An Inherited is a socket that another process opened and handed over. Exactly one of Listener and
@@ -53,13 +54,13 @@ func FromSystemd() ([]Inherited, error) {
 	if p != os.Getpid() {
 		return nil, nil // meant for another process
 	}
+	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		_ = os.Unsetenv(v)
+	}
 	n, err := strconv.Atoi(count)
 	// More than any limit of descriptors is a broken variable, not a service with many sockets.
 	if err != nil || n < 0 || n > 1<<16 {
 		return nil, fmt.Errorf("netx: LISTEN_FDS %q is no number of sockets", count)
-	}
-	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
-		_ = os.Unsetenv(v)
 	}
 	var name []string
 	if names != "" {
@@ -103,13 +104,36 @@ func fromFD(fd uintptr) (Inherited, error) {
 	return FromFile(f)
 }
 
+// listens returns an error if l is a socket that does not listen, where the system tells.
+func listens(l net.Listener) error {
+	rc, err := rawConn(l)
+	if err != nil {
+		return err
+	}
+	return control(rc, func(fd uintptr) error {
+		if ok, err := sys.listens(fd); err == nil && !ok {
+			return fmt.Errorf("socket does not listen: %w", syscall.EINVAL)
+		}
+		return nil
+	})
+}
+
 // FromFile makes a listener or packet connection of a copy of f, a descriptor got from anywhere: a parent
-// process (exec.Cmd.ExtraFiles), a Unix socket. The caller still owns f. Closing a Unix listener made here
+// process (exec.Cmd.ExtraFiles), a Unix socket. The caller still owns f. A stream socket that does not listen,
+// such as a connection, is an error. Closing a Unix listener made here
 // does not remove its file: it belongs to whoever bound it.
 func FromFile(f *os.File) (Inherited, error) {
 	l, lerr := net.FileListener(f)
 	if lerr == nil {
-		return Inherited{Listener: l}, nil
+		// Package net takes any stream socket for a listener, and any Unix socket too.
+		if l.Addr().Network() != "unixgram" {
+			if lerr = listens(l); lerr == nil {
+				return Inherited{Listener: l}, nil
+			}
+			_ = l.Close()
+			return Inherited{}, lerr
+		}
+		_ = l.Close()
 	}
 	pc, perr := net.FilePacketConn(f)
 	if perr == nil {

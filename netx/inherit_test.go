@@ -8,8 +8,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -115,6 +117,37 @@ func TestFromSystemd(t *testing.T) {
 	require.FileExists(t, dir+"/s", "the child does not own the socket file")
 }
 
+// Package net makes a listener of a connection and of a Unix datagram socket.
+func TestFromFileKinds(t *testing.T) {
+	if sys.maxUnixPath == 0 || runtime.GOOS == "windows" {
+		t.Skip("no descriptors to pass")
+	}
+	from := func(c interface{ File() (*os.File, error) }) (Inherited, error) {
+		f, err := c.File()
+		require.NoError(t, err)
+		defer f.Close()
+		return FromFile(f)
+	}
+	before := openSockets()
+	near, far := pair(t, "tcp")
+	_, err := from(near.(*net.TCPConn))
+	require.ErrorIs(t, err, syscall.EINVAL, "a connection")
+	near.Close()
+	far.Close()
+	path := shortDir(t) + "/s"
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	require.NoError(t, err)
+	in, err := from(c)
+	require.NoError(t, err)
+	require.Nil(t, in.Listener)
+	c.Close()
+	_, err = in.PacketConn.WriteTo([]byte("to itself"), &net.UnixAddr{Name: path, Net: "unixgram"})
+	require.NoError(t, err)
+	require.IsType(t, &net.UnixConn{}, in.PacketConn)
+	require.NoError(t, in.Close())
+	require.Equal(t, before, openSockets(), "descriptors")
+}
+
 // What promises sockets must not be able to make the process close descriptors of its own.
 func TestFromSystemdStub(t *testing.T) {
 	useStub(t)
@@ -123,6 +156,21 @@ func TestFromSystemdStub(t *testing.T) {
 	t.Setenv("LISTEN_FDNAMES", "")
 	_, err := FromSystemd()
 	require.ErrorIs(t, err, errors.ErrUnsupported)
+}
+
+// Broken variables are not left to child processes either.
+func TestFromSystemdRemovesBrokenVariables(t *testing.T) {
+	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	t.Setenv("LISTEN_FDS", "many")
+	t.Setenv("LISTEN_FDNAMES", "web")
+	_, err := FromSystemd()
+	require.ErrorContains(t, err, "LISTEN_FDS")
+	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		require.Empty(t, os.Getenv(v), v)
+	}
+	ins, err := FromSystemd()
+	require.NoError(t, err, "a second call")
+	require.Empty(t, ins)
 }
 
 func TestFromSystemdRefuses(t *testing.T) {

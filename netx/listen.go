@@ -119,7 +119,12 @@ func shards[S interface{ Close() error }](ctx context.Context, lc *ListenConfig,
 	if err != nil {
 		return fail(err)
 	}
-	anyPort := port == "" || port == "0"
+	number, err := net.DefaultResolver.LookupPort(ctx, family, port)
+	if err != nil {
+		return fail(err)
+	}
+	port = strconv.Itoa(number) // 0 has many spellings
+	anyPort := number == 0
 	bound := lc.netConfig(!anyPort || family == "tcp") // the kernel gives TCP a port of its own
 	var addr net.Addr
 	for _, h := range hosts {

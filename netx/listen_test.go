@@ -125,6 +125,30 @@ func canShare(t *testing.T) {
 }
 
 // All shards of one address get connections, and closing one leaves the others.
+// Port 0 has many spellings, and a port may be a name.
+func TestListenNPortSpellings(t *testing.T) {
+	canShare(t)
+	ctx := testContext(t)
+	for _, port := range []string{"", "0", "00", "+0", "-0"} {
+		ls, err := ListenN(ctx, "tcp", "127.0.0.1:"+port, 2)
+		require.NoError(t, err, "port %q", port)
+		require.Equal(t, ls[0].Addr().String(), ls[1].Addr().String(), "port %q", port)
+		cs, err := ListenPacketN(ctx, "udp", "127.0.0.1:"+port, 2)
+		require.NoError(t, err, "port %q", port)
+		require.Equal(t, cs[0].LocalAddr().String(), cs[1].LocalAddr().String(), "port %q", port)
+		other, err := ListenPacketN(ctx, "udp", "127.0.0.1:"+port, 1)
+		require.NoError(t, err, "port %q", port)
+		require.NotEqual(t, cs[0].LocalAddr().String(), other[0].LocalAddr().String(), "port %q", port)
+		for _, c := range []interface{ Close() error }{ls[0], ls[1], cs[0], cs[1], other[0]} {
+			c.Close()
+		}
+	}
+	for _, port := range []string{"-1", "65536", "nosuchservice"} {
+		_, err := ListenN(ctx, "tcp", "127.0.0.1:"+port, 2)
+		require.Error(t, err, "port %q", port)
+	}
+}
+
 func TestListenN(t *testing.T) {
 	canShare(t)
 	families(t, func(t *testing.T, loopback string) {

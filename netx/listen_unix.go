@@ -10,7 +10,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -53,6 +55,7 @@ type UnixListener struct {
 	*net.UnixListener
 	path string // "" if there is no file to remove
 	id   fileID
+	keep atomic.Bool // see SetUnlinkOnClose
 	once sync.Once
 	err  error
 }
@@ -139,11 +142,21 @@ func ListenUnix(ctx context.Context, path string, o UnixOptions) (*UnixListener,
 	return u, nil
 }
 
+// SetUnlinkOnClose says whether Close removes the socket file, which it does unless told otherwise.
+// A server that has handed the socket over ([net.UnixListener.File]) says no.
+func (u *UnixListener) SetUnlinkOnClose(unlink bool) {
+	if u.path == "" {
+		u.UnixListener.SetUnlinkOnClose(unlink)
+		return
+	}
+	u.keep.Store(!unlink)
+}
+
 // Close stops listening and removes the socket file if it is still the one that was made. It is
 // idempotent and may run while Accept blocks, which then returns [net.ErrClosed].
 func (u *UnixListener) Close() error {
 	u.once.Do(func() {
-		if u.path != "" {
+		if u.path != "" && !u.keep.Load() {
 			// Before the socket is closed: as long as it lives, nobody takes the file for stale
 			// and puts another in its place between the look and the removal.
 			if id, err := sys.sameFile(u.path); err == nil && id == u.id {
@@ -215,6 +228,9 @@ func isStale(ctx context.Context, network, path string) (bool, error) {
 
 // checkUnixPath finds paths that the kernel cannot take.
 func checkUnixPath(path string) error {
+	if strings.IndexByte(path, 0) >= 0 {
+		return fmt.Errorf("zero byte in path: %w", syscall.EINVAL) // the kernel would take what is before it
+	}
 	limit := sys.maxUnixPath
 	if limit == 0 || len(path) <= limit {
 		return nil

@@ -146,6 +146,13 @@ func TestListenUnixPath(t *testing.T) {
 	require.ErrorIs(t, err, ErrPathTooLong, "%d bytes", len(longest)+1)
 	_, err = ListenUnix(testContext(t), "", UnixOptions{})
 	require.ErrorIs(t, err, syscall.EINVAL)
+	for _, path := range []string{dir + "/a\x00b", "\x00b", "@a\x00b"} { // the kernel would see another name
+		_, err = ListenUnix(testContext(t), path, UnixOptions{})
+		require.ErrorIs(t, err, syscall.EINVAL, "%q", path)
+		_, err = (&Dialer{}).DialContext(testContext(t), "unix", path)
+		require.ErrorIs(t, err, syscall.EINVAL, "%q", path)
+	}
+	require.NoFileExists(t, dir+"/a")
 	_, err = ListenUnix(testContext(t), dir+"/s", UnixOptions{Network: "unixgram"})
 	require.Error(t, err)
 	var oe *OptionError
@@ -216,6 +223,39 @@ func TestListenUnixCloseKeepsSuccessor(t *testing.T) {
 	defer l.Close()
 	require.NoError(t, old.Close())
 	talks(t, l, path)
+}
+
+// The setting that package net's listener has works on this one too.
+func TestListenUnixSetUnlinkOnClose(t *testing.T) {
+	bothSystems(t, func(t *testing.T, stub bool) {
+		path := shortDir(t) + "/s"
+		l, err := ListenUnix(testContext(t), path, UnixOptions{})
+		require.NoError(t, err)
+		f, err := l.File() // somebody else goes on with the socket
+		require.NoError(t, err)
+		defer f.Close()
+		l.SetUnlinkOnClose(false)
+		require.NoError(t, l.Close())
+		require.FileExists(t, path)
+		c, err := net.Dial("unix", path)
+		require.NoError(t, err)
+		c.Close()
+	})
+	if _, err := sys.sameFile("/"); errors.Is(err, errors.ErrUnsupported) {
+		return // files cannot be told apart here
+	}
+	path := shortDir(t) + "/s"
+	old, err := ListenUnix(testContext(t), path, UnixOptions{})
+	require.NoError(t, err)
+	old.SetUnlinkOnClose(false)
+	old.SetUnlinkOnClose(true)
+	require.NoError(t, os.Remove(path))
+	l, err := ListenUnix(testContext(t), path, UnixOptions{})
+	require.NoError(t, err)
+	require.NoError(t, old.Close())
+	talks(t, l, path) // true does not mean a successor's file
+	require.NoError(t, l.Close())
+	require.NoFileExists(t, path)
 }
 
 // Many that start at once on a stale file: one gets it, no other removes the winner's socket.

@@ -50,6 +50,9 @@ func LocalIP(ctx context.Context, o LocalIPOptions) (netip.Addr, error) {
 	if o.Family < AnyFamily || o.Family > IPv6 {
 		return netip.Addr{}, fmt.Errorf("netx: family %d: %w", o.Family, syscall.EINVAL)
 	}
+	if !o.Prefix.IsValid() && o.Prefix != (netip.Prefix{}) {
+		return netip.Addr{}, fmt.Errorf("netx: prefix of %v with a length out of range: %w", o.Prefix.Addr(), syscall.EINVAL)
+	}
 	if o.Interface == "" && !o.Prefix.IsValid() {
 		return localByRoute(ctx, o)
 	}

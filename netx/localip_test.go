@@ -33,6 +33,7 @@ func TestLocalIPLoopback(t *testing.T) {
 	}
 	for _, o := range []LocalIPOptions{
 		{Family: 7}, {Family: -1}, {Route: "127.0.0.1", Interface: "lo"},
+		{Prefix: netip.PrefixFrom(netip.MustParseAddr("127.0.0.0"), 33)}, // no prefix, and not none
 	} {
 		_, err := LocalIP(ctx, o)
 		require.ErrorIs(t, err, syscall.EINVAL, "%+v", o)

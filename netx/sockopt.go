@@ -123,7 +123,11 @@ func (o *SocketOptions) setRaw(rc syscall.RawConn, live any) error {
 	for _, b := range []struct {
 		name        string
 		read, write int
-	}{{"ReadBuffer", o.ReadBuffer, 0}, {"WriteBuffer", 0, o.WriteBuffer}} {
+	}{
+		// The kernel takes 32 bits, and package net would cut the rest off.
+		{"ReadBuffer", min(o.ReadBuffer, math.MaxInt32), 0},
+		{"WriteBuffer", 0, min(o.WriteBuffer, math.MaxInt32)},
+	} {
 		if b.read == 0 && b.write == 0 {
 			continue
 		}

@@ -3,8 +3,10 @@
 package netx
 
 import (
+	"math"
 	"net"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -92,6 +94,25 @@ func TestSocketOptionsReachTheKernel(t *testing.T) {
 		require.Equal(t, 0, opt(t, plain, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT))
 		require.Equal(t, 0, opt(t, plain, unix.IPPROTO_IP, unix.IP_TOS))
 	})
+}
+
+// More than 32 bits of buffer are much, and not what is left after the rest is cut off.
+func TestSocketOptionsHugeBuffers(t *testing.T) {
+	if strconv.IntSize == 32 {
+		t.Skip("an int cannot say it")
+	}
+	near, far := pair(t, "tcp")
+	defer near.Close()
+	defer far.Close()
+	for _, name := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF} {
+		much := SocketOptions{ReadBuffer: math.MaxInt32, WriteBuffer: math.MaxInt32}
+		require.NoError(t, much.Apply(near))
+		want := opt(t, near, unix.SOL_SOCKET, name)
+		more := int64(math.MaxUint32) + 2
+		much = SocketOptions{ReadBuffer: int(more), WriteBuffer: int(more)}
+		require.NoError(t, much.Apply(near))
+		require.Equal(t, want, opt(t, near, unix.SOL_SOCKET, name))
+	}
 }
 
 // A raw descriptor without the methods of package net's types gets the same options.

@@ -28,6 +28,7 @@ var hostSystem = system{
 	lockDir:     lockDir,
 	sameFile:    sameFile,
 	isSocket:    isSocket,
+	listens:     listensUnix,
 	maxUnixPath: 103, // sun_path holds 104 bytes with the closing zero
 	truncated:   notTruncated,
 	sendQueue:   sendQueue,

@@ -22,6 +22,7 @@ var hostSystem = system{
 	lockDir:     lockDir,
 	sameFile:    sameFile,
 	isSocket:    isSocket,
+	listens:     listensUnix,
 	maxUnixPath: 107, // sun_path holds 108 bytes with the closing zero
 	truncated:   notTruncated,
 	sendQueue:   func(fd uintptr) (int, error) { return unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) },

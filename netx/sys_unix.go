@@ -24,6 +24,11 @@ func isSocket(fd uintptr) (bool, error) {
 	return err == nil, nil
 }
 
+func listensUnix(fd uintptr) (bool, error) {
+	n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return n != 0, err
+}
+
 func setBuffers(fd uintptr, read, write int) error {
 	if read > 0 {
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, read); err != nil {

@@ -178,6 +178,56 @@ func TestCloseLooksOnlyAtWhoWaits(t *testing.T) {
 	w.check()
 }
 
+// Close has marked the shards and not come to the timers yet: who stops one before that does not
+// keep its receivers waiting.
+// acceptance: T03
+func TestStopWhileClosing(t *testing.T) {
+	w := newWheel(Config{}, 1)
+	w.started = true // no goroutine
+	close(w.done)
+	tm, tk := w.NewTimer(time.Hour), w.NewTicker(time.Hour)
+	for i := range w.shards {
+		w.shards[i].close()
+	}
+	require.False(t, tm.Stop(), "Stop: Close has stopped it")
+	require.False(t, tk.Stop(), "Stop of a Ticker")
+	for _, c := range []<-chan time.Time{tm.C, tk.C} {
+		select {
+		case _, ok := <-c:
+			require.False(t, ok, "the channel is closed")
+		default:
+			t.Error("the channel is open")
+		}
+	}
+	w.Close()
+	require.Equal(t, uint64(2), w.Stats().Stopped, "Stopped")
+	w.check()
+}
+
+// The rule about stale values outlives Close, and nothing is counted twice.
+func TestNoStaleValueAfterClose(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
+		reset, stopped := w.NewTimer(0), w.NewTimer(0)
+		tkReset, tkStopped := w.NewTicker(ms), w.NewTicker(ms)
+		time.Sleep(ms + 1)
+		synctest.Wait()
+		w.Close()
+		before := w.Stats()
+		require.False(t, reset.Reset(ms), "Reset")
+		require.False(t, tkReset.Reset(ms), "Reset of a Ticker")
+		require.False(t, tkStopped.Stop(), "Stop of a Ticker that Close has stopped")
+		for _, c := range []<-chan time.Time{reset.C, tkReset.C, tkStopped.C} {
+			_, ok := <-c
+			require.False(t, ok, "a value of the time before")
+		}
+		require.Equal(t, before, w.Stats(), "Stats")
+		require.True(t, stopped.Stop(), "a value that was not received is taken back")
+		require.Empty(t, stopped.C, "C")
+		require.Equal(t, []uint64{before.Fired - 1, before.Stopped + 1},
+			[]uint64{w.Stats().Fired, w.Stats().Stopped}, "fired, stopped")
+	})
+}
+
 // BenchmarkClose reports how long Close takes with a million pending, and then the goroutine, for
 // callbacks, at which it does not look, and for channels, which it has to close.
 func BenchmarkClose(b *testing.B) {
@@ -339,6 +389,52 @@ func TestExecutorPanics(t *testing.T) {
 	})
 }
 
+// An Executor that passes the call on and then panics, or ends the goroutine: f of a Ticker does
+// not run beside itself. Who is first, f or the end of the Executor, has the call.
+func TestExecutorEndsAfterHandingOver(t *testing.T) {
+	for name, end := range map[string]func(){"panic": func() { panic("late") }, "Goexit": runtime.Goexit} {
+		var began chan bool
+		var held []func()
+		var hold atomic.Bool
+		cfg := Config{OnPanic: func(any, []byte) {}, Executor: func(f func()) {
+			if hold.Load() {
+				held = append(held, f)
+			} else {
+				go f()
+				<-began
+			}
+			end()
+		}}
+		synctest.Test(t, func(t *testing.T) {
+			began = make(chan bool)
+			w := New(cfg)
+			defer w.Close()
+			var running, calls atomic.Int64
+			tk := w.TickFunc(10*ms, func() {
+				if running.Add(1) > 1 {
+					t.Errorf("%s: f beside itself", name)
+				}
+				calls.Add(1)
+				began <- true
+				time.Sleep(25 * ms)
+				running.Add(-1)
+			})
+			time.Sleep(105 * ms)
+			require.Equal(t, int64(4), calls.Load(), "%s: calls", name)
+			time.Sleep(22 * ms)
+			hold.Store(true) // nobody runs
+			time.Sleep(20 * ms)
+			tk.Stop()
+			synctest.Wait()
+			require.Len(t, held, 2, "%s: the Ticker is free after the end of the Executor", name)
+			for _, f := range held {
+				f()
+			}
+			require.Equal(t, int64(4), calls.Load(), "%s: what was given up does not run", name)
+		})
+	}
+}
+
 func TestContext(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
 		begin := time.Now()
@@ -369,10 +465,16 @@ func TestContext(t *testing.T) {
 
 		ctx, cancel = w.Context(parent, time.Hour)
 		defer cancel()
+		expired, cancelExpired := w.Context(parent, 0)
+		defer cancelExpired()
+		ended, cancelEnded := w.Context(parent, time.Hour)
+		cancelEnded()
 		cause := errors.New("why")
 		cancelParent(cause)
 		require.Equal(t, context.Canceled, ctx.Err(), "parent canceled")
 		require.Equal(t, cause, context.Cause(ctx), "parent's cause")
+		require.Equal(t, context.DeadlineExceeded, context.Cause(expired), "the first cause stays")
+		require.Equal(t, context.Canceled, context.Cause(ended), "the first cause stays")
 
 		ctx, cancel = w.Context(t.Context(), 0)
 		defer cancel()
@@ -383,6 +485,24 @@ func TestContext(t *testing.T) {
 		defer cancel()
 		<-ctx.Done()
 		require.Equal(t, context.DeadlineExceeded, ctx.Err(), "the parent's deadline is earlier")
+
+		// Close ends also those that their parents would have ended.
+		short, cancelShort = context.WithTimeout(t.Context(), time.Minute)
+		defer cancelShort()
+		ctx, cancel = w.Context(short, time.Hour)
+		defer cancel()
+		child, cancelChild = context.WithCancel(ctx)
+		defer cancelChild()
+		deadline, _ = ctx.Deadline()
+		require.Equal(t, time.Minute, time.Until(deadline), "Deadline is the parent's")
+		w.Close()
+		require.Equal(t, context.Canceled, ctx.Err(), "Close")
+		<-child.Done()
+		require.Equal(t, context.Canceled, child.Err(), "Close")
+		late, cancelLate := w.Context(short, time.Hour)
+		defer cancelLate()
+		require.Equal(t, context.Canceled, late.Err(), "after Close")
+		require.NoError(t, short.Err(), "the parent goes on")
 	})
 }
 

@@ -17,7 +17,7 @@ import (
 func (w *Wheel) Context(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	deadline := time.Now().Add(d)
 	if first, ok := parent.Deadline(); ok && first.Before(deadline) {
-		return context.WithCancel(parent)
+		deadline = first // the parent sees to it; the timer is there for Close
 	}
 	inner, cancel := context.WithCancelCause(parent)
 	ctx := &wheelContext{Context: inner, parent: parent, deadline: deadline}
@@ -48,8 +48,8 @@ func (c cancelFunc) wheelClosed(any) { c(nil) }
 // wheelContext turns a cancelable context into one with a deadline: only the error differs.
 //
 // Package context looks through Value for a context it knows, and would tie derived contexts
-// to inner, whose error is Canceled. Value therefore leads past inner to the parent, and
-// AfterFunc offers the way that package context has for contexts it does not know.
+// to inner, whose error is Canceled. Value therefore leads past inner, and AfterFunc offers the
+// way that package context has for contexts it does not know.
 type wheelContext struct {
 	context.Context // inner: Done
 	parent          context.Context
@@ -60,7 +60,18 @@ type wheelContext struct {
 func (c *wheelContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
 // Value implements [context.Context].
-func (c *wheelContext) Value(key any) any { return c.parent.Value(key) }
+func (c *wheelContext) Value(key any) any {
+	v := c.Context.Value(key)
+	if v != any(c.Context) {
+		return v
+	}
+	// It is package context that asks. It may have the parent, except for the cause of an end
+	// that was not the parent's: then it finds nothing and takes Err.
+	if cause := context.Cause(c.Context); cause == errExpired || cause == context.Canceled {
+		return nil
+	}
+	return c.parent.Value(key)
+}
 
 // Err implements [context.Context].
 func (c *wheelContext) Err() error {

@@ -9,7 +9,7 @@
 //
 //	w := timerwheel.New(timerwheel.Config{})
 //	defer w.Close()
-//	idle := w.AfterFunc(30*time.Second, conn.Close)
+//	idle := w.AfterFunc(30*time.Second, func() { conn.Close() })
 //	...
 //	idle.Reset(30 * time.Second) // on each request: one clock reading, one atomic instruction
 //	idle.Stop()

@@ -49,7 +49,7 @@ func (sh *shard) check() {
 			if t.deadline.Load() == 0 {
 				panic("listed timer is not pending")
 			}
-			if level != levelDue && !t.coarse {
+			if level != levelDue {
 				first = min(first, sh.tickOf(t.deadline.Load()))
 			}
 		}

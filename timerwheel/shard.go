@@ -94,12 +94,13 @@ func (sh *shard) stop(t *Timer) bool {
 		t.deadline.Store(0)
 		sh.unlink(t)
 		if sh.closed {
-			was = false
+			was = false // Close has stopped and counted it, and would have released it
+			t.release()
 		} else {
 			sh.pending--
 		}
 	}
-	if t.C != nil && t.drain() {
+	if t.C != nil && t.drain() && !(sh.closed && t.periodic) { // see above: that ticker was on
 		was = true
 		sh.fired--
 	}
@@ -129,15 +130,35 @@ func (sh *shard) place(t *Timer, now, at int64) (start int64) {
 		return 0
 	}
 	if t.coarse {
-		if delta := want - now/sh.w.tick; delta > 0 {
-			want = coarseTick(want, delta)
-		}
+		want = sh.roundUp(t, now)
 	}
 	if t.level == levelDue {
 		sh.unlink(t)
 	}
 	sh.levels.put(t, want)
 	return want
+}
+
+// roundUp moves the deadline of t, a coarse timer, up to a round tick, which it returns. It is the
+// deadline that moves, not only the slot: a Reset to a time before that tick then is one to an
+// earlier time, and does not leave t where it is.
+func (sh *shard) roundUp(t *Timer, now int64) int64 {
+	for {
+		at := t.deadline.Load()
+		tick := sh.tickOf(at)
+		delta := tick - now/sh.w.tick
+		if delta <= 0 {
+			return tick
+		}
+		tick = min(coarseTick(tick, delta), sh.tickOf(never))
+		round := never
+		if tick < never/sh.w.tick {
+			round = tick * sh.w.tick
+		}
+		if t.deadline.CompareAndSwap(at, round) { // else a lazy Reset came between
+			return tick
+		}
+	}
 }
 
 // makeDue puts t at the end of the due list, unless it is in that.
@@ -300,11 +321,15 @@ func (sh *shard) close() {
 	sh.next.Store(never)
 }
 
-// retire takes t, which the closed shard may still have, out of it and releases who waits.
+// retire takes t, which the closed shard may still have, out of it and releases who waits. What
+// was sent before is not for them.
 func (sh *shard) retire(t *Timer) {
 	if t.deadline.Load() != 0 {
 		t.deadline.Store(0)
 		sh.unlink(t)
+	}
+	if t.C != nil {
+		t.drain()
 	}
 	t.release()
 }

@@ -31,8 +31,7 @@ func (w *Wheel) NewTicker(d time.Duration) *Ticker {
 	}
 	c := make(chan time.Time, 1)
 	tk := &Ticker{C: c, period: d}
-	tk.t.C = c
-	w.startTicker(tk, w.waited, valueChan(c))
+	w.startTicker(tk, w.waited, valueChan(c), c)
 	return tk
 }
 
@@ -47,7 +46,7 @@ func (w *Wheel) TickFunc(d time.Duration, f func()) *Ticker {
 		panic("timerwheel: nil function")
 	}
 	tk := &Ticker{period: d, f: f}
-	w.startTicker(tk, w.plain, tickCaller{})
+	w.startTicker(tk, w.plain, tickCaller{}, nil)
 	return tk
 }
 
@@ -60,8 +59,9 @@ func (w *Wheel) Tick(d time.Duration) <-chan time.Time {
 	return w.NewTicker(d).C
 }
 
-func (w *Wheel) startTicker(tk *Ticker, shards []shard, call caller) {
+func (w *Wheel) startTicker(tk *Ticker, shards []shard, call caller, c <-chan time.Time) {
 	w.init(&tk.t, shards, call, tk)
+	tk.t.C = c
 	tk.t.periodic = true
 	tk.t.start(tk.period)
 }

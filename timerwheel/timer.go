@@ -84,7 +84,8 @@ func (w *Wheel) CoarseFunc(d time.Duration, f func()) *Timer {
 
 // InitFunc prepares t, typically a field of a larger struct, as a stopped Timer that calls f;
 // [Timer.Reset] starts it. Nothing is allocated. As long as t is pending, the Wheel holds a
-// pointer to it and thereby keeps the struct alive. InitFunc panics if t is pending.
+// pointer to it and thereby keeps the struct alive. InitFunc panics if t is pending. A Timer that
+// had a channel loses it: its C is nil then.
 func (w *Wheel) InitFunc(t *Timer, f func()) {
 	if f == nil {
 		panic("timerwheel: nil function")
@@ -109,8 +110,9 @@ func InitFuncArg[T any](w *Wheel, t *Timer, f func(T), arg T) {
 // before it has fired or was stopped.
 func (w *Wheel) NewTimer(d time.Duration) *Timer {
 	c := make(chan time.Time, 1)
-	t := &Timer{C: c}
+	t := new(Timer)
 	w.init(t, w.waited, valueChan(c), nil)
+	t.C = c
 	t.start(d)
 	return t
 }
@@ -136,6 +138,7 @@ func (w *Wheel) init(t *Timer, shards []shard, call caller, arg any) {
 	if t.deadline.Load() != 0 && !t.sh.forget(t) {
 		panic("timerwheel: initialization of a pending Timer")
 	}
+	t.C = nil // t may have been one with a channel
 	t.sh = &shards[spread(t, w.shift)]
 	t.call, t.arg, t.level = call, arg, levelNone
 }
@@ -215,9 +218,11 @@ func (t *Timer) postpone(at int64) bool {
 }
 
 // SetCoarse says whether the Timer may fire late by up to an eighth of the duration it was last
-// set to, plus a tick. It takes effect when the Timer is set the next time. Coarse timers
-// expire together at round ticks, and are moved between levels once or not at all as a rule:
-// right for idle limits, which need not be exact. SetCoarse panics on a zero Timer.
+// set to, plus a tick. It takes effect when the Timer is set the next time; true may do so at
+// once on a pending Timer, with the time that is left as the duration. Coarse timers expire
+// together at round ticks, and are moved between levels once or not at all as a rule: right for
+// idle limits, which need not be exact. It is the round tick that a Reset has to be later than to
+// go without the lock. SetCoarse panics on a zero Timer.
 func (t *Timer) SetCoarse(coarse bool) {
 	if t.sh == nil {
 		panic("timerwheel: SetCoarse of an uninitialized Timer")

@@ -3,6 +3,7 @@
 package timerwheel
 
 import (
+	"math"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -86,6 +87,27 @@ func TestMisusePanics(t *testing.T) {
 	require.Panics(t, func() { w.NewTicker(time.Hour).Reset(0) }, "Reset of a Ticker to 0")
 	tm := w.AfterFunc(time.Hour, func() {})
 	require.Panics(t, func() { w.InitFunc(tm, func() {}) }, "InitFunc of a pending Timer")
+}
+
+// A Timer that was one with a channel becomes one with a callback.
+func TestInitFuncOfATimerWithAChannel(t *testing.T) {
+	bubble(t, Config{Executor: Inline}, func(t *testing.T, w *Wheel) {
+		calls := 0
+		tm := w.NewTimer(0)
+		c := tm.C
+		synctest.Wait() // the value is in the channel
+		w.InitFunc(tm, func() { calls++ })
+		require.Nil(t, tm.C, "C")
+		require.False(t, tm.Reset(ms), "the value belongs to the time before")
+		time.Sleep(2 * ms)
+		synctest.Wait()
+		require.Equal(t, 1, calls, "calls")
+		require.Len(t, c, 1, "the old channel")
+		InitFuncArg(w, tm, func(n int) { calls += n }, 10)
+		tm.Reset(0)
+		synctest.Wait()
+		require.Equal(t, 11, calls, "calls")
+	})
 }
 
 // acceptance: T05
@@ -271,12 +293,42 @@ func TestCoarse(t *testing.T) {
 				synctest.Wait()
 			}
 		}
+		// A short duration after a long one, which was rounded to beyond both; then an exact one.
+		for _, coarse := range []bool{true, false} {
+			want, bound = time.Now().Add(80*time.Second), 10*time.Second+ms
+			tm.Reset(80 * time.Second)
+			time.Sleep(79900 * ms)
+			want, bound = time.Now().Add(200*ms), ms
+			if tm.SetCoarse(coarse); coarse {
+				bound += 200 * ms / 8
+			}
+			require.True(t, tm.Reset(200*ms), "Reset of a pending Timer")
+			time.Sleep(20 * time.Second)
+			tm.SetCoarse(true)
+		}
 		// A timer that was stopped is exact again if it is told so.
 		tm.SetCoarse(false)
 		want, bound = time.Now().Add(1001*ms), ms
 		tm.Reset(1001 * ms)
 		time.Sleep(2 * time.Second)
 	})
+}
+
+// The round tick of a coarse timer may lie beyond what the clock can show.
+func TestCoarseAtTheEndOfTime(t *testing.T) {
+	for _, tick := range []time.Duration{1, 17, ms, maxTick} {
+		bubble(t, Config{Tick: tick}, func(t *testing.T, w *Wheel) {
+			for _, d := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 / 2} {
+				tm := w.CoarseFunc(d, func() { t.Errorf("CoarseFunc(%v) fired", d) })
+				time.Sleep(3 * tick)
+				synctest.Wait()
+				w.check()
+				require.True(t, tm.Reset(d), "Reset of a pending Timer")
+				w.check()
+				require.True(t, tm.Stop(), "Stop")
+			}
+		})
+	}
 }
 
 // acceptance: T13

@@ -113,7 +113,8 @@ func (w *Wheel) Stats() Stats {
 }
 
 // Close stops every timer and ends the goroutine. After that nothing fires, starting a timer
-// has no effect, and its Stop and Reset return false. Callbacks that are running in goroutines
+// has no effect, Reset returns false, and so does Stop, unless it takes back the value of a Timer
+// that had fired. Callbacks that are running in goroutines
 // of their own, or were handed to the Executor, are not waited for.
 //
 // Whoever waits is released: the channel of each pending Timer and Ticker is closed (receiving
@@ -278,14 +279,30 @@ func (w *Wheel) guard(call caller, arg any) {
 }
 
 func (w *Wheel) handOver(call caller, arg any) {
+	if _, ok := call.(tickCaller); ok {
+		w.handOverTick(arg.(*Ticker))
+		return
+	}
+	defer w.recovered()
+	w.execFunc(func() { w.guard(call, arg) })
+}
+
+// handOverTick gives the Ticker free if the Executor does not return. It may have passed the
+// call on before, to a goroutine that has not begun yet: the one who is first has it.
+func (w *Wheel) handOverTick(tk *Ticker) {
+	var taken atomic.Bool
 	handed := false
 	defer func() {
-		if _, ok := call.(tickCaller); ok && !handed {
-			arg.(*Ticker).running.Store(false)
+		if !handed && taken.CompareAndSwap(false, true) {
+			tk.running.Store(false)
 		}
 	}()
 	defer w.recovered()
-	w.execFunc(func() { w.guard(call, arg) })
+	w.execFunc(func() {
+		if taken.CompareAndSwap(false, true) {
+			w.guard(tickCaller{}, tk)
+		}
+	})
 	handed = true
 }
 
