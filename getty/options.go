@@ -81,8 +81,8 @@ type SessionOptions struct {
 	IdleTimeout time.Duration
 
 	// WriteTimeout is how long queued bytes may wait without the kernel taking any of them. A session
-	// whose peer takes nothing for so long ends with ErrWriteTimeout. Where the system can tell, a peer that
-	// acknowledged something in the second half of that time has not taken nothing. It is also the limit of a WritePkg
+	// whose peer takes nothing for so long ends with ErrWriteTimeout; one that acknowledged something in the
+	// second half of that time goes on, where the system can tell. WriteTimeout is also the limit of a WritePkg
 	// with a negative timeout. 0: DefaultWriteTimeout; negative: no limit.
 	WriteTimeout time.Duration
 
