@@ -775,8 +775,11 @@ func TestShutdownUnderAFlood(t *testing.T) {
 			report, err := srv.Shutdown(ctx)
 			require.NoError(t, err)
 			require.Equal(t, getty.Report{Drained: 1}, report)
-			require.Zero(t, s.Stats().Undelivered)
-			require.EqualValues(t, s.Stats().PkgsRead, handled.Load())
+			st := s.Stats()
+			if d != getty.Inline { // there Shutdown may come between the read and its turn
+				require.Zero(t, st.Undelivered)
+			}
+			require.Equal(t, st.PkgsRead, uint64(handled.Load())+st.Undelivered)
 		})
 	})
 	t.Run("websocket", func(t *testing.T) {
