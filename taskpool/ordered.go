@@ -282,7 +282,7 @@ func (o *Ordered) work(w *worker) {
 	if r.run != nil {
 		o.resume(r) // its last task panicked; the rest of the batch is here
 	}
-	for !o.c.over.Load() {
+	for !o.surplus(w) {
 		r.turn++
 		// Tasks without key come first now and then, so that neither kind starves the other.
 		if r.turn%8 == 0 && o.runLoose(w) {
@@ -299,6 +299,12 @@ func (o *Ordered) work(w *worker) {
 	if r.cur.Load() != nil {
 		r.cur.Store(nil) // may be the last that keeps it alive
 	}
+}
+
+// surplus reports whether w is to leave because of Resize. Where workers are pinned, one that leaves may take long to
+// finish its task, and those that stay are the only ones for their keys: they go on meanwhile.
+func (o *Ordered) surplus(w *worker) bool {
+	return o.c.over.Load() && (!o.c.pinned || w.slot >= int(o.width.Load()))
 }
 
 // find takes a strand, from the worker's own list first.

@@ -115,6 +115,31 @@ func TestResizeBusy(t *testing.T) {
 	}
 }
 
+// TestResizeKeyedBusy: while a worker beyond a smaller limit is busy with its last task, those that stay go on, also with
+// the keys that it had.
+func TestResizeKeyedBusy(t *testing.T) {
+	p := taskpool.NewKeyed(taskpool.Config{Workers: 2, Queues: 4})
+	var keys [4]taskpool.Key // by queue
+	for k, n := taskpool.Key(0), 0; n < len(keys); k++ {
+		if q := p.Queue(k); keys[q] == 0 && k > 0 {
+			keys[q] = k
+			n++
+		}
+	}
+	bg := context.Background()
+	started, block := make(chan struct{}), make(chan struct{})
+	require.NoError(t, p.Submit(bg, keys[1], func() { close(started); <-block }))
+	receive(t, started, "the task of the worker that is to leave")
+	p.Resize(1)
+	ran := make(chan int, 2)
+	for _, q := range []int{0, 3} {
+		require.NoError(t, p.Submit(bg, keys[q], func() { ran <- q }))
+		require.Equal(t, q, receive(t, ran, "a task of the worker that stays"))
+	}
+	close(block)
+	require.NoError(t, errOf(p.Shutdown(bg)))
+}
+
 // TestSharded: producers take the queues in turn, and the next one if that is full.
 func TestSharded(t *testing.T) {
 	p := taskpool.NewSharded(taskpool.Config{Workers: 1, Queues: 4, QueueLen: 3})
