@@ -247,8 +247,8 @@ func (c *crew) shift(w *worker) (leave bool) {
 		if returned {
 			return
 		}
+		defer c.src.crashed(w) // also if OnPanic calls Goexit
 		c.report(recover())
-		c.src.crashed(w)
 	}()
 	for {
 		c.src.work(w)

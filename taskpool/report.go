@@ -26,6 +26,7 @@ func (c *crew) report(v any) {
 }
 
 func (c *crew) log(msg string, info PanicInfo) {
+	defer func() { _ = recover() }() // of the logger's handler: there is nobody left to tell
 	logger := c.cfg.Logger
 	if logger == nil {
 		logger = slog.Default()
