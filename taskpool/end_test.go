@@ -93,18 +93,25 @@ func TestLeft(t *testing.T) {
 			}
 			require.NoError(t, m.Post(batch...))
 			<-started
-			// The drop function runs between the moment in which lists take no more and the look at what workers hold.
-			var s Strand
-			s.Init(o, func() bool { return false })
-			s.OnDrop(func() {
+			// Whoever stops the pool is held up between the moment in which lists take no more and the look at what
+			// workers hold.
+			r := (*o.c.roster.Load())[0].local.(*runner)
+			r.batch.mu.Lock()
+			go func() {
+				defer r.batch.mu.Unlock()
+				l := &o.lists[len(o.lists)-1]
+				for aborted := false; !aborted; runtime.Gosched() {
+					l.mu.Lock()
+					aborted = l.aborted
+					l.mu.Unlock()
+				}
 				close(block)
 				for n := 0; n == 0; runtime.Gosched() {
 					o.leftMu.Lock()
 					n = len(o.left)
 					o.leftMu.Unlock()
 				}
-			})
-			require.NoError(t, s.TryWake())
+			}()
 			var left []Task
 			if end == "close" {
 				var e *LeftError[Task]

@@ -350,13 +350,18 @@ func (o *Ordered) runLoose(w *worker) bool {
 // resume runs the strand that r has taken, and puts it back in line if it wants to go on.
 func (o *Ordered) resume(r *runner) {
 	s := r.run
-	if s.mail == nil {
-		s.set(strandRunning)
-		o.settle(s, s.run())
-	} else if s.mail.drain(r) {
-		o.relist(s)
+	if s.mail != nil {
+		more := s.mail.drain(r)
+		r.run = nil
+		if more {
+			o.relist(s)
+		}
+		return
 	}
-	r.run = nil
+	s.set(strandRunning)
+	more := s.run()
+	r.run = nil // before settle, whose drop function may call Goexit: the run has ended
+	o.settle(s, more)
 }
 
 // settle ends a run of s, which is not that of a mailbox.
@@ -399,8 +404,8 @@ func (o *Ordered) discard(s *Strand) []Task {
 func (o *Ordered) crashed(w *worker) {
 	r := w.local.(*runner)
 	if s := r.run; s != nil && s.mail == nil {
-		o.settle(s, false)
 		r.run = nil
+		o.settle(s, false)
 	}
 }
 
@@ -582,21 +587,31 @@ func (o *Ordered) begin() {
 // list's lock, and cannot come back; then what a worker holds, batches before mailboxes since their tasks are older; then
 // left, where workers put what they may not put back.
 func (o *Ordered) abandon() []Task {
+	left, dropped := o.takeAll()
+	o.dropAll(dropped)
+	return left
+}
+
+// takeAll is abandon up to the drop functions, which are the users': they are called without lock.
+func (o *Ordered) takeAll() (left []Task, dropped []*Strand) {
 	o.admin.Lock()
 	defer o.admin.Unlock()
-	var left []Task
-	var dropped []*Strand // told once all lists refuse
+	var waiting []*Strand // told once all lists refuse
 	for i := range o.lists {
 		for s := o.lists[i].clear(true); s != nil; {
 			next := s.next
 			s.next = nil
-			dropped = append(dropped, s)
+			waiting = append(waiting, s)
 			s = next
 		}
 	}
-	for _, s := range dropped {
+	for _, s := range waiting {
+		if s.mail != nil {
+			left = append(left, s.mail.take()...)
+			continue
+		}
 		s.set(strandIdle)
-		left = append(left, o.discard(s)...)
+		dropped = append(dropped, s)
 	}
 	left = append(left, o.drain()...)
 	roster := *o.c.roster.Load()
@@ -609,7 +624,21 @@ func (o *Ordered) abandon() []Task {
 		}
 	}
 	o.c.end()
-	return append(left, o.takeLeft()...)
+	return append(left, o.takeLeft()...), dropped
+}
+
+// dropAll tells strands that they will not run, all of them even if a drop function calls Goexit.
+func (o *Ordered) dropAll(dropped []*Strand) {
+	defer func() {
+		if len(dropped) > 0 {
+			o.dropAll(dropped)
+		}
+	}()
+	for len(dropped) > 0 {
+		s := dropped[0]
+		dropped = dropped[1:]
+		o.discard(s)
+	}
 }
 
 func (o *Ordered) takeLeft() []Task {

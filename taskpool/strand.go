@@ -15,9 +15,9 @@ import (
 // methods may be called from any goroutine.
 //
 // A strand whose Wake returned nil runs afterwards, even if Shutdown began in between. If Shutdown's ctx ends or Close
-// is called before, it does not, and its drop function (see OnDrop) is called instead, once, before Close returns. The
-// drop function is called by whoever stops the pool, or, if the strand was running and wanted to run again, by its
-// worker when that run ends.
+// is called before, it does not, and its drop function (see OnDrop) is called instead, once. The drop function is called
+// by whoever stops the pool, before that call returns, or, if the strand was running and wanted to run again, by its
+// worker when that run ends, for which Close waits.
 type Strand struct {
 	_ noCopy
 
@@ -69,7 +69,7 @@ func (s *Strand) Init(p Pool, run func() (more bool)) {
 }
 
 // OnDrop sets the function that is called if the pool ends before s could run; see Strand. It must be set before the
-// first Wake, and must not block.
+// first Wake, and must not block. It may stop the pool.
 func (s *Strand) OnDrop(f func()) { s.drop = f }
 
 // Wake makes s run: not at all now if it is waiting to run already, once more afterwards if it is running. What the
