@@ -3,6 +3,7 @@
 package taskpool
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -211,4 +212,37 @@ func TestRunList(t *testing.T) {
 	require.False(t, l.push(&s[0]), "still shut")
 	got, _ = l.pop(&r)
 	require.Nil(t, got)
+}
+
+// TestNothingKept: a mailbox does not keep tasks alive that it gave away, in the memory that it began with either.
+func TestNothingKept(t *testing.T) {
+	for _, drain := range []bool{true, false} {
+		p := NewOrdered(Config{Workers: 1})
+		m := p.NewMailbox(0)
+		started, block := make(chan struct{}), make(chan struct{})
+		require.NoError(t, m.TrySubmit(func() { close(started); <-block }))
+		<-started
+		for range 3 {
+			require.NoError(t, m.TrySubmit(func() {}))
+		}
+		if drain {
+			for range 3 {
+				require.NoError(t, m.TrySubmit(func() {})) // more than it has room for
+			}
+			close(block)
+			_, err := p.Shutdown(t.Context())
+			require.NoError(t, err)
+		} else {
+			ctx, stop := context.WithCancel(t.Context())
+			stop()
+			left, err := p.Shutdown(ctx)
+			require.ErrorIs(t, err, context.Canceled)
+			require.Len(t, left, 3)
+			close(block)
+			require.NoError(t, p.Close())
+		}
+		for i := range m.few {
+			require.Nil(t, m.few[i], i)
+		}
+	}
 }
