@@ -246,3 +246,37 @@ func TestNothingKept(t *testing.T) {
 		}
 	}
 }
+
+// TestLateThief: what a worker steals that is started while the pool takes back its tasks, comes back too.
+// acceptance: Y01
+func TestLateThief(t *testing.T) {
+	p := NewShared(Config{Workers: 3})
+	enlist := func() (*worker, *batch[Task]) {
+		p.c.mu.Lock()
+		defer p.c.mu.Unlock()
+		w := p.c.enlistLocked(-1)
+		return w, w.local.(*batch[Task])
+	}
+	_, first := enlist()
+	_, second := enlist()
+	p.queues[0].mu.Lock()
+	p.queues[0].putLocked(func() {})
+	p.queues[0].mu.Unlock()
+	second.mu.Lock()
+	second.addLocked([]Task{func() {}, func() {}, func() {}, func() {}})
+	second.mu.Unlock()
+	first.mu.Lock() // holds up whoever stops the pool
+	left := make(chan []Task)
+	go func() { left <- p.abandon() }()
+	for p.some() {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(5 * time.Millisecond) // it has drained the queue and knows of two workers
+	w, third := enlist()
+	_, ok := p.steal(w, third)
+	require.True(t, ok)
+	require.Equal(t, 1, third.len(), "half of four, of which one is about to run")
+	first.mu.Unlock()
+	require.Len(t, <-left, 4)
+	require.Zero(t, third.len())
+}

@@ -223,8 +223,15 @@ func (g *engine[E]) begin() {
 // only under both locks.
 func (g *engine[E]) abandon() []E {
 	left := g.drain()
-	for _, w := range *g.c.roster.Load() {
-		left = append(left, w.local.(*batch[E]).close()...)
+	for {
+		roster := g.c.roster.Load()
+		for _, w := range *roster {
+			left = append(left, w.local.(*batch[E]).close()...)
+		}
+		// A worker that has come meanwhile may have stolen from a batch that was still open.
+		if g.c.roster.Load() == roster {
+			break
+		}
 	}
 	g.c.end()
 	return left
