@@ -70,17 +70,16 @@ type crew struct {
 	panics    atomic.Uint64
 	callerRan atomic.Uint64
 	spawned   atomic.Uint64
-	extra     sync.WaitGroup // goroutines of policy Spawn
 
 	closing atomic.Bool
 	stop    chan struct{} // closed when closing
 	ended   chan struct{} // closed when no task will start any more
-	done    chan struct{} // closed when the last worker is gone
+	done    chan struct{} // closed when the last goroutine is gone
 
 	mu         sync.Mutex
 	limit      int
-	live       int // workers, without the discharged
-	goroutines int
+	live       int     // workers, without the discharged
+	goroutines int     // of workers, and of policy Spawn
 	idleTop    *worker // woken first: its stack and caches are warm
 	idleBottom *worker
 	nIdle      int
@@ -268,6 +267,11 @@ func (c *crew) leave(w *worker) {
 		go c.run(w)
 		return
 	}
+	c.gone()
+}
+
+// gone counts a goroutine of the crew out.
+func (c *crew) gone() {
 	c.mu.Lock()
 	c.goroutines--
 	c.finishLocked()
@@ -335,26 +339,13 @@ func (c *crew) close() {
 func (c *crew) wait(ctx context.Context) error {
 	select {
 	case <-c.done:
-	case <-ctx.Done():
-		// Both may be ready; a pool that has ended did not fail to.
-		select {
-		case <-c.done:
-		default:
-			return context.Cause(ctx)
-		}
-	}
-	if c.spawned.Load() == 0 {
 		return nil
+	case <-ctx.Done():
 	}
-	extra := make(chan struct{})
-	go func() {
-		c.extra.Wait()
-		close(extra)
-	}()
 	select {
-	case <-extra:
+	case <-c.done: // both were ready; a pool that has ended did not fail to
 		return nil
-	case <-ctx.Done():
+	default:
 		return context.Cause(ctx)
 	}
 }

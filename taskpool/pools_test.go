@@ -201,6 +201,7 @@ func TestSpawnedEndsPool(t *testing.T) {
 			release()
 			require.NoError(t, errOf(p.Shutdown(context.Background())))
 			require.EqualValues(t, 1, p.Stats().Spawned)
+			require.NoError(t, errOf(p.Shutdown(over())), "a pool that has ended")
 		})
 	}
 }
