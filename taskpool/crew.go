@@ -57,6 +57,7 @@ type crew struct {
 	maxSearch int32
 	looks     int  // how often an idle worker yields and looks again before it parks
 	pinned    bool // worker i alone serves queue i: see notifySlot
+	boundless bool // no limit of workers unless one is set
 	tracked   bool // ids is kept
 	roots     roots
 
@@ -112,7 +113,7 @@ func (c *crew) init(cfg Config, src source) {
 	c.idleSlot.Store(-1)
 	c.stop, c.ended, c.done = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	c.roster.Store(new([]*worker))
-	c.tracked = cfg.Workers < noLimit
+	c.tracked = c.tracked || cfg.Workers < noLimit
 	c.findRoots()
 	if cfg.Name != "" {
 		c.labels = pprof.WithLabels(context.Background(), pprof.Labels("taskpool", cfg.Name))
@@ -302,9 +303,9 @@ func (c *crew) found(w *worker, more bool) {
 // workers returns n as a limit of workers, or the default if it is not one.
 func (c *crew) workers(n int) int {
 	switch {
-	case n > 0 && n < noLimit:
-		return n
-	case !c.tracked:
+	case n > 0:
+		return min(n, noLimit)
+	case c.boundless:
 		return noLimit
 	}
 	return procs()

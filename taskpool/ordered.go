@@ -68,6 +68,7 @@ type runner struct {
 func NewOrdered(cfg Config) *Ordered {
 	cfg = cfg.filled(noLimit)
 	o := new(Ordered)
+	o.c.boundless = true
 	o.init(cfg, min(cfg.Workers, max(8, 4*procs()), maxBatchers))
 	return o
 }
@@ -83,6 +84,7 @@ func (o *Ordered) init(cfg Config, lists int) {
 	o.task = func(t Task) Task { return t }
 	o.keys.init()
 	o.c.looks = 2
+	o.c.tracked = true
 	o.c.init(cfg, o)
 }
 
@@ -531,8 +533,8 @@ func (o *Ordered) Stopped() <-chan struct{} { return o.c.ended }
 
 // Shutdown refuses further tasks, lets the workers run those that were accepted, also in owners' mailboxes, and waits
 // for the workers to end. If ctx ends before, it takes back the tasks that have not started and returns them with the
-// cause of ctx: those of one mailbox in their order. Called from a task of this pool (without limit of workers: of any
-// pool of this package) it only begins the shutdown and returns [ErrInTask]. Of several calls, one gets the tasks.
+// cause of ctx: those of one mailbox in their order. Called from a task of this pool it only begins the shutdown and
+// returns [ErrInTask]. Of several calls, one gets the tasks.
 func (o *Ordered) Shutdown(ctx context.Context) ([]Task, error) {
 	o.begin()
 	if o.c.inside() {

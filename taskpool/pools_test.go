@@ -5,6 +5,7 @@ package taskpool_test
 import (
 	"context"
 	"errors"
+	"math"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -138,6 +139,68 @@ func TestResizeKeyedBusy(t *testing.T) {
 	}
 	close(block)
 	require.NoError(t, errOf(p.Shutdown(bg)))
+}
+
+// TestOtherPool: a task of another pool is nothing special to a pool, also if that has no limit of workers: it waits for
+// room and for the end of what it asks for.
+func TestOtherPool(t *testing.T) {
+	other := taskpool.NewShared(taskpool.Config{Workers: 1})
+	p := taskpool.NewOrdered(taskpool.Config{QueueLen: 1})
+	m := p.NewMailbox(1)
+	bg := context.Background()
+	started, block := make(chan struct{}), make(chan struct{})
+	require.NoError(t, m.TrySubmit(func() { close(started); <-block }))
+	receive(t, started, "the first task")
+	require.NoError(t, m.TrySubmit(func() {}))
+	ctx, stop := context.WithTimeout(bg, time.Millisecond)
+	defer stop()
+	require.NoError(t, other.Do(bg, func() {
+		if err := m.Submit(ctx, func() {}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error("accepted beyond the limit", err)
+		}
+		if err := p.DoKey(bg, 5, func() {}); err != nil {
+			t.Error(err)
+		}
+		close(block)
+		if err := errOf(p.Shutdown(bg)); err != nil {
+			t.Error(err)
+		}
+	}))
+	require.NoError(t, other.Close())
+}
+
+// TestResizeExtremes: Resize takes the numbers that Config.Workers takes.
+func TestResizeExtremes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const tasks = 300
+		check := func(name string, want int, p interface {
+			Go(t taskpool.Task) error
+			Stats() taskpool.Stats
+			Close() error
+		}) {
+			for range tasks {
+				require.NoError(t, p.Go(func() { time.Sleep(time.Second) }))
+			}
+			synctest.Wait()
+			require.Equal(t, want, p.Stats().Workers, name)
+			time.Sleep(time.Hour)
+			require.NoError(t, p.Close())
+			synctest.Wait()
+		}
+		check("shared", tasks, taskpool.NewShared(taskpool.Config{Workers: math.MaxInt}))
+		shared := taskpool.NewShared(taskpool.Config{Workers: 1})
+		shared.Resize(math.MaxInt)
+		check("shared, resized", tasks, shared)
+		ordered := taskpool.NewOrdered(taskpool.Config{Workers: 1})
+		ordered.Resize(0)
+		check("ordered, no limit", tasks, ordered)
+		elastic := taskpool.NewElastic(taskpool.Config{Workers: 1})
+		elastic.Resize(0)
+		check("elastic, no limit", tasks, elastic)
+		keyed := taskpool.NewKeyed(taskpool.Config{Workers: math.MaxInt})
+		require.Less(t, keyed.Queue(1), 1<<16)
+		require.NoError(t, keyed.Close())
+	})
 }
 
 // TestSharded: producers take the queues in turn, and the next one if that is full.

@@ -102,7 +102,7 @@ type Config struct {
 	// Ordered.
 	Workers int
 	// Queues is the number of queues of Sharded, and of Keyed (where it is the largest number that Resize can use).
-	// Zero or less: Workers for Sharded, four times Workers for Keyed. Others ignore it.
+	// Zero or less: Workers for Sharded (256 at most), four times Workers for Keyed (65536 at most). Others ignore it.
 	Queues int
 	// QueueLen is how many tasks may wait in one queue: the one of Shared, Elastic and Func, each of the others',
 	// each key's or owner's mailbox of Ordered. Tasks in progress do not count, nor do up to QueueLen/8 (16 at
@@ -134,9 +134,10 @@ const (
 
 // filled returns c with zero fields replaced by their defaults; workers is the default of Workers.
 func (c Config) filled(workers int) Config {
-	if c.Workers <= 0 || c.Workers > noLimit {
+	if c.Workers <= 0 {
 		c.Workers = workers
 	}
+	c.Workers = min(c.Workers, noLimit)
 	if c.QueueLen == 0 {
 		c.QueueLen = defaultQueueLen
 	}
