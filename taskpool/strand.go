@@ -56,7 +56,8 @@ const (
 // and s stays usable: it runs again when it is woken, or at once if it was woken meanwhile.
 //
 // On a Pool other than Ordered, Wake submits a task that was allocated here; run may then be called once more than
-// needed, and Shutdown returns that task like any other instead of calling the drop function.
+// needed, and Shutdown returns that task like any other instead of calling the drop function. If that pool drops the task
+// by policy DropOldest and OnDrop does not run it, s never runs again.
 func (s *Strand) Init(p Pool, run func() (more bool)) {
 	s.run = run
 	if o, ok := p.(*Ordered); ok {
