@@ -5,6 +5,7 @@ package taskpool
 import (
 	"context"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,7 @@ type worker struct {
 	discharge bool // no longer counted in crew.live; written under crew.mu
 
 	// Guarded by crew.mu.
+	at         int // index in crew.staff
 	idle       bool
 	idleSince  uint64 // crew.ticks at that time
 	prev, next *worker
@@ -59,6 +61,7 @@ type crew struct {
 	pinned    bool // worker i alone serves queue i: see notifySlot
 	boundless bool // no limit of workers unless one is set
 	tracked   bool // ids is kept
+	thieves   bool // roster is kept
 	roots     roots
 
 	idleSlot  atomic.Int64 // slot of the worker that would be woken next; -1: none. A hint
@@ -84,11 +87,12 @@ type crew struct {
 	idleTop    *worker // woken first: its stack and caches are warm
 	idleBottom *worker
 	nIdle      int
-	free       []int // slots given back
-	slots      int   // slots handed out so far
-	roster     atomic.Pointer[[]*worker]
-	steals     uint64 // of workers that are gone
-	seats      []seat // pinned only
+	free       []int                     // slots given back
+	slots      int                       // slots handed out so far
+	staff      []*worker                 // enrolled
+	roster     atomic.Pointer[[]*worker] // copy of staff, for looking without the lock; only with thieves
+	steals     uint64                    // of workers that are gone
+	seats      []seat                    // pinned only
 	ids        map[uint64]struct{}
 
 	ticks  uint64
@@ -206,22 +210,39 @@ func (c *crew) enlistLocked(slot int) *worker {
 	return w
 }
 
-// enrollLocked adds w to the roster, which thieves and the end of the pool walk without lock.
+// enrollLocked adds w to the staff, which the end of the pool looks through.
 func (c *crew) enrollLocked(w *worker) {
-	old := *c.roster.Load()
-	list := append(old[:len(old):len(old)], w)
-	c.roster.Store(&list)
+	w.at = len(c.staff)
+	c.staff = append(c.staff, w)
+	c.publishLocked()
 }
 
 func (c *crew) strikeLocked(w *worker) {
-	old := *c.roster.Load()
-	for i, x := range old {
-		if x == w {
-			list := append(old[:i:i], old[i+1:]...)
-			c.roster.Store(&list)
-			return
-		}
+	last := len(c.staff) - 1
+	if last < 0 || c.staff[w.at] != w {
+		return // not enrolled
 	}
+	c.staff[w.at] = c.staff[last]
+	c.staff[w.at].at = w.at
+	c.staff[last] = nil
+	c.staff = c.staff[:last]
+	c.publishLocked()
+}
+
+// publishLocked copies the staff for thieves. A pool that may have any number of workers has none: the copies would make
+// the start of many cost the square of their number.
+func (c *crew) publishLocked() {
+	if c.thieves {
+		list := slices.Clone(c.staff)
+		c.roster.Store(&list)
+	}
+}
+
+// enrolled returns a copy of the staff.
+func (c *crew) enrolled() []*worker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.staff)
 }
 
 // run is the goroutine of a worker. It starts in launch, ends when the worker is surplus, has been idle for long, or
@@ -359,7 +380,7 @@ func (c *crew) stats() Stats {
 		CallerRan: c.callerRan.Load(), Spawned: c.spawned.Load(),
 	}
 	s.Accepted = s.CallerRan + s.Spawned
-	for _, w := range *c.roster.Load() {
+	for _, w := range c.staff {
 		s.Steals += w.steals.Load()
 	}
 	return s

@@ -4,6 +4,8 @@ package taskpool
 
 import (
 	"context"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,7 +104,8 @@ func TestClosedThief(t *testing.T) {
 	require.True(t, ok)
 	require.Nil(t, other.slot[0])
 	p.c.mu.Lock()
-	p.c.roster.Store(new([]*worker))
+	p.c.staff = nil
+	p.c.publishLocked()
 	p.c.mu.Unlock()
 	require.NoError(t, p.Close())
 }
@@ -137,7 +140,7 @@ func TestAbandonTakesBatchesFirst(t *testing.T) {
 	}
 	require.Equal(t, want, got)
 	p.c.mu.Lock()
-	p.c.roster.Store(new([]*worker))
+	p.c.staff = nil
 	p.c.mu.Unlock()
 	require.NoError(t, p.Close())
 }
@@ -279,4 +282,25 @@ func TestLateThief(t *testing.T) {
 	first.mu.Unlock()
 	require.Len(t, <-left, 4)
 	require.Zero(t, third.len())
+}
+
+// TestManyWorkers: the memory that it takes to start and end workers grows as their number does, not as its square.
+func TestManyWorkers(t *testing.T) {
+	const workers = 4000
+	p := NewOrdered(Config{})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	block := make(chan struct{})
+	var running sync.WaitGroup
+	running.Add(workers)
+	for k := range Key(workers) {
+		require.NoError(t, p.TrySubmitKey(k, func() { running.Done(); <-block }))
+	}
+	running.Wait()
+	require.Len(t, p.c.enrolled(), workers)
+	close(block)
+	require.NoError(t, p.Close())
+	require.Empty(t, p.c.enrolled())
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(workers*8<<10))
 }

@@ -95,7 +95,7 @@ func TestLeft(t *testing.T) {
 			<-started
 			// Whoever stops the pool is held up between the moment in which lists take no more and the look at what
 			// workers hold.
-			r := (*o.c.roster.Load())[0].local.(*runner)
+			r := o.c.enrolled()[0].local.(*runner)
 			r.batch.mu.Lock()
 			go func() {
 				defer r.batch.mu.Unlock()
@@ -288,7 +288,7 @@ func TestStaleWidth(t *testing.T) {
 	e.tell()
 	<-ran
 	require.False(t, o.lists[3].any())
-	roster := *o.c.roster.Load()
+	roster := o.c.enrolled()
 	require.Len(t, roster, 1)
 	require.Zero(t, roster[0].slot)
 	require.NoError(t, p.Close())
@@ -300,7 +300,7 @@ func TestLastTaken(t *testing.T) {
 		o := NewOrdered(Config{Workers: 1, IdleTimeout: -1})
 		require.NoError(t, o.DoKey(context.Background(), 1, func() {}))
 		synctest.Wait()
-		r := (*o.c.roster.Load())[0].local.(*runner)
+		r := o.c.enrolled()[0].local.(*runner)
 		require.Nil(t, r.cur.Load())
 		require.Nil(t, r.run)
 

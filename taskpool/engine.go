@@ -24,6 +24,7 @@ func (g *engine[E]) init(cfg Config, queues int, pick picker, exec func(E), task
 			g.take = min(max(1, 1+cfg.QueueLen*queues/(8*cfg.Workers)), batchLen)
 		}
 	}
+	g.c.thieves = true
 	g.c.init(cfg, g)
 }
 

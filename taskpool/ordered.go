@@ -509,7 +509,7 @@ func (o *Ordered) Stats() Stats {
 		}
 		l.mu.Unlock()
 	}
-	for _, w := range *o.c.roster.Load() {
+	for _, w := range o.c.enrolled() {
 		r := w.local.(*runner)
 		s.Queued += r.batch.len()
 		if x := r.cur.Load(); x != nil && x.mail != nil {
@@ -616,11 +616,11 @@ func (o *Ordered) takeAll() (left []Task, dropped []*Strand) {
 		dropped = append(dropped, s)
 	}
 	left = append(left, o.drain()...)
-	roster := *o.c.roster.Load()
-	for _, w := range roster {
+	staff := o.c.enrolled()
+	for _, w := range staff {
 		left = append(left, w.local.(*runner).batch.close()...)
 	}
-	for _, w := range roster {
+	for _, w := range staff {
 		if s := w.local.(*runner).cur.Load(); s != nil && s.mail != nil {
 			left = append(left, s.mail.take()...)
 		}
