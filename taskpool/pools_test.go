@@ -269,6 +269,20 @@ func TestSpawnedEndsPool(t *testing.T) {
 	}
 }
 
+// TestFutureReady: a result that is there is returned, also to a ctx that has ended.
+func TestFutureReady(t *testing.T) {
+	p := taskpool.NewShared(taskpool.Config{})
+	f, err := taskpool.Async(context.Background(), p, func() (int, error) { return 7, nil })
+	require.NoError(t, err)
+	receive(t, f.Done(), "the function")
+	for range 50 {
+		v, err := f.Wait(over())
+		require.NoError(t, err)
+		require.Equal(t, 7, v)
+	}
+	require.NoError(t, p.Close())
+}
+
 // TestGroupLimit: a slot of the group that a refused function held is free again.
 func TestGroupLimit(t *testing.T) {
 	p := taskpool.NewShared(taskpool.Config{})
