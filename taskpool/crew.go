@@ -5,6 +5,7 @@ package taskpool
 import (
 	"context"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,7 @@ type worker struct {
 	discharge bool // no longer counted in crew.live; written under crew.mu
 
 	// Guarded by crew.mu.
+	at         int // index in crew.staff
 	idle       bool
 	idleSince  uint64 // crew.ticks at that time
 	prev, next *worker
@@ -57,7 +59,9 @@ type crew struct {
 	maxSearch int32
 	looks     int  // how often an idle worker yields and looks again before it parks
 	pinned    bool // worker i alone serves queue i: see notifySlot
+	boundless bool // no limit of workers unless one is set
 	tracked   bool // ids is kept
+	thieves   bool // roster is kept
 	roots     roots
 
 	idleSlot  atomic.Int64 // slot of the worker that would be woken next; -1: none. A hint
@@ -70,25 +74,25 @@ type crew struct {
 	panics    atomic.Uint64
 	callerRan atomic.Uint64
 	spawned   atomic.Uint64
-	extra     sync.WaitGroup // goroutines of policy Spawn
 
 	closing atomic.Bool
 	stop    chan struct{} // closed when closing
 	ended   chan struct{} // closed when no task will start any more
-	done    chan struct{} // closed when the last worker is gone
+	done    chan struct{} // closed when the last goroutine is gone
 
 	mu         sync.Mutex
 	limit      int
-	live       int // workers, without the discharged
-	goroutines int
+	live       int     // workers, without the discharged
+	goroutines int     // of workers, and of policy Spawn
 	idleTop    *worker // woken first: its stack and caches are warm
 	idleBottom *worker
 	nIdle      int
-	free       []int // slots given back
-	slots      int   // slots handed out so far
-	roster     atomic.Pointer[[]*worker]
-	steals     uint64 // of workers that are gone
-	seats      []seat // pinned only
+	free       []int                     // slots given back
+	slots      int                       // slots handed out so far
+	staff      []*worker                 // enrolled
+	roster     atomic.Pointer[[]*worker] // copy of staff, for looking without the lock; only with thieves
+	steals     uint64                    // of workers that are gone
+	seats      []seat                    // pinned only
 	ids        map[uint64]struct{}
 
 	ticks  uint64
@@ -113,7 +117,7 @@ func (c *crew) init(cfg Config, src source) {
 	c.idleSlot.Store(-1)
 	c.stop, c.ended, c.done = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	c.roster.Store(new([]*worker))
-	c.tracked = cfg.Workers < noLimit
+	c.tracked = c.tracked || cfg.Workers < noLimit
 	c.findRoots()
 	if cfg.Name != "" {
 		c.labels = pprof.WithLabels(context.Background(), pprof.Labels("taskpool", cfg.Name))
@@ -206,22 +210,39 @@ func (c *crew) enlistLocked(slot int) *worker {
 	return w
 }
 
-// enrollLocked adds w to the roster, which thieves and the end of the pool walk without lock.
+// enrollLocked adds w to the staff, which the end of the pool looks through.
 func (c *crew) enrollLocked(w *worker) {
-	old := *c.roster.Load()
-	list := append(old[:len(old):len(old)], w)
-	c.roster.Store(&list)
+	w.at = len(c.staff)
+	c.staff = append(c.staff, w)
+	c.publishLocked()
 }
 
 func (c *crew) strikeLocked(w *worker) {
-	old := *c.roster.Load()
-	for i, x := range old {
-		if x == w {
-			list := append(old[:i:i], old[i+1:]...)
-			c.roster.Store(&list)
-			return
-		}
+	last := len(c.staff) - 1
+	if last < 0 || c.staff[w.at] != w {
+		return // not enrolled
 	}
+	c.staff[w.at] = c.staff[last]
+	c.staff[w.at].at = w.at
+	c.staff[last] = nil
+	c.staff = c.staff[:last]
+	c.publishLocked()
+}
+
+// publishLocked copies the staff for thieves. A pool that may have any number of workers has none: the copies would make
+// the start of many cost the square of their number.
+func (c *crew) publishLocked() {
+	if c.thieves {
+		list := slices.Clone(c.staff)
+		c.roster.Store(&list)
+	}
+}
+
+// enrolled returns a copy of the staff.
+func (c *crew) enrolled() []*worker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.staff)
 }
 
 // run is the goroutine of a worker. It starts in launch, ends when the worker is surplus, has been idle for long, or
@@ -247,8 +268,8 @@ func (c *crew) shift(w *worker) (leave bool) {
 		if returned {
 			return
 		}
+		defer c.src.crashed(w) // also if OnPanic calls Goexit
 		c.report(recover())
-		c.src.crashed(w)
 	}()
 	for {
 		c.src.work(w)
@@ -268,6 +289,11 @@ func (c *crew) leave(w *worker) {
 		go c.run(w)
 		return
 	}
+	c.gone()
+}
+
+// gone counts a goroutine of the crew out.
+func (c *crew) gone() {
 	c.mu.Lock()
 	c.goroutines--
 	c.finishLocked()
@@ -298,9 +324,9 @@ func (c *crew) found(w *worker, more bool) {
 // workers returns n as a limit of workers, or the default if it is not one.
 func (c *crew) workers(n int) int {
 	switch {
-	case n > 0 && n < noLimit:
-		return n
-	case !c.tracked:
+	case n > 0:
+		return min(n, noLimit)
+	case c.boundless:
 		return noLimit
 	}
 	return procs()
@@ -335,26 +361,13 @@ func (c *crew) close() {
 func (c *crew) wait(ctx context.Context) error {
 	select {
 	case <-c.done:
-	case <-ctx.Done():
-		// Both may be ready; a pool that has ended did not fail to.
-		select {
-		case <-c.done:
-		default:
-			return context.Cause(ctx)
-		}
-	}
-	if c.spawned.Load() == 0 {
 		return nil
+	case <-ctx.Done():
 	}
-	extra := make(chan struct{})
-	go func() {
-		c.extra.Wait()
-		close(extra)
-	}()
 	select {
-	case <-extra:
+	case <-c.done: // both were ready; a pool that has ended did not fail to
 		return nil
-	case <-ctx.Done():
+	default:
 		return context.Cause(ctx)
 	}
 }
@@ -367,7 +380,7 @@ func (c *crew) stats() Stats {
 		CallerRan: c.callerRan.Load(), Spawned: c.spawned.Load(),
 	}
 	s.Accepted = s.CallerRan + s.Spawned
-	for _, w := range *c.roster.Load() {
+	for _, w := range c.staff {
 		s.Steals += w.steals.Load()
 	}
 	return s

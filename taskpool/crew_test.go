@@ -3,6 +3,9 @@
 package taskpool
 
 import (
+	"context"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,7 +104,8 @@ func TestClosedThief(t *testing.T) {
 	require.True(t, ok)
 	require.Nil(t, other.slot[0])
 	p.c.mu.Lock()
-	p.c.roster.Store(new([]*worker))
+	p.c.staff = nil
+	p.c.publishLocked()
 	p.c.mu.Unlock()
 	require.NoError(t, p.Close())
 }
@@ -136,7 +140,7 @@ func TestAbandonTakesBatchesFirst(t *testing.T) {
 	}
 	require.Equal(t, want, got)
 	p.c.mu.Lock()
-	p.c.roster.Store(new([]*worker))
+	p.c.staff = nil
 	p.c.mu.Unlock()
 	require.NoError(t, p.Close())
 }
@@ -211,4 +215,92 @@ func TestRunList(t *testing.T) {
 	require.False(t, l.push(&s[0]), "still shut")
 	got, _ = l.pop(&r)
 	require.Nil(t, got)
+}
+
+// TestNothingKept: a mailbox does not keep tasks alive that it gave away, in the memory that it began with either.
+func TestNothingKept(t *testing.T) {
+	for _, drain := range []bool{true, false} {
+		p := NewOrdered(Config{Workers: 1})
+		m := p.NewMailbox(0)
+		started, block := make(chan struct{}), make(chan struct{})
+		require.NoError(t, m.TrySubmit(func() { close(started); <-block }))
+		<-started
+		for range 3 {
+			require.NoError(t, m.TrySubmit(func() {}))
+		}
+		if drain {
+			for range 3 {
+				require.NoError(t, m.TrySubmit(func() {})) // more than it has room for
+			}
+			close(block)
+			_, err := p.Shutdown(t.Context())
+			require.NoError(t, err)
+		} else {
+			ctx, stop := context.WithCancel(t.Context())
+			stop()
+			left, err := p.Shutdown(ctx)
+			require.ErrorIs(t, err, context.Canceled)
+			require.Len(t, left, 3)
+			close(block)
+			require.NoError(t, p.Close())
+		}
+		for i := range m.few {
+			require.Nil(t, m.few[i], i)
+		}
+	}
+}
+
+// TestLateThief: what a worker steals that is started while the pool takes back its tasks, comes back too.
+// acceptance: Y01
+func TestLateThief(t *testing.T) {
+	p := NewShared(Config{Workers: 3})
+	enlist := func() (*worker, *batch[Task]) {
+		p.c.mu.Lock()
+		defer p.c.mu.Unlock()
+		w := p.c.enlistLocked(-1)
+		return w, w.local.(*batch[Task])
+	}
+	_, first := enlist()
+	_, second := enlist()
+	p.queues[0].mu.Lock()
+	p.queues[0].putLocked(func() {})
+	p.queues[0].mu.Unlock()
+	second.mu.Lock()
+	second.addLocked([]Task{func() {}, func() {}, func() {}, func() {}})
+	second.mu.Unlock()
+	first.mu.Lock() // holds up whoever stops the pool
+	left := make(chan []Task)
+	go func() { left <- p.abandon() }()
+	for p.some() {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(5 * time.Millisecond) // it has drained the queue and knows of two workers
+	w, third := enlist()
+	_, ok := p.steal(w, third)
+	require.True(t, ok)
+	require.Equal(t, 1, third.len(), "half of four, of which one is about to run")
+	first.mu.Unlock()
+	require.Len(t, <-left, 4)
+	require.Zero(t, third.len())
+}
+
+// TestManyWorkers: the memory that it takes to start and end workers grows as their number does, not as its square.
+func TestManyWorkers(t *testing.T) {
+	const workers = 4000
+	p := NewOrdered(Config{})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	block := make(chan struct{})
+	var running sync.WaitGroup
+	running.Add(workers)
+	for k := range Key(workers) {
+		require.NoError(t, p.TrySubmitKey(k, func() { running.Done(); <-block }))
+	}
+	running.Wait()
+	require.Len(t, p.c.enrolled(), workers)
+	close(block)
+	require.NoError(t, p.Close())
+	require.Empty(t, p.c.enrolled())
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(workers*8<<10))
 }

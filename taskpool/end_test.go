@@ -93,18 +93,25 @@ func TestLeft(t *testing.T) {
 			}
 			require.NoError(t, m.Post(batch...))
 			<-started
-			// The drop function runs between the moment in which lists take no more and the look at what workers hold.
-			var s Strand
-			s.Init(o, func() bool { return false })
-			s.OnDrop(func() {
+			// Whoever stops the pool is held up between the moment in which lists take no more and the look at what
+			// workers hold.
+			r := o.c.enrolled()[0].local.(*runner)
+			r.batch.mu.Lock()
+			go func() {
+				defer r.batch.mu.Unlock()
+				l := &o.lists[len(o.lists)-1]
+				for aborted := false; !aborted; runtime.Gosched() {
+					l.mu.Lock()
+					aborted = l.aborted
+					l.mu.Unlock()
+				}
 				close(block)
 				for n := 0; n == 0; runtime.Gosched() {
 					o.leftMu.Lock()
 					n = len(o.left)
 					o.leftMu.Unlock()
 				}
-			})
-			require.NoError(t, s.TryWake())
+			}()
 			var left []Task
 			if end == "close" {
 				var e *LeftError[Task]
@@ -281,7 +288,7 @@ func TestStaleWidth(t *testing.T) {
 	e.tell()
 	<-ran
 	require.False(t, o.lists[3].any())
-	roster := *o.c.roster.Load()
+	roster := o.c.enrolled()
 	require.Len(t, roster, 1)
 	require.Zero(t, roster[0].slot)
 	require.NoError(t, p.Close())
@@ -293,7 +300,7 @@ func TestLastTaken(t *testing.T) {
 		o := NewOrdered(Config{Workers: 1, IdleTimeout: -1})
 		require.NoError(t, o.DoKey(context.Background(), 1, func() {}))
 		synctest.Wait()
-		r := (*o.c.roster.Load())[0].local.(*runner)
+		r := o.c.enrolled()[0].local.(*runner)
 		require.Nil(t, r.cur.Load())
 		require.Nil(t, r.run)
 

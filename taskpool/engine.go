@@ -24,6 +24,7 @@ func (g *engine[E]) init(cfg Config, queues int, pick picker, exec func(E), task
 			g.take = min(max(1, 1+cfg.QueueLen*queues/(8*cfg.Workers)), batchLen)
 		}
 	}
+	g.c.thieves = true
 	g.c.init(cfg, g)
 }
 
@@ -223,8 +224,15 @@ func (g *engine[E]) begin() {
 // only under both locks.
 func (g *engine[E]) abandon() []E {
 	left := g.drain()
-	for _, w := range *g.c.roster.Load() {
-		left = append(left, w.local.(*batch[E]).close()...)
+	for {
+		roster := g.c.roster.Load()
+		for _, w := range *roster {
+			left = append(left, w.local.(*batch[E]).close()...)
+		}
+		// A worker that has come meanwhile may have stolen from a batch that was still open.
+		if g.c.roster.Load() == roster {
+			break
+		}
 	}
 	g.c.end()
 	return left

@@ -206,7 +206,18 @@ func TestPanics(t *testing.T) {
 	require.NoError(t, p.Submit(context.Background(), func() { panic("unheard") }))
 	require.NoError(t, errOf(p.Shutdown(context.Background())))
 	require.Contains(t, log.String(), "unheard", "without OnPanic the log is told")
+
+	p = taskpool.NewShared(taskpool.Config{Workers: 1, Logger: slog.New(badHandler{slog.DiscardHandler})})
+	require.NoError(t, p.Submit(context.Background(), func() { panic("unheard") }))
+	require.NoError(t, p.Do(context.Background(), func() {}), "the log panics too, which ends nothing")
+	require.NoError(t, p.Close())
 }
+
+// badHandler panics whenever something is logged.
+type badHandler struct{ slog.Handler }
+
+func (badHandler) Enabled(context.Context, slog.Level) bool  { return true }
+func (badHandler) Handle(context.Context, slog.Record) error { panic("log") }
 
 func errOf[T any](_ T, err error) error { return err }
 

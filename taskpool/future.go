@@ -35,7 +35,11 @@ func (r *Future[T]) Wait(ctx context.Context) (T, error) {
 	select {
 	case <-r.errand.done:
 	case <-ctx.Done():
-		return zero, context.Cause(ctx)
+		select {
+		case <-r.errand.done: // both were ready: the result is there
+		default:
+			return zero, context.Cause(ctx)
+		}
 	case <-r.ended:
 		r.errand.withdraw()
 		if r.errand.state.Load() == errandWithdrawn {

@@ -15,9 +15,9 @@ import (
 // crew.stray at the root of its stack, and unwinding a stack takes a tenth of the time of printing its head, which is
 // the only way to learn a goroutine's id.
 //
-// Only a goroutine of some crew is asked for its id. Crews with a limit of workers know the ids of theirs, which costs a
-// microsecond when a worker starts. Crews without limit start workers too often for that, and take the tasks of other
-// pools for their own. For them this only decides whether Shutdown and Close wait.
+// Only a goroutine of some crew is asked for its id. Crews know the ids of theirs, which costs a microsecond when a worker
+// starts. An Elastic pool without limit starts workers too often for that, and takes the tasks of other pools for its own:
+// it makes nobody wait for room, so that this only decides whether Shutdown and Close wait.
 
 // inside reports whether the calling goroutine is a worker of c, or runs one of its spawned tasks.
 func (c *crew) inside() bool {

@@ -15,12 +15,15 @@ type Keyed struct {
 	boxes []*Mailbox
 }
 
+// maxKeyed bounds the memory of a pool whose number of workers was meant as no limit.
+const maxKeyed = 1 << 14
+
 // NewKeyed returns a pool of cfg.Workers workers with queues of their own. It panics if cfg.Policy is CallerRuns or
 // Spawn, which cannot keep order.
 func NewKeyed(cfg Config) *Keyed {
 	cfg = cfg.filled(procs())
 	if cfg.Queues <= 0 {
-		cfg.Queues = 4 * cfg.Workers
+		cfg.Queues = 4 * min(cfg.Workers, maxKeyed)
 	}
 	cfg.Workers = min(cfg.Workers, cfg.Queues)
 	p := &Keyed{boxes: make([]*Mailbox, cfg.Queues)}

@@ -68,6 +68,7 @@ type runner struct {
 func NewOrdered(cfg Config) *Ordered {
 	cfg = cfg.filled(noLimit)
 	o := new(Ordered)
+	o.c.boundless = true
 	o.init(cfg, min(cfg.Workers, max(8, 4*procs()), maxBatchers))
 	return o
 }
@@ -83,6 +84,7 @@ func (o *Ordered) init(cfg Config, lists int) {
 	o.task = func(t Task) Task { return t }
 	o.keys.init()
 	o.c.looks = 2
+	o.c.tracked = true
 	o.c.init(cfg, o)
 }
 
@@ -282,7 +284,7 @@ func (o *Ordered) work(w *worker) {
 	if r.run != nil {
 		o.resume(r) // its last task panicked; the rest of the batch is here
 	}
-	for !o.c.over.Load() {
+	for !o.surplus(w) {
 		r.turn++
 		// Tasks without key come first now and then, so that neither kind starves the other.
 		if r.turn%8 == 0 && o.runLoose(w) {
@@ -299,6 +301,12 @@ func (o *Ordered) work(w *worker) {
 	if r.cur.Load() != nil {
 		r.cur.Store(nil) // may be the last that keeps it alive
 	}
+}
+
+// surplus reports whether w is to leave because of Resize. Where workers are pinned, one that leaves may take long to
+// finish its task, and those that stay are the only ones for their keys: they go on meanwhile.
+func (o *Ordered) surplus(w *worker) bool {
+	return o.c.over.Load() && (!o.c.pinned || w.slot >= int(o.width.Load()))
 }
 
 // find takes a strand, from the worker's own list first.
@@ -344,13 +352,18 @@ func (o *Ordered) runLoose(w *worker) bool {
 // resume runs the strand that r has taken, and puts it back in line if it wants to go on.
 func (o *Ordered) resume(r *runner) {
 	s := r.run
-	if s.mail == nil {
-		s.set(strandRunning)
-		o.settle(s, s.run())
-	} else if s.mail.drain(r) {
-		o.relist(s)
+	if s.mail != nil {
+		more := s.mail.drain(r)
+		r.run = nil
+		if more {
+			o.relist(s)
+		}
+		return
 	}
-	r.run = nil
+	s.set(strandRunning)
+	more := s.run()
+	r.run = nil // before settle, whose drop function may call Goexit: the run has ended
+	o.settle(s, more)
 }
 
 // settle ends a run of s, which is not that of a mailbox.
@@ -393,8 +406,8 @@ func (o *Ordered) discard(s *Strand) []Task {
 func (o *Ordered) crashed(w *worker) {
 	r := w.local.(*runner)
 	if s := r.run; s != nil && s.mail == nil {
-		o.settle(s, false)
 		r.run = nil
+		o.settle(s, false)
 	}
 }
 
@@ -496,7 +509,7 @@ func (o *Ordered) Stats() Stats {
 		}
 		l.mu.Unlock()
 	}
-	for _, w := range *o.c.roster.Load() {
+	for _, w := range o.c.enrolled() {
 		r := w.local.(*runner)
 		s.Queued += r.batch.len()
 		if x := r.cur.Load(); x != nil && x.mail != nil {
@@ -520,8 +533,8 @@ func (o *Ordered) Stopped() <-chan struct{} { return o.c.ended }
 
 // Shutdown refuses further tasks, lets the workers run those that were accepted, also in owners' mailboxes, and waits
 // for the workers to end. If ctx ends before, it takes back the tasks that have not started and returns them with the
-// cause of ctx: those of one mailbox in their order. Called from a task of this pool (without limit of workers: of any
-// pool of this package) it only begins the shutdown and returns [ErrInTask]. Of several calls, one gets the tasks.
+// cause of ctx: those of one mailbox in their order. Called from a task of this pool it only begins the shutdown and
+// returns [ErrInTask]. Of several calls, one gets the tasks.
 func (o *Ordered) Shutdown(ctx context.Context) ([]Task, error) {
 	o.begin()
 	if o.c.inside() {
@@ -576,34 +589,58 @@ func (o *Ordered) begin() {
 // list's lock, and cannot come back; then what a worker holds, batches before mailboxes since their tasks are older; then
 // left, where workers put what they may not put back.
 func (o *Ordered) abandon() []Task {
+	left, dropped := o.takeAll()
+	o.dropAll(dropped)
+	return left
+}
+
+// takeAll is abandon up to the drop functions, which are the users': they are called without lock.
+func (o *Ordered) takeAll() (left []Task, dropped []*Strand) {
 	o.admin.Lock()
 	defer o.admin.Unlock()
-	var left []Task
-	var dropped []*Strand // told once all lists refuse
+	var waiting []*Strand // told once all lists refuse
 	for i := range o.lists {
 		for s := o.lists[i].clear(true); s != nil; {
 			next := s.next
 			s.next = nil
-			dropped = append(dropped, s)
+			waiting = append(waiting, s)
 			s = next
 		}
 	}
-	for _, s := range dropped {
+	for _, s := range waiting {
+		if s.mail != nil {
+			left = append(left, s.mail.take()...)
+			continue
+		}
 		s.set(strandIdle)
-		left = append(left, o.discard(s)...)
+		dropped = append(dropped, s)
 	}
 	left = append(left, o.drain()...)
-	roster := *o.c.roster.Load()
-	for _, w := range roster {
+	staff := o.c.enrolled()
+	for _, w := range staff {
 		left = append(left, w.local.(*runner).batch.close()...)
 	}
-	for _, w := range roster {
+	for _, w := range staff {
 		if s := w.local.(*runner).cur.Load(); s != nil && s.mail != nil {
 			left = append(left, s.mail.take()...)
 		}
 	}
 	o.c.end()
-	return append(left, o.takeLeft()...)
+	return append(left, o.takeLeft()...), dropped
+}
+
+// dropAll tells strands that they will not run, all of them even if a drop function calls Goexit.
+func (o *Ordered) dropAll(dropped []*Strand) {
+	defer func() {
+		if len(dropped) > 0 {
+			o.dropAll(dropped)
+		}
+	}()
+	for len(dropped) > 0 {
+		s := dropped[0]
+		dropped = dropped[1:]
+		o.discard(s)
+	}
 }
 
 func (o *Ordered) takeLeft() []Task {

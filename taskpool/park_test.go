@@ -168,16 +168,17 @@ func TestBooks(t *testing.T) {
 				return len(p.c.ids)
 			}
 			require.Equal(t, 3, ids())
-			require.Len(t, *p.c.roster.Load(), 3)
+			require.Len(t, p.c.enrolled(), 3)
+			require.Equal(t, p.c.enrolled(), *p.c.roster.Load())
 			seen := map[int]bool{}
-			for _, w := range *p.c.roster.Load() {
+			for _, w := range p.c.enrolled() {
 				seen[w.slot] = true
 			}
 			require.Equal(t, map[int]bool{0: true, 1: true, 2: true}, seen)
 			close(block)
 			time.Sleep(time.Minute)
 			require.Zero(t, ids())
-			require.Empty(t, *p.c.roster.Load())
+			require.Empty(t, p.c.enrolled())
 			require.EqualValues(t, 3, p.c.spare.Load())
 			require.Zero(t, p.c.searching.Load())
 		}

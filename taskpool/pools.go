@@ -60,7 +60,8 @@ func NewSharded(cfg Config) *Sharded {
 
 // Elastic starts workers as tasks arrive and keeps them, with their grown stacks, for Config.IdleTimeout. It shrinks to
 // nothing and has no goroutine of its own. Without Config.Workers it has no limit and never makes anyone wait: use it
-// for tasks that block. Create it with [NewElastic]; all methods may be called from any goroutine.
+// for tasks that block. Without limit it also takes the tasks of any pool of this package for its own when they call
+// Shutdown or Close: neither waits then. Create it with [NewElastic]; all methods may be called from any goroutine.
 type Elastic struct{ tasks }
 
 // NewElastic returns an elastic pool with at most cfg.Workers workers; zero means no limit.
@@ -70,6 +71,7 @@ func NewElastic(cfg Config) *Elastic {
 		cfg.QueueLen = -1
 	}
 	p := new(Elastic)
+	p.c.boundless = true
 	p.init(cfg, 1, pickFirst)
 	p.take = 1 // its tasks are expected to block: nobody takes two
 	return p

@@ -5,6 +5,7 @@ package taskpool_test
 import (
 	"context"
 	"errors"
+	"math"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -115,6 +116,93 @@ func TestResizeBusy(t *testing.T) {
 	}
 }
 
+// TestResizeKeyedBusy: while a worker beyond a smaller limit is busy with its last task, those that stay go on, also with
+// the keys that it had.
+func TestResizeKeyedBusy(t *testing.T) {
+	p := taskpool.NewKeyed(taskpool.Config{Workers: 2, Queues: 4})
+	var keys [4]taskpool.Key // by queue
+	for k, n := taskpool.Key(0), 0; n < len(keys); k++ {
+		if q := p.Queue(k); keys[q] == 0 && k > 0 {
+			keys[q] = k
+			n++
+		}
+	}
+	bg := context.Background()
+	started, block := make(chan struct{}), make(chan struct{})
+	require.NoError(t, p.Submit(bg, keys[1], func() { close(started); <-block }))
+	receive(t, started, "the task of the worker that is to leave")
+	p.Resize(1)
+	ran := make(chan int, 2)
+	for _, q := range []int{0, 3} {
+		require.NoError(t, p.Submit(bg, keys[q], func() { ran <- q }))
+		require.Equal(t, q, receive(t, ran, "a task of the worker that stays"))
+	}
+	close(block)
+	require.NoError(t, errOf(p.Shutdown(bg)))
+}
+
+// TestOtherPool: a task of another pool is nothing special to a pool, also if that has no limit of workers: it waits for
+// room and for the end of what it asks for.
+func TestOtherPool(t *testing.T) {
+	other := taskpool.NewShared(taskpool.Config{Workers: 1})
+	p := taskpool.NewOrdered(taskpool.Config{QueueLen: 1})
+	m := p.NewMailbox(1)
+	bg := context.Background()
+	started, block := make(chan struct{}), make(chan struct{})
+	require.NoError(t, m.TrySubmit(func() { close(started); <-block }))
+	receive(t, started, "the first task")
+	require.NoError(t, m.TrySubmit(func() {}))
+	ctx, stop := context.WithTimeout(bg, time.Millisecond)
+	defer stop()
+	require.NoError(t, other.Do(bg, func() {
+		if err := m.Submit(ctx, func() {}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error("accepted beyond the limit", err)
+		}
+		if err := p.DoKey(bg, 5, func() {}); err != nil {
+			t.Error(err)
+		}
+		close(block)
+		if err := errOf(p.Shutdown(bg)); err != nil {
+			t.Error(err)
+		}
+	}))
+	require.NoError(t, other.Close())
+}
+
+// TestResizeExtremes: Resize takes the numbers that Config.Workers takes.
+func TestResizeExtremes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const tasks = 300
+		check := func(name string, want int, p interface {
+			Go(t taskpool.Task) error
+			Stats() taskpool.Stats
+			Close() error
+		}) {
+			for range tasks {
+				require.NoError(t, p.Go(func() { time.Sleep(time.Second) }))
+			}
+			synctest.Wait()
+			require.Equal(t, want, p.Stats().Workers, name)
+			time.Sleep(time.Hour)
+			require.NoError(t, p.Close())
+			synctest.Wait()
+		}
+		check("shared", tasks, taskpool.NewShared(taskpool.Config{Workers: math.MaxInt}))
+		shared := taskpool.NewShared(taskpool.Config{Workers: 1})
+		shared.Resize(math.MaxInt)
+		check("shared, resized", tasks, shared)
+		ordered := taskpool.NewOrdered(taskpool.Config{Workers: 1})
+		ordered.Resize(0)
+		check("ordered, no limit", tasks, ordered)
+		elastic := taskpool.NewElastic(taskpool.Config{Workers: 1})
+		elastic.Resize(0)
+		check("elastic, no limit", tasks, elastic)
+		keyed := taskpool.NewKeyed(taskpool.Config{Workers: math.MaxInt})
+		require.Less(t, keyed.Queue(1), 1<<16)
+		require.NoError(t, keyed.Close())
+	})
+}
+
 // TestSharded: producers take the queues in turn, and the next one if that is full.
 func TestSharded(t *testing.T) {
 	p := taskpool.NewSharded(taskpool.Config{Workers: 1, Queues: 4, QueueLen: 3})
@@ -176,8 +264,23 @@ func TestSpawnedEndsPool(t *testing.T) {
 			release()
 			require.NoError(t, errOf(p.Shutdown(context.Background())))
 			require.EqualValues(t, 1, p.Stats().Spawned)
+			require.NoError(t, errOf(p.Shutdown(over())), "a pool that has ended")
 		})
 	}
+}
+
+// TestFutureReady: a result that is there is returned, also to a ctx that has ended.
+func TestFutureReady(t *testing.T) {
+	p := taskpool.NewShared(taskpool.Config{})
+	f, err := taskpool.Async(context.Background(), p, func() (int, error) { return 7, nil })
+	require.NoError(t, err)
+	receive(t, f.Done(), "the function")
+	for range 50 {
+		v, err := f.Wait(over())
+		require.NoError(t, err)
+		require.Equal(t, 7, v)
+	}
+	require.NoError(t, p.Close())
 }
 
 // TestGroupLimit: a slot of the group that a refused function held is free again.

@@ -123,6 +123,7 @@ func (q *queue[E]) growLocked() {
 	buf := make([]E, max(4, 2*len(q.buf)))
 	k := copy(buf, q.buf[q.head:])
 	copy(buf[k:], q.buf[:q.head])
+	clear(q.buf) // it may be a mailbox's own first one, which stays
 	q.buf, q.head = buf, 0
 }
 
@@ -302,6 +303,7 @@ func (q *queue[E]) drainLocked() []E {
 	for i := range q.n {
 		all = append(all, q.buf[(q.head+i)&(len(q.buf)-1)])
 	}
+	clear(q.buf)
 	q.buf, q.head, q.n = nil, 0, 0
 	if q.watched {
 		q.some.Store(false)

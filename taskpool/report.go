@@ -26,6 +26,7 @@ func (c *crew) report(v any) {
 }
 
 func (c *crew) log(msg string, info PanicInfo) {
+	defer func() { _ = recover() }() // of the logger's handler: there is nobody left to tell
 	logger := c.cfg.Logger
 	if logger == nil {
 		logger = slog.Default()
@@ -52,7 +53,7 @@ func (c *crew) spawn(t Task) error {
 		c.mu.Unlock()
 		return ErrClosed
 	}
-	c.extra.Add(1) // under the lock: close comes before or after, and wait only after close
+	c.goroutines++
 	c.spawned.Add(1)
 	c.mu.Unlock()
 	go c.stray(t)
@@ -61,7 +62,7 @@ func (c *crew) spawn(t Task) error {
 
 // stray is the goroutine of a spawned task.
 func (c *crew) stray(t Task) {
-	defer c.extra.Done()
+	defer c.gone()
 	if c.tracked {
 		defer c.enroll()()
 	}

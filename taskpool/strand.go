@@ -15,9 +15,9 @@ import (
 // methods may be called from any goroutine.
 //
 // A strand whose Wake returned nil runs afterwards, even if Shutdown began in between. If Shutdown's ctx ends or Close
-// is called before, it does not, and its drop function (see OnDrop) is called instead, once, before Close returns. The
-// drop function is called by whoever stops the pool, or, if the strand was running and wanted to run again, by its
-// worker when that run ends.
+// is called before, it does not, and its drop function (see OnDrop) is called instead, once. The drop function is called
+// by whoever stops the pool, before that call returns, or, if the strand was running and wanted to run again, by its
+// worker when that run ends, for which Close waits.
 type Strand struct {
 	_ noCopy
 
@@ -56,7 +56,8 @@ const (
 // and s stays usable: it runs again when it is woken, or at once if it was woken meanwhile.
 //
 // On a Pool other than Ordered, Wake submits a task that was allocated here; run may then be called once more than
-// needed, and Shutdown returns that task like any other instead of calling the drop function.
+// needed, and Shutdown returns that task like any other instead of calling the drop function. If that pool drops the task
+// by policy DropOldest and OnDrop does not run it, s never runs again.
 func (s *Strand) Init(p Pool, run func() (more bool)) {
 	s.run = run
 	if o, ok := p.(*Ordered); ok {
@@ -69,7 +70,7 @@ func (s *Strand) Init(p Pool, run func() (more bool)) {
 }
 
 // OnDrop sets the function that is called if the pool ends before s could run; see Strand. It must be set before the
-// first Wake, and must not block.
+// first Wake, and must not block. It may stop the pool.
 func (s *Strand) OnDrop(f func()) { s.drop = f }
 
 // Wake makes s run: not at all now if it is waiting to run already, once more afterwards if it is running. What the

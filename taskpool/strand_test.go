@@ -140,6 +140,62 @@ func TestStrandDrop(t *testing.T) {
 	require.EqualValues(t, 1, waiting.dropped.Load())
 }
 
+// TestStrandDropStops: a drop function may stop the pool itself, and one that calls Goexit keeps no other strand from
+// being told, nor its worker from ending.
+func TestStrandDropStops(t *testing.T) {
+	p := taskpool.NewOrdered(taskpool.Config{Workers: 1, OnPanic: func(taskpool.PanicInfo) {}})
+	started, block := make(chan struct{}), make(chan struct{})
+	var running, first, second job
+	running.Init(p, func() bool { close(started); <-block; return true })
+	running.OnDrop(func() { running.dropped.Add(1); runtime.Goexit() })
+	for _, j := range []*job{&first, &second} {
+		j.Init(p, func() bool { t.Error("a dropped strand ran"); return false })
+		j.OnDrop(func() {
+			j.dropped.Add(1)
+			left, err := p.Shutdown(over())
+			if err == nil || len(left) > 0 {
+				t.Error(left, err)
+			}
+			runtime.Goexit()
+		})
+	}
+	require.NoError(t, running.TryWake())
+	receive(t, started, "the strand")
+	require.NoError(t, first.TryWake())
+	require.NoError(t, second.TryWake())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		_ = p.Close()
+	}()
+	receive(t, stopped, "Close that a drop function interrupts")
+	require.EqualValues(t, 1, first.dropped.Load())
+	require.EqualValues(t, 1, second.dropped.Load())
+	close(block)
+	require.NoError(t, p.Close())
+	require.EqualValues(t, 1, running.dropped.Load())
+}
+
+// TestStrandUnreported: a run that panics is over, also if OnPanic never returns.
+func TestStrandUnreported(t *testing.T) {
+	p := taskpool.NewOrdered(taskpool.Config{Workers: 1, OnPanic: func(taskpool.PanicInfo) { runtime.Goexit() }})
+	var s taskpool.Strand
+	runs := 0
+	s.Init(p, func() bool {
+		if runs++; runs > 2 {
+			return false
+		}
+		panic("run")
+	})
+	for i := 1; i <= 2; i++ {
+		require.NoError(t, s.TryWake())
+		require.NoError(t, p.DoKey(context.Background(), 1, func() {}))
+		require.NoError(t, p.DoKey(context.Background(), 1, func() {}))
+		require.Equal(t, i, runs)
+	}
+	require.NoError(t, p.Close())
+}
+
 // TestMailbox: batches are whole, in order, bounded, and come back when the pool is closed.
 // acceptance: Y01
 // fault: 126

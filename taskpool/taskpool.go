@@ -88,7 +88,9 @@ const (
 	Reject
 	// CallerRuns runs the task on the calling goroutine. It would break order: NewKeyed and NewOrdered refuse it.
 	CallerRuns
-	// DropOldest removes the task that has waited longest in the queue and gives it to OnDrop.
+	// DropOldest removes the task that has waited longest in the queue and gives it to OnDrop. Unless OnDrop runs it,
+	// whoever waits for it (Do, Group, Future) waits until ctx or the pool ends, and a Strand on that pool that is not an
+	// Ordered stays as it is.
 	DropOldest
 	// Spawn runs the task on a goroutine of its own, beyond the limit of workers; Shutdown and Close wait for it.
 	// The number of such goroutines is not limited. It would break order: NewKeyed and NewOrdered refuse it.
@@ -102,7 +104,7 @@ type Config struct {
 	// Ordered.
 	Workers int
 	// Queues is the number of queues of Sharded, and of Keyed (where it is the largest number that Resize can use).
-	// Zero or less: Workers for Sharded, four times Workers for Keyed. Others ignore it.
+	// Zero or less: Workers for Sharded (256 at most), four times Workers for Keyed (65536 at most). Others ignore it.
 	Queues int
 	// QueueLen is how many tasks may wait in one queue: the one of Shared, Elastic and Func, each of the others',
 	// each key's or owner's mailbox of Ordered. Tasks in progress do not count, nor do up to QueueLen/8 (16 at
@@ -122,7 +124,7 @@ type Config struct {
 	// Name appears in PanicInfo and, unless empty, as pprof label "taskpool" of the workers.
 	Name string
 	// IdleTimeout is how long a worker without work stays, with its grown stack; it may be up to one and a half
-	// times that. Zero: 10 s. Negative: until Close.
+	// times that. Zero: 10 s. Negative: until Close, and so does all that Ordered keeps for a key.
 	IdleTimeout time.Duration
 }
 
@@ -134,9 +136,10 @@ const (
 
 // filled returns c with zero fields replaced by their defaults; workers is the default of Workers.
 func (c Config) filled(workers int) Config {
-	if c.Workers <= 0 || c.Workers > noLimit {
+	if c.Workers <= 0 {
 		c.Workers = workers
 	}
+	c.Workers = min(c.Workers, noLimit)
 	if c.QueueLen == 0 {
 		c.QueueLen = defaultQueueLen
 	}
@@ -162,7 +165,8 @@ type Stats struct {
 	Queued int
 	// Queues has the length of each queue. For Ordered and Keyed it counts runnable mailboxes, not tasks.
 	Queues []int
-	// Accepted counts tasks that were taken on, including those run by their caller or on a goroutine of their own.
+	// Accepted counts tasks that were taken on, including those run by their caller or on a goroutine of their own, but
+	// neither those of mailboxes that have an owner (Ordered.NewMailbox) nor runs of strands.
 	Accepted uint64
 	// Steals counts transfers of work from one worker's queue to another worker.
 	Steals uint64
