@@ -745,101 +745,83 @@ func TestShutdownDeliversWhatWasRead(t *testing.T) {
 // A Shutdown ends though the peer never stops and the handlers are slower than it: what was read when it began is
 // handled, and nothing else is read.
 func TestShutdownUnderAFlood(t *testing.T) {
-	slow := func(n *atomic.Int32) { n.Add(1); time.Sleep(200 * time.Microsecond) }
 	pool := taskpool.NewOrdered(taskpool.Config{Workers: 1})
 	t.Cleanup(func() { _ = pool.Close() })
-	opts := func(d getty.Dispatch) getty.ServerOption {
-		return func(o *getty.ServerOptions) {
+	// shutDown starts what newServer makes, shuts it down under the flood that begin begins, and returns what the
+	// session counted and how many packages were handled.
+	shutDown := func(t *testing.T, d getty.Dispatch, newServer func(...getty.ServerOption) *getty.Server, begin func(*getty.Server)) (getty.SessionStats, uint64) {
+		l := newTracer(t)
+		l.unordered = d == getty.Unordered
+		var handled atomic.Int32
+		l.message = func(getty.Session, any) { handled.Add(1); time.Sleep(200 * time.Microsecond) }
+		srv := newServer(func(o *getty.ServerOptions) {
 			o.Dispatch, o.Pool = d, pool
 			o.MailboxLen = 150 // more than a worker handles at a time, so that it is never empty
-		}
+		})
+		require.NoError(t, srv.RunEventLoop(prepare(l)))
+		begin(srv)
+		s := within(t, l.opened, "OnOpen")
+		eventually(t, "the flood", func() bool { return handled.Load() > 20 })
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		report, err := srv.Shutdown(ctx)
+		require.NoError(t, err)
+		require.Equal(t, getty.Report{Drained: 1}, report)
+		return s.Stats(), uint64(handled.Load())
 	}
 	t.Run("tcp", func(t *testing.T) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
-			l := newTracer(t)
-			l.unordered = d == getty.Unordered
-			var handled atomic.Int32
-			l.message = func(getty.Session, any) { slow(&handled) }
-			srv := getty.NewTCPServer(opts(d))
-			require.NoError(t, srv.RunEventLoop(prepare(l)))
-			c := dial(t, srv)
-			go discardThenClose(c)
-			go func() {
-				for p, err := frame(strings.Repeat("x", 4000)), error(nil); err == nil; _, err = c.Write(p) {
-				}
-			}()
-			s := within(t, l.opened, "OnOpen")
-			eventually(t, "the flood", func() bool { return handled.Load() > 20 })
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			report, err := srv.Shutdown(ctx)
-			require.NoError(t, err)
-			require.Equal(t, getty.Report{Drained: 1}, report)
-			st := s.Stats()
+			st, handled := shutDown(t, d, getty.NewTCPServer, func(srv *getty.Server) {
+				c := dial(t, srv)
+				go discardThenClose(c)
+				go func() {
+					for p, err := frame(strings.Repeat("x", 4000)), error(nil); err == nil; _, err = c.Write(p) {
+					}
+				}()
+			})
 			if d != getty.Inline { // there Shutdown may come between the read and its turn
 				require.Zero(t, st.Undelivered)
 			}
-			require.Equal(t, st.PkgsRead, uint64(handled.Load())+st.Undelivered)
+			require.Equal(t, st.PkgsRead, handled+st.Undelivered)
 		})
 	})
 	t.Run("websocket", func(t *testing.T) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
-			l := newTracer(t)
-			l.unordered = d == getty.Unordered
-			var handled atomic.Int32
-			l.message = func(getty.Session, any) { slow(&handled) }
-			srv := getty.NewWSServer(opts(d))
-			require.NoError(t, srv.RunEventLoop(prepare(l)))
-			ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
-			require.NoError(t, err)
-			go func() {
-				_, _, _ = ws.ReadMessage() // answers the close frame
-				discardThenClose(ws.NetConn())
-			}()
-			go func() {
-				for p, err := frame(strings.Repeat("x", 4000)), error(nil); err == nil; {
-					err = ws.WriteMessage(websocket.BinaryMessage, p)
-				}
-			}()
-			s := within(t, l.opened, "OnOpen")
-			eventually(t, "the flood", func() bool { return handled.Load() > 20 })
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			report, err := srv.Shutdown(ctx)
-			require.NoError(t, err)
-			require.Equal(t, getty.Report{Drained: 1}, report)
-			st := s.Stats() // the message that was half there is read to its end, and not delivered
+			st, handled := shutDown(t, d, getty.NewWSServer, func(srv *getty.Server) {
+				ws, _, err := websocket.DefaultDialer.Dial("ws://"+srv.Addr().String()+"/", nil)
+				require.NoError(t, err)
+				go func() {
+					_, _, _ = ws.ReadMessage() // answers the close frame
+					discardThenClose(ws.NetConn())
+				}()
+				go func() {
+					for p, err := frame(strings.Repeat("x", 4000)), error(nil); err == nil; {
+						err = ws.WriteMessage(websocket.BinaryMessage, p)
+					}
+				}()
+			})
+			// The message that was half there is read to its end, and not delivered.
 			require.LessOrEqual(t, st.Undelivered, uint64(1))
-			require.Equal(t, st.PkgsRead, uint64(handled.Load())+st.Undelivered)
+			require.Equal(t, st.PkgsRead, handled+st.Undelivered)
 		})
 	})
 	t.Run("udp", func(t *testing.T) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
-			l := newTracer(t)
-			l.unordered = d == getty.Unordered
-			var handled atomic.Int32
-			l.message = func(getty.Session, any) { slow(&handled) }
-			srv := getty.NewUDPEndPoint(opts(d))
-			require.NoError(t, srv.RunEventLoop(prepare(l)))
-			c := udpSocket(t, srv.Addr())
 			stop := make(chan struct{})
 			var flood sync.WaitGroup
-			flood.Go(func() {
-				for p := frame("x"); ; {
-					select {
-					case <-stop:
-						return
-					default:
-						_, _ = c.Write(p)
+			shutDown(t, d, getty.NewUDPEndPoint, func(srv *getty.Server) {
+				c := udpSocket(t, srv.Addr())
+				flood.Go(func() {
+					for p := frame("x"); ; {
+						select {
+						case <-stop:
+							return
+						default:
+							_, _ = c.Write(p)
+						}
 					}
-				}
+				})
 			})
-			eventually(t, "the flood", func() bool { return handled.Load() > 20 })
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			report, err := srv.Shutdown(ctx)
-			require.NoError(t, err)
-			require.Equal(t, getty.Report{Drained: 1}, report)
 			close(stop)
 			flood.Wait()
 		})

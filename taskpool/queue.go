@@ -151,23 +151,25 @@ func (q *queue[E]) popOneLocked() (e E, ok bool) {
 	if q.n == 0 {
 		return e, false
 	}
+	e = q.removeLocked()
+	q.poppedLocked()
+	return e, true
+}
+
+// removeLocked takes the oldest item out; there is one.
+func (q *queue[E]) removeLocked() (e E) {
 	var zero E
 	p := &q.buf[q.head]
 	e, *p = *p, zero
 	q.head = (q.head + 1) & (len(q.buf) - 1)
 	q.n--
-	q.poppedLocked()
-	return e, true
+	return e
 }
 
 // replaceLocked adds e and takes the oldest item out for it; q has one. Producers in line go on waiting: there is no more
 // room than before.
 func (q *queue[E]) replaceLocked(e E) (oldest E) {
-	var zero E
-	p := &q.buf[q.head]
-	oldest, *p = *p, zero
-	q.head = (q.head + 1) & (len(q.buf) - 1)
-	q.n--
+	oldest = q.removeLocked()
 	q.putLocked(e)
 	return oldest
 }
