@@ -203,17 +203,7 @@ func (t *datagrams) encodeRaw(s *session, one []byte, more [][]byte) (int, error
 	if !t.connected {
 		return 0, errors.New("getty: an unconnected UDP endpoint writes UDPContext, which names the peer")
 	}
-	if more == nil {
-		return t.send(s, one, netip.AddrPort{})
-	}
-	total := 0
-	for _, p := range more {
-		n, err := t.send(s, p, netip.AddrPort{})
-		if total += n; err != nil {
-			return total, err
-		}
-	}
-	return total, nil
+	return oneByOne(one, more, func(p []byte) (int, error) { return t.send(s, p, netip.AddrPort{}) })
 }
 
 func (t *datagrams) send(s *session, p []byte, to netip.AddrPort) (int, error) {

@@ -259,17 +259,7 @@ func (t *webSocket) encode(s *session, pkg any, w *waiter) (int, error) {
 
 // encodeRaw frames each package as one message.
 func (t *webSocket) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
-	if more == nil {
-		return t.message(s, one, t.text, nil)
-	}
-	total := 0
-	for _, p := range more {
-		n, err := t.message(s, p, t.text, nil)
-		if total += n; err != nil {
-			return total, err
-		}
-	}
-	return total, nil
+	return oneByOne(one, more, func(p []byte) (int, error) { return t.message(s, p, t.text, nil) })
 }
 
 // message frames p as one message and queues it.

@@ -459,6 +459,20 @@ func (s *session) queueRaw(one []byte, more [][]byte, w *waiter) (int, error) {
 	return total, nil
 }
 
+// oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it.
+func oneByOne(one []byte, more [][]byte, use func([]byte) (int, error)) (total int, err error) {
+	if more == nil {
+		return use(one)
+	}
+	for _, p := range more {
+		n, err := use(p)
+		if total += n; err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
 // batch returns the batch that is being filled. encMu is held.
 func (s *session) batch() *batch {
 	if s.out == nil {
