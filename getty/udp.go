@@ -61,7 +61,8 @@ const maxDatagram = 64 << 10
 // NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are [UDPContext],
 // and so must be what is written to it. With a pool its dispatch is Unordered unless Ordered is asked
 // for, which would serve all peers one after the other. When the session ends, by a panic of its handler too,
-// the endpoint is closed: Serve returns and Done is closed.
+// the endpoint is closed: Serve returns and Done is closed. If that comes before RunEventLoop returns, so does
+// its result: [ErrEndpointClosed].
 func NewUDPEndPoint(opts ...ServerOption) *Server {
 	return newServer(opts, &packetService{}, func(o *ServerOptions) {
 		if o.Dispatch == DispatchAuto && o.Pool != nil {

@@ -115,7 +115,10 @@ func TestUDPWithoutReader(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := getty.NewUDPEndPoint()
-			run(t, srv, newSession)
+			if err := srv.RunEventLoop(newSession); err != nil { // the endpoint may have ended with its session already
+				require.ErrorIs(t, err, getty.ErrEndpointClosed)
+			}
+			within(t, srv.Done(), "the end of the endpoint")
 			eventually(t, "the session is refused", func() bool { return srv.Stats().Refused == 1 })
 		})
 	}
