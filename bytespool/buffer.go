@@ -114,7 +114,7 @@ func (b *Buffer) Peek(n int) ([]byte, error) {
 	}
 	b.settle()
 	var err error
-	if n > b.len {
+	if n > b.len { // as bufio.Reader.Peek: what there is, with the reason why it is less
 		n, err = b.len, io.EOF
 	}
 	return b.front(n), err
@@ -144,6 +144,7 @@ func (b *Buffer) Discard(n int) (int, error) {
 	if n > b.len {
 		n, err = b.len, io.EOF
 	}
+	// Chunk by chunk, so that each goes back to the pool as soon as it is passed.
 	for rest := n; rest > 0; {
 		k := min(rest, b.head.w-b.head.r)
 		b.consume(k)

@@ -151,6 +151,8 @@ func debugIdle() []*Misuse {
 	defer guard.mu.Unlock()
 	var found []*Misuse
 	for _, r := range guard.at {
+		// p keeps the buffer alive while it is looked at. Without p it is collected, and then nobody
+		// holds a slice of it to write to.
 		if p := r.base.Value(); p != nil && r.idle {
 			if m := r.scribbledLocked(unsafe.Slice(p, r.size)); m != nil {
 				found = append(found, m)
@@ -172,6 +174,7 @@ func leaks() []Leak {
 	for r := range guard.lost {
 		records = append(records, r)
 	}
+	// In the order of the Gets, which a map has not: the first leak often explains the others.
 	slices.SortFunc(records, func(a, b *record) int { return cmp.Compare(a.seq, b.seq) })
 	var found []Leak
 	for _, r := range records {
@@ -198,7 +201,7 @@ func formatStack(pcs []uintptr) string {
 		return ""
 	}
 	var s strings.Builder
-	frames := runtime.CallersFrames(pcs)
+	frames := runtime.CallersFrames(pcs) // knows inlined calls, which FuncForPC does not
 	for {
 		f, more := frames.Next()
 		fmt.Fprintf(&s, "\t%s\n\t\t%s:%d\n", f.Function, f.File, f.Line)

@@ -33,6 +33,7 @@ type Objects[T any] struct {
 
 // Get returns an object that the caller owns until Put.
 func (o *Objects[T]) Get() *T {
+	// New is not given to the sync.Pool: guard.got must not see an object that was never put back.
 	x, ok := o.idle.Get().(*T)
 	switch {
 	case ok:

@@ -134,6 +134,7 @@ func (p *Pool) Put(b []byte) {
 	} else {
 		c = slotOf(size) & classMask
 	}
+	// Any other capacity would be lent as the size of its class, which it is not.
 	if classSizes[c] == size {
 		p.idle[c].Put(box(b))
 	}

@@ -121,7 +121,7 @@ func (p *Pool) Histogram() []Bucket {
 		if n == 0 {
 			continue
 		}
-		upTo := math.MaxInt
+		upTo := math.MaxInt // of the last one, which has no class
 		if c < numClasses {
 			upTo = classSizes[c]
 		}

@@ -86,6 +86,7 @@ func zoneIndex(zone string) (uint32, error) {
 	if zone == "" {
 		return 0, nil
 	}
+	// Package net writes the number where an interface has no name any more.
 	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		return uint32(n), nil
 	}

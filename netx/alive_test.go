@@ -304,8 +304,8 @@ func (g *gathering) flush(t *testing.T) {
 	g.b = nil
 }
 
-// Beside TLS, the state is that of the socket: bytes may be no data, and data may be no longer in the
-// socket.
+// Beside TLS, the state is that of the socket: bytes may be no data, and data may be no longer in
+// the socket.
 func TestAliveBesideTLSKnowsOnlyTheSocket(t *testing.T) {
 	near, far := pair(t, "tcp")
 	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}

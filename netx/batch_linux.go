@@ -66,6 +66,7 @@ func (d *direction) init(call uintptr, size int) {
 	d.hdrs = make([]mmsghdr, size)
 	d.iovs = make([]unix.Iovec, size)
 	d.names = make([]unix.RawSockaddrInet6, size)
+	// For good: the slices never grow, so their elements stay where they are.
 	for i := range d.hdrs {
 		d.hdrs[i].hdr.Name = (*byte)(unsafe.Pointer(&d.names[i]))
 		d.hdrs[i].hdr.Iov = &d.iovs[i]

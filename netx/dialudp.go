@@ -158,6 +158,7 @@ func (d *Dialer) targets(ctx context.Context, network, addr string) ([]string, e
 // lookupContext ends when the dialer underneath would give up.
 func (d *Dialer) lookupContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	cancel := context.CancelFunc(func() {})
+	// If both are set, the earlier one counts, as in net.Dialer.
 	if d.Net.Timeout > 0 {
 		ctx, cancel = context.WithTimeout(ctx, d.Net.Timeout)
 	}

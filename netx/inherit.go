@@ -115,6 +115,7 @@ func listens(l net.Listener) error {
 		return err
 	}
 	return control(rc, func(fd uintptr) error {
+		// Where the system cannot tell, the first Accept will.
 		if ok, err := sys.listens(fd); err == nil && !ok {
 			return fmt.Errorf("socket does not listen: %w", syscall.EINVAL)
 		}

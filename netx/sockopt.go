@@ -233,7 +233,7 @@ func networkOf(c any) string {
 	case interface{ Addr() net.Addr }:
 		a = c.Addr()
 	}
-	if isNil(a) {
+	if isNil(a) { // package net has no address for a connection that was closed early
 		return ""
 	}
 	return a.Network()

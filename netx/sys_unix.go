@@ -30,6 +30,7 @@ func listensUnix(fd uintptr) (bool, error) {
 }
 
 func setBuffers(fd uintptr, read, write int) error {
+	// Not the FORCE forms of Linux: the administrator's limit also holds for a server run as root.
 	if read > 0 {
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, read); err != nil {
 			return fmt.Errorf("read buffer: %w", err)
@@ -157,7 +158,7 @@ func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
 		a := netip.AddrFrom16(sa.Addr).Unmap()
-		if sa.ZoneId != 0 && a.Is6() {
+		if sa.ZoneId != 0 && a.Is6() { // an IPv4 address has none, though the socket was IPv6
 			a = a.WithZone(zoneName(sa.ZoneId))
 		}
 		return netip.AddrPortFrom(a, uint16(sa.Port))

@@ -192,7 +192,7 @@ func parseUnits(fields []string, base int) ([]unitRange, bool) {
 		}
 		from, ok1 := parseUnit(lo, base, limit)
 		to, ok2 := parseUnit(hi, base, limit)
-		if !ok1 || !ok2 || from > to {
+		if !ok1 || !ok2 || from > to { // 9-1 would match nothing, which nobody means
 			return nil, false
 		}
 		units = append(units, unitRange{from, to})
