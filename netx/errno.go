@@ -15,8 +15,8 @@ const (
 	errNoAccess   = syscall.EACCES
 )
 
-// packetErrors are the errors of a datagram socket that concern one datagram. EACCES is a route
-// that prohibits, EPERM a packet filter.
+// packetErrors are the errors of a datagram socket that concern one datagram. EACCES comes from a
+// route of type prohibit, EPERM from a packet filter.
 var packetErrors = []syscall.Errno{
 	syscall.ECONNREFUSED, syscall.EMSGSIZE, syscall.ENOBUFS, syscall.ENOMEM,
 	syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN,

@@ -34,9 +34,10 @@ var hostSystem = system{
 	sendQueue:   sendQueue,
 }
 
-// aliveBSD peeks. Unlike Linux, the BSD kernels keep the pending error of a socket when it is met
-// by MSG_PEEK, so a reader still gets it.
+// aliveBSD peeks.
 func aliveBSD(fd uintptr) (State, error) {
+	// Unlike Linux, the BSD kernels keep the pending error of a socket when MSG_PEEK meets it, so a
+	// reader still gets it.
 	var b [1]byte
 	for {
 		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
@@ -49,7 +50,7 @@ func aliveBSD(fd uintptr) (State, error) {
 			return Unknown, err
 		case err != nil:
 			return Broken, nil
-		case n > 0 || !isStream(int(fd)):
+		case n > 0 || !isStream(int(fd)): // a datagram may be empty
 			return HasData, nil
 		}
 		return PeerClosed, nil

@@ -44,7 +44,8 @@ func main() {
 
 	answer := make(chan string)
 	client := getty.NewTCPClient(getty.WithServerAddress(server.Addr().String()))
-	if err := client.RunEventLoop(lines(func(_ getty.Session, line string) { answer <- line })); err != nil {
+	err := client.RunEventLoop(lines(func(_ getty.Session, line string) { answer <- line }))
+	if err != nil {
 		log.Fatal(err)
 	}
 	defer client.Shutdown(ctx)
