@@ -48,7 +48,7 @@ func Example_ringbuffer() {
 		defer q.Close()
 		_ = q.Push(context.Background(), 42)
 	}()
-	for v := range q.AllContext(context.Background()) {
+	for v := range q.Receive(context.Background()) {
 		fmt.Println(v)
 	}
 
