@@ -297,7 +297,10 @@ func testBeats(t *testing.T, addr string, lines <-chan string) {
 		defer mu.Unlock()
 		got[s]++
 	}
-	connect(t, l, addr, getty.WithConnectionNumber(sessions), func(o *getty.ClientOptions) { o.IdleTimeout = beatLimit })
+	l.cron = func(s getty.Session) { _, _, _ = s.WritePkg("beat", 0) }
+	connect(t, l, addr, getty.WithConnectionNumber(sessions), func(o *getty.ClientOptions) {
+		o.CronPeriod, o.IdleTimeout = beatPeriod, beatLimit
+	})
 	var all []getty.Session
 	for range sessions {
 		all = append(all, within(t, l.opened, "OnOpen"))
@@ -580,8 +583,10 @@ func TestFrozenServer(t *testing.T) {
 			answers <- p
 		}
 	}
-	client := connect(t, l, within(t, lines, "the address"), func(o *getty.ClientOptions) { o.IdleTimeout = beatLimit })
-	other := connect(t, newTracerLike(l), within(t, others, "the other address"))
+	l.cron = func(s getty.Session) { _, _, _ = s.WritePkg("beat", 0) }
+	beats := func(o *getty.ClientOptions) { o.CronPeriod = beatPeriod }
+	client := connect(t, l, within(t, lines, "the address"), beats, func(o *getty.ClientOptions) { o.IdleTimeout = beatLimit })
+	other := connect(t, newTracerLike(l), within(t, others, "the other address"), beats)
 	s, elsewhere := ready(t, client), ready(t, other)
 	ask := func(s getty.Session, n int) {
 		_, _, err := s.WritePkg(fmt.Sprint("question ", n), 0)
@@ -613,7 +618,7 @@ func TestFrozenServer(t *testing.T) {
 // newTracerLike is another tracer with the same OnMessage.
 func newTracerLike(l *tracer) *tracer {
 	other := newTracer(l.t)
-	other.message = l.message
+	other.message, other.cron = l.message, l.cron
 	return other
 }
 

@@ -51,9 +51,9 @@ type Connection interface {
 	// Conn returns the net.Conn that carries the session, to read addresses or set socket options.
 	// Reading from it or writing to it breaks the session. It is nil where a session has none of its own.
 	Conn() net.Conn
-	// GetActive returns when bytes last arrived or left.
+	// GetActive returns when the peer last gave a sign of life, as IdleTimeout of [SessionOptions] describes it.
 	GetActive() time.Time
-	// UpdateActive makes now count as the last traffic.
+	// UpdateActive makes now count as a sign of life of the peer.
 	UpdateActive()
 }
 
