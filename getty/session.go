@@ -85,7 +85,9 @@ type Setup interface {
 //
 // timeout says when a call returns. With 0 it queues and returns at once with sent == total; above the
 // high mark it fails with [ErrSessionBlocked]. With timeout > 0 it returns when the kernel has taken
-// the bytes; a negative timeout is the same with the session's WriteTimeout. When the time is over and
+// the bytes; a negative timeout is the same with the session's WriteTimeout. Above the high mark it waits
+// first; those that wait are served in the order in which they came, and while there are any, timeout 0
+// fails as well, unless a callback of the session is running. When the time is over and
 // no byte of the package has left, the package is withdrawn: sent is 0, the error is [ErrWriteTimeout]
 // and the session lives. If a part has left, the session ends with that error. The timeout belongs to
 // the call alone.
