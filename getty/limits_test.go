@@ -162,8 +162,12 @@ func TestAPeerThatReadsSlowlyIsAlive(t *testing.T) {
 						o.Socket.WriteBuffer = buffer
 					}
 				})
-				_, _, err := s.WritePkg(strings.Repeat("x", 2<<20), 0)
-				require.NoError(t, err)
+				if buffer > 1<<20 {
+					_, _, err := s.WritePkg(strings.Repeat("x", 2<<20), 0)
+					require.NoError(t, err)
+				} else {
+					go func() { _, _, _ = s.WritePkg(strings.Repeat("x", 2<<20), -1) }()
+				}
 				s.SetIdleTimeout(limit)
 				b := make([]byte, 8<<10)
 				for begun := time.Now(); time.Since(begun) < 5*limit/2; time.Sleep(20 * time.Millisecond) {

@@ -89,7 +89,8 @@ type Setup interface {
 // first; those that wait are served in the order in which they came, and while there are any, timeout 0
 // fails as well, unless a callback of the session is running. When the time is over and
 // no byte of the package has left, the package is withdrawn: sent is 0, the error is [ErrWriteTimeout]
-// and the session lives. If a part has left, the session ends with that error. The timeout belongs to
+// and the session lives. If a part has left, the session ends with that error, but for a negative
+// timeout: then the call goes on for as long as the peer keeps taking bytes. The timeout belongs to
 // the call alone.
 //
 // Packages queued from within a callback leave together when the turn ends (a turn is all callbacks of

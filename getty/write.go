@@ -70,7 +70,7 @@ func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err
 		return total, total, nil
 	}
 	if timeout < 0 {
-		timeout = time.Duration(s.writeTimeout.Load())
+		return s.writeAndWait(patience{timeout: time.Duration(s.writeTimeout.Load()), progress: true}, pkg)
 	}
 	return s.writeAndWait(patience{timeout: timeout}, pkg)
 }
@@ -80,7 +80,7 @@ func (s *session) WritePkgContext(ctx context.Context, pkg any) (total, sent int
 	if ctx.Err() != nil {
 		return 0, 0, context.Cause(ctx)
 	}
-	return s.writeAndWait(patience{time.Duration(s.writeTimeout.Load()), ctx}, pkg)
+	return s.writeAndWait(patience{time.Duration(s.writeTimeout.Load()), ctx, true}, pkg)
 }
 
 // WriteBytes implements [Session].
@@ -135,10 +135,13 @@ func (s *session) Flush(ctx context.Context) error {
 	return err
 }
 
-// patience is how long a caller waits: for timeout if that is positive, and until ctx ends if there is one.
+// patience is how long a caller waits: for timeout if that is positive, and until ctx ends if there is one. With
+// progress, timeout does not limit a package of which a part has left: the clock ends the session when its peer
+// takes nothing any more.
 type patience struct {
-	timeout time.Duration
-	ctx     context.Context
+	timeout  time.Duration
+	ctx      context.Context
+	progress bool
 }
 
 func (p patience) done() <-chan struct{} {
@@ -230,6 +233,10 @@ func (s *session) await(w *waiter, p patience) (sent int, withdrawn bool, err er
 	if err != nil {
 		if w.withdraw() {
 			return 0, true, err
+		}
+		if err == ErrWriteTimeout && p.progress {
+			p.timeout = 0
+			return s.await(w, p)
 		}
 		if w.state.Load() == waiterPartial {
 			s.fail(err)
