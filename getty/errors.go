@@ -24,11 +24,12 @@ var (
 	// [os.ErrDeadlineExceeded].
 	ErrWriteTimeout error = &sentinel{"getty: write timeout", os.ErrDeadlineExceeded}
 
-	// ErrReadTimeout reports a package that was begun and not completed within ReadTimeout. It also
+	// ErrReadTimeout reports a package that was begun and neither completed within ReadTimeout nor kept up
+	// the pace that it describes. It also
 	// matches [os.ErrDeadlineExceeded].
 	ErrReadTimeout error = &sentinel{"getty: read timeout: package begun and not completed", os.ErrDeadlineExceeded}
 
-	// ErrIdleTimeout reports a session without traffic for IdleTimeout. It also matches
+	// ErrIdleTimeout reports a session whose peer gave no sign of life for IdleTimeout. It also matches
 	// [os.ErrDeadlineExceeded].
 	ErrIdleTimeout error = &sentinel{"getty: idle timeout", os.ErrDeadlineExceeded}
 

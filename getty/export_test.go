@@ -2,7 +2,10 @@
 
 package getty
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // PendingTimers returns how many timers the wheel of the process holds.
 func PendingTimers() int {
@@ -59,3 +62,45 @@ func MarksHeld(ss Session) int {
 	defer s.qMu.Unlock()
 	return len(s.sideLocked().marks)
 }
+
+// InLine returns how many writers wait for the queue to fall.
+func InLine(ss Session) int {
+	s := ss.(*session)
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	return len(s.sideLocked().line)
+}
+
+// WasAway makes a session's clock believe that this process did not run for d, and has its timer fire.
+func WasAway(ss Session, d time.Duration) {
+	s := ss.(*session)
+	c := &s.clock
+	back := func(p *int64) {
+		if *p != 0 {
+			*p -= int64(d)
+		}
+	}
+	c.mu.Lock()
+	for !ss.IsClosed() && (c.due == 0 || s.inTurn() || s.mailbox() != nil && s.box.waiting()) {
+		c.mu.Unlock() // it has not begun, or a callback is at work, which is a sign of life
+		time.Sleep(time.Millisecond)
+		c.mu.Lock()
+	}
+	for _, p := range []*atomic.Int64{&c.heardAt, &c.begunAt, &c.stalledAt, &c.drainBy} {
+		if at := p.Load(); at != 0 {
+			p.Store(at - int64(d))
+		}
+	}
+	for _, p := range []*int64{&c.due, &c.cronAt, &c.pingAt, &c.askedAt, &c.backlog.since, &c.backlog.again} {
+		back(p)
+	}
+	for i := range c.reprieve {
+		back(&c.reprieve[i].at)
+	}
+	c.mu.Unlock()
+	c.review()
+}
+
+// PackageBegun reports whether the clock runs for an incomplete package, WriteStalled whether it does for a write.
+func PackageBegun(ss Session) bool { return ss.(*session).clock.begunAt.Load() != 0 }
+func WriteStalled(ss Session) bool { return ss.(*session).clock.stalledAt.Load() != 0 }

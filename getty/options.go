@@ -14,6 +14,7 @@ import (
 // Defaults of [SessionOptions].
 const (
 	DefaultMaxMsgLen    = 1 << 20
+	DefaultReadTimeout  = 2 * time.Minute
 	DefaultWriteTimeout = 10 * time.Second
 	DefaultWaitTime     = 3 * time.Second
 	DefaultHighWater    = 1 << 20
@@ -71,19 +72,28 @@ type SessionOptions struct {
 	// buffered for an incomplete package, whatever the Reader answers. 0: DefaultMaxMsgLen.
 	MaxMsgLen int
 
-	// ReadTimeout is the time from the first byte of a package to its last. A session that needs longer
-	// ends with ErrReadTimeout. It does not limit silence between packages. On WebSocket the
-	// time begins when the header of a message's first frame is complete. 0: no limit.
+	// ReadTimeout is the time from the first byte of a package (on WebSocket: a message) to its last. A
+	// session that needs longer ends with ErrReadTimeout. A package that keeps arriving gets more: each of
+	// its bytes puts the end off by ReadTimeout/1024, but by no more than 1/256 s, and never to more than
+	// ReadTimeout from now. So a peer that sends 1 KiB of its package in each ReadTimeout, or 256 bytes a
+	// second if that is more, is never cut, and one that pauses for ReadTimeout always is. Silence between
+	// packages is not limited. Datagrams have no such limit. 0: DefaultReadTimeout; negative: no limit.
 	ReadTimeout time.Duration
 
-	// IdleTimeout is how long a session may be without traffic in either direction before it ends
-	// with ErrIdleTimeout. 0: no limit.
+	// IdleTimeout is how long the peer may give no sign of life before the session ends with ErrIdleTimeout.
+	// Signs of life are bytes that it sent, and bytes that it took of more than 4 KiB that waited for it: that
+	// it acknowledged, where the system can tell, or that the connection took in pieces of at most 64 KiB. The
+	// latter are looked for in each quarter of the time. What this side sends is none, pings and heartbeats
+	// included; a WebSocket session with a PingPeriod asks its peer after half of the time at the latest. A
+	// session that finds its time over only because this process did not run, looks once more, asks its
+	// peer (by a ping, or else by an OnCron ahead of its time) and waits for half of the time. 0: no limit.
 	IdleTimeout time.Duration
 
-	// WriteTimeout is how long queued bytes may wait without the kernel taking any of them. A session
-	// whose peer takes nothing for so long ends with ErrWriteTimeout; one that acknowledged something in the
-	// second half of that time goes on, where the system can tell. WriteTimeout is also the limit of a WritePkg
-	// with a negative timeout. 0: DefaultWriteTimeout; negative: no limit.
+	// WriteTimeout is how long queued bytes may wait without the peer taking any of them: acknowledging
+	// them, where the system can tell, which is looked for in each quarter of the time; else the connection
+	// taking them in pieces of at most 64 KiB. A session whose peer takes nothing for so long ends with
+	// ErrWriteTimeout. It is also the limit of a WritePkg with a negative timeout. 0: DefaultWriteTimeout;
+	// negative: no limit.
 	WriteTimeout time.Duration
 
 	// WaitTime is how long Close flushes what is queued, and then how long it waits for the peer's end
@@ -135,6 +145,9 @@ func (o *SessionOptions) fill() error {
 	def(&o.LowWater, min(DefaultLowWater, o.HighWater/4))
 	def(&o.MailboxLen, DefaultMailboxLen)
 	def(&o.MailboxBytes, DefaultMailboxBytes)
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = DefaultReadTimeout
+	}
 	if o.WriteTimeout == 0 {
 		o.WriteTimeout = DefaultWriteTimeout
 	}
@@ -157,8 +170,8 @@ func (o *SessionOptions) fill() error {
 		return fmt.Errorf("getty: water marks: want 0 <= LowWater < HighWater, have %d and %d", o.LowWater, o.HighWater)
 	case o.MailboxLen < 0 || o.MailboxBytes < 0:
 		return errors.New("getty: mailbox limit is negative")
-	case o.ReadTimeout < 0 || o.IdleTimeout < 0 || o.CronPeriod < 0:
-		return errors.New("getty: ReadTimeout, IdleTimeout or CronPeriod is negative")
+	case o.IdleTimeout < 0 || o.CronPeriod < 0:
+		return errors.New("getty: IdleTimeout or CronPeriod is negative")
 	case o.Dispatch < Inline || o.Dispatch > Unordered:
 		return fmt.Errorf("getty: unknown dispatch %d", int(o.Dispatch))
 	case o.SlowConsumer != SlowReject && o.SlowConsumer != SlowClose:

@@ -98,13 +98,11 @@ func (t *stream) serve(s *session) error {
 				seen = len(b) - used
 			}
 			t.keep(b, used)
-			if t.kept == 0 {
+			if t.kept == 0 || used > 0 {
 				s.clock.complete()
-			} else if used > 0 {
-				s.clock.complete()
-				s.clock.begun()
-			} else {
-				s.clock.begun()
+			}
+			if t.kept > 0 {
+				s.clock.arrived(n)
 			}
 		}
 		if err == nil {
@@ -220,6 +218,10 @@ func (t *stream) readPlain(need int) (int, error) {
 	return n, err
 }
 
+// pieceSize is how much a connection is given at once that may take its time over it, so that it shows when the
+// peer takes some of a large package.
+const pieceSize = 64 << 10
+
 // writePlain is write through the net.Conn alone. Such a connection cannot be asked not to block, so that
 // only the flusher writes to it.
 func (t *stream) writePlain(s *session, b *batch, wait bool) error {
@@ -231,7 +233,8 @@ func (t *stream) writePlain(s *session, b *batch, wait bool) error {
 		if len(runs) == 0 {
 			return nil
 		}
-		b.commit()
+		runs, size := piece(runs, pieceSize)
+		b.commit(size)
 		n, err := t.writeRuns(runs)
 		b.took(int(n))
 		s.account(b)
@@ -239,6 +242,19 @@ func (t *stream) writePlain(s *session, b *batch, wait bool) error {
 			return err
 		}
 	}
+}
+
+// piece cuts runs, in place, down to size bytes, and returns how many they are.
+func piece(runs [][]byte, size int) ([][]byte, int) {
+	total := 0
+	for i, r := range runs {
+		if rest := size - total; len(r) >= rest {
+			runs[i] = r[:rest]
+			return runs[:i+1], size
+		}
+		total += len(r)
+	}
+	return runs, total
 }
 
 // writeRuns writes runs in order, in one call where the connection can do that.

@@ -220,7 +220,6 @@ func (t *datagrams) send(s *session, p []byte, to netip.AddrPort) (int, error) {
 	s.count.BytesWritten += uint64(n)
 	s.count.PkgsWritten++
 	s.qMu.Unlock()
-	s.clock.touch()
 	return n, nil
 }
 
