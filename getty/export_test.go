@@ -2,7 +2,10 @@
 
 package getty
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // PendingTimers returns how many timers the wheel of the process holds.
 func PendingTimers() int {
@@ -58,4 +61,21 @@ func MarksHeld(ss Session) int {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	return len(s.sideLocked().marks)
+}
+
+// A FakeWriter is the writing half of a UDP socket whose outcomes are the test's.
+type FakeWriter struct {
+	Write func(b []byte) error
+	Room  func() error
+}
+
+func (f FakeWriter) TryWrite(b []byte, _ netip.AddrPort, _ netip.Addr) error { return f.Write(b) }
+func (f FakeWriter) AwaitWritable() error                                    { return f.Room() }
+
+// Fake puts f in the place of the writing half of a UDP session's socket.
+func Fake(ss Session, f FakeWriter) {
+	s := ss.(*session)
+	s.encMu.Lock()
+	defer s.encMu.Unlock()
+	s.tr.(*datagrams).out = f
 }

@@ -90,6 +90,9 @@ type Setup interface {
 // and the session lives. If a part has left, the session ends with that error. The timeout belongs to
 // the call alone.
 //
+// Over UDP nothing is queued: a datagram is sent in the call that writes it. While the send buffer of the socket
+// is full, timeout 0 fails with [ErrSessionBlocked] and any other waits for room.
+//
 // Packages queued from within a callback leave together when the turn ends (a turn is all callbacks of
 // one read, or of one batch of the mailbox), when 64 KiB wait, or about a millisecond after the first
 // was queued. All others are offered to the kernel at once.

@@ -117,9 +117,10 @@ func (t *stream) serve(s *session) error {
 	}
 }
 
-// paused reports whether the queue is above the high mark, so that nothing may be read.
+// paused reports whether the queue is above the high mark, so that nothing may be read. A full socket of datagrams,
+// which has no queue, stops no reading.
 func (s *session) paused() bool {
-	return s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
+	return s.queues && s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
 }
 
 // holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is handled, which a

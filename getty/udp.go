@@ -40,7 +40,9 @@ type UDPClientOptions struct {
 	NoProbe bool
 
 	// KeepOnRefused keeps a session open when the peer's host reports later that nobody has the port; it
-	// is then told to OnPacketError. The default ends the session, and the client dials again.
+	// is then told to OnPacketError, or to the writer that met it. The default ends the session, and the client
+	// dials again, as it does whenever only a new socket helps: the address of this host that the session used
+	// has gone, or its device is down.
 	KeepOnRefused bool
 }
 
@@ -84,13 +86,28 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 	if s.opts.Listener != nil {
 		return nil, errors.New("a UDP endpoint takes no Listener")
 	}
-	lc := net.ListenConfig{Control: s.opts.Socket.Control}
+	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
+		if err := s.opts.Socket.Control(network, address, c); err != nil {
+			return err
+		}
+		// Without packet info the kernel chooses from which address an answer leaves.
+		err := netx.EnablePacketInfo(network, address, c)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil
+		}
+		return err
+	}}
 	pc, err := lc.ListenPacket(context.Background(), "udp", s.opts.Addr)
 	if err != nil {
 		return nil, err
 	}
 	conn := pc.(*net.UDPConn)
-	t := &datagrams{conn: conn, answer: !s.opts.IgnoreProbes}
+	t, err := newDatagrams(conn)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	t.answer = !s.opts.IgnoreProbes
 	s.ep.onFreed = func(*session) { s.ep.beginClose() } // nothing would come any more
 	if _, err := s.ep.open(t, 0, prepare); err != nil {
 		_ = conn.Close()
@@ -146,13 +163,21 @@ func dialUDP(ctx context.Context, o *ClientOptions) (transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &datagrams{conn: conn, connected: true, probe: probe, first: res.Reply, keepRefused: o.KeepOnRefused}, nil
+	t, err := newDatagrams(conn)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	t.connected, t.probe, t.first, t.keepRefused = true, probe, res.Reply, o.KeepOnRefused
+	return t, nil
 }
 
 // datagrams is the transport of UDP. Nothing is queued: a datagram is sent, or refused, in the call that
 // writes it.
 type datagrams struct {
 	conn      *net.UDPConn
+	in        *netx.PacketConn
+	out       packetWriter // guarded by encMu: the same, but for tests
 	connected bool
 
 	answer bool       // of endpoints: answer probes
@@ -163,6 +188,20 @@ type datagrams struct {
 	keepRefused bool   // of clients
 }
 
+// packetWriter is the writing half of a [netx.PacketConn].
+type packetWriter interface {
+	TryWrite(b []byte, to netip.AddrPort, local netip.Addr) error
+	AwaitWritable() error
+}
+
+func newDatagrams(conn *net.UDPConn) (*datagrams, error) {
+	p, err := netx.NewPacketConn(conn)
+	if err != nil {
+		return nil, err
+	}
+	return &datagrams{conn: conn, in: p, out: p}, nil
+}
+
 func (t *datagrams) queues() bool                       { return false }
 func (t *datagrams) netConn() net.Conn                  { return t.conn }
 func (t *datagrams) localAddr() net.Addr                { return t.conn.LocalAddr() }
@@ -170,19 +209,27 @@ func (t *datagrams) remoteAddr() net.Addr               { return t.conn.RemoteAd
 func (t *datagrams) close() error                       { return t.conn.Close() }
 func (t *datagrams) write(*session, *batch, bool) error { return nil }
 func (t *datagrams) closeWrite(s *session) error        { s.closeHard(); return nil }
-func (t *datagrams) refused(err error) bool             { return errors.Is(err, syscall.ECONNREFUSED) }
+
+// ends reports whether err, from a read or write of a client, ends its session, so that the client dials
+// again: nobody has the port, or only a new socket helps.
+func (t *datagrams) ends(err error) bool {
+	return t.connected && (errors.Is(err, syscall.ECONNREFUSED) && !t.keepRefused || netx.NeedsNewSocket(t.conn, err))
+}
 
 func (t *datagrams) farewell(*session) []byte { return nil }
 
 // encode sends one datagram.
 func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	var to netip.AddrPort
+	var local netip.Addr
 	if !t.connected {
 		switch c := pkg.(type) {
 		case UDPContext:
-			pkg, to = c.Pkg, c.PeerAddr
+			pkg, to, local = c.Pkg, c.PeerAddr, c.LocalAddr
 		case *UDPContext:
-			pkg, to = c.Pkg, c.PeerAddr
+			if c != nil {
+				pkg, to, local = c.Pkg, c.PeerAddr, c.LocalAddr
+			}
 		default:
 			return 0, fmt.Errorf("getty: an unconnected UDP endpoint writes UDPContext, not %T", pkg)
 		}
@@ -196,7 +243,7 @@ func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return t.send(s, p, to)
+	return t.send(s, p, to, local)
 }
 
 // encodeRaw sends a datagram for each package.
@@ -204,17 +251,26 @@ func (t *datagrams) encodeRaw(s *session, one []byte, more [][]byte) (int, error
 	if !t.connected {
 		return 0, errors.New("getty: an unconnected UDP endpoint writes UDPContext, which names the peer")
 	}
-	return oneByOne(one, more, func(p []byte) (int, error) { return t.send(s, p, netip.AddrPort{}) })
+	return oneByOne(one, more, func(p []byte) (int, error) { return t.send(s, p, netip.AddrPort{}, netip.Addr{}) })
 }
 
-func (t *datagrams) send(s *session, p []byte, to netip.AddrPort) (int, error) {
-	n, err := netx.WriteUDP(t.conn, p, to)
-	if err != nil {
-		if s.has(flagHard) {
-			err = s.refusal()
-		}
-		return n, err
+// send sends one datagram, or says why it cannot be sent now. It does not wait: encMu is held, which all other
+// writers need.
+func (t *datagrams) send(s *session, p []byte, to netip.AddrPort, local netip.Addr) (int, error) {
+	switch err := t.out.TryWrite(p, to, local); {
+	case err == nil:
+	case err == netx.ErrWouldBlock:
+		t.full(s)
+		return 0, ErrSessionBlocked
+	case s.has(flagHard):
+		return 0, s.refusal()
+	case t.ends(err):
+		s.fail(err)
+		return 0, err
+	default:
+		return 0, err
 	}
+	n := len(p)
 	s.qMu.Lock()
 	s.count.Writes++
 	s.count.BytesWritten += uint64(n)
@@ -224,17 +280,32 @@ func (t *datagrams) send(s *session, p []byte, to netip.AddrPort) (int, error) {
 	return n, nil
 }
 
-// serve reads datagrams until the socket is closed. No error about a datagram ends it, but for a refusal on a
-// client's session.
+// full notes that the socket has no room, and starts one goroutine that waits for it and then wakes all writers
+// that want to wait. Reading goes on meanwhile: there is no queue that could fall.
+func (t *datagrams) full(s *session) {
+	if !s.setFlag(flagBlocked) {
+		return // one is waiting already
+	}
+	out := t.out
+	s.spawn(func() {
+		// The error is that of a closed socket; refuse has woken all writers then.
+		_ = out.AwaitWritable()
+		s.clearFlag(flagBlocked)
+		s.unblocked()
+	})
+}
+
+// serve reads datagrams until the socket is closed. No error about a datagram ends it, but for those on a client's
+// session that a new socket cures.
 func (t *datagrams) serve(s *session) error {
 	if t.first != nil {
-		if err := t.received(s, t.first, netip.AddrPort{}, false); err != nil {
+		if err := t.received(s, t.first, UDPContext{}, false); err != nil {
 			return err
 		}
 		t.first = nil
 	}
 	var in packetReader
-	in.init(t.conn, t.connected)
+	in.init(t)
 	failures := 0
 	for {
 		b, from, truncated, err := in.read()
@@ -251,9 +322,7 @@ func (t *datagrams) serve(s *session) error {
 		switch {
 		case s.has(flagHard):
 			return err
-		case t.connected && t.refused(err) && !t.keepRefused:
-			return err
-		case !netx.IsPacketError(err):
+		case t.ends(err) || !netx.IsPacketError(err):
 			return err
 		}
 		if err := s.packetError(err); err != nil {
@@ -266,7 +335,7 @@ func (t *datagrams) serve(s *session) error {
 }
 
 // received handles one datagram.
-func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncated bool) error {
+func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bool) error {
 	s.tallyRead(len(b))
 	switch {
 	case s.has(flagClosing | flagDrain): // nothing new: a flood must not put the end off
@@ -275,14 +344,14 @@ func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncate
 	case t.answer && isProbe(b):
 		if t.rate.allow() {
 			reply := append([]byte(answerMagic), b[len(probeMagic):len(probeMagic)+nonceSize]...)
-			_, _ = netx.WriteUDP(t.conn, reply, from)
+			_ = t.in.TryWrite(reply, from.PeerAddr, from.LocalAddr)
 		}
 		return nil
 	case t.probe != nil && answersTo(t.probe, b):
 		return nil
 	case truncated || len(b) > int(s.maxMsgLen.Load()):
 		s.tally(&s.count.Dropped, 1)
-		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, min(len(b), int(s.maxMsgLen.Load())), from))
+		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, min(len(b), int(s.maxMsgLen.Load())), from.PeerAddr))
 	}
 	err := s.turnDatagram(b, from)
 	s.clock.touch()
@@ -290,7 +359,7 @@ func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncate
 }
 
 // turnDatagram decodes and delivers one datagram, a turn of its own. The error ends the session.
-func (s *session) turnDatagram(b []byte, from netip.AddrPort) error {
+func (s *session) turnDatagram(b []byte, from UDPContext) error {
 	pkg, bad, err := s.decodeDatagram(b)
 	if err != nil {
 		return err
@@ -299,8 +368,9 @@ func (s *session) turnDatagram(b []byte, from netip.AddrPort) error {
 		s.tally(&s.count.Dropped, 1)
 		return s.packetError(bad)
 	}
-	if from.IsValid() {
-		pkg = UDPContext{Pkg: pkg, PeerAddr: from}
+	if from.PeerAddr.IsValid() {
+		from.Pkg = pkg
+		pkg = from
 	}
 	if s.box == nil {
 		return s.deliver(pkg)
@@ -410,24 +480,30 @@ func (l *probeLimit) allow() bool {
 // packetReader reads datagrams. A connected client leases its buffer when a datagram is there, where the
 // platform can do that; an endpoint holds one.
 type packetReader struct {
-	conn *net.UDPConn
-	buf  []byte
-	raw  rawPacket
+	packets   *netx.PacketConn
+	connected bool
+	buf       []byte
+	raw       rawPacket
 }
 
-func (r *packetReader) init(conn *net.UDPConn, connected bool) {
-	r.conn = conn
-	if !connected || !r.raw.init(conn) {
+func (r *packetReader) init(t *datagrams) {
+	r.packets, r.connected = t.in, t.connected
+	if !t.connected || !r.raw.init(t.conn) {
 		r.buf = make([]byte, maxDatagram)
 	}
 }
 
-func (r *packetReader) read() (b []byte, from netip.AddrPort, truncated bool, err error) {
+// read returns a datagram and, for an endpoint, where it came from and to which address.
+func (r *packetReader) read() (b []byte, from UDPContext, truncated bool, err error) {
 	if r.buf == nil {
 		b, err = r.raw.read()
 		return b, from, false, err
 	}
-	n, from, truncated, err := netx.ReadUDP(r.conn, r.buf)
+	var n int
+	n, from.PeerAddr, from.LocalAddr, truncated, err = r.packets.Read(r.buf)
+	if r.connected {
+		from = UDPContext{} // there is one peer, and one address that it knows
+	}
 	if err != nil {
 		return nil, from, false, err
 	}

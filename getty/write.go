@@ -551,6 +551,9 @@ func (s *session) afterEncode(waiting int) {
 // reviewBlock ends the pause that began at the high mark if the queue has fallen to the low mark. It is called
 // whenever bytes have gone; who holds the encoder lock meanwhile looks again.
 func (s *session) reviewBlock() {
+	if !s.queues {
+		return // a socket was full, which says nothing about a queue: see datagrams.full
+	}
 	if !s.tryEncoder(flagReview) {
 		return
 	}
