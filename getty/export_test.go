@@ -79,3 +79,13 @@ func Fake(ss Session, f FakeWriter) {
 	defer s.encMu.Unlock()
 	s.tr.(*datagrams).out = f
 }
+
+// Limits returns what MaxMsgLen, ReadTimeout, IdleTimeout, WriteTimeout, WaitTime and CronPeriod mean for a session;
+// all that is negative, or not positive, means the same.
+func Limits(ss Session) [6]int64 {
+	s := ss.(*session)
+	return [6]int64{
+		s.maxMsgLen.Load(), max(s.clock.readLimit.Load(), 0), max(s.clock.idleLimit.Load(), 0),
+		max(s.writeTimeout.Load(), 0), max(s.waitTime.Load(), 0), max(s.clock.cronPeriod.Load(), 0),
+	}
+}

@@ -68,16 +68,16 @@ const (
 // one session with its setters.
 type SessionOptions struct {
 	// MaxMsgLen is the largest package in bytes, before and after decompression. It bounds what is
-	// buffered for an incomplete package, whatever the Reader answers. 0: DefaultMaxMsgLen.
+	// buffered for an incomplete package, whatever the Reader answers. 0 or negative: DefaultMaxMsgLen.
 	MaxMsgLen int
 
 	// ReadTimeout is the time from the first byte of a package to its last. A session that needs longer
 	// ends with ErrReadTimeout. It does not limit silence between packages. On WebSocket the
-	// time begins when the header of a message's first frame is complete. 0: no limit.
+	// time begins when the header of a message's first frame is complete. 0 or negative: no limit.
 	ReadTimeout time.Duration
 
 	// IdleTimeout is how long a session may be without traffic in either direction before it ends
-	// with ErrIdleTimeout. 0: no limit.
+	// with ErrIdleTimeout. 0 or negative: no limit.
 	IdleTimeout time.Duration
 
 	// WriteTimeout is how long queued bytes may wait without the kernel taking any of them. A session
@@ -91,7 +91,7 @@ type SessionOptions struct {
 	WaitTime time.Duration
 
 	// CronPeriod is the time between two OnCron callbacks; the first comes after a random part of it.
-	// 0: no OnCron.
+	// 0 or negative: no OnCron.
 	CronPeriod time.Duration
 
 	// HighWater is the number of queued bytes at which no further package is accepted and reading
@@ -130,7 +130,9 @@ func (o *SessionOptions) fill() error {
 			*p = v
 		}
 	}
-	def(&o.MaxMsgLen, DefaultMaxMsgLen)
+	if o.MaxMsgLen <= 0 { // as SetMaxMsgLen
+		o.MaxMsgLen = DefaultMaxMsgLen
+	}
 	def(&o.HighWater, DefaultHighWater)
 	def(&o.LowWater, min(DefaultLowWater, o.HighWater/4))
 	def(&o.MailboxLen, DefaultMailboxLen)
@@ -151,14 +153,10 @@ func (o *SessionOptions) fill() error {
 		}
 	}
 	switch {
-	case o.MaxMsgLen < 0:
-		return errors.New("getty: MaxMsgLen is negative")
 	case o.HighWater < 0 || o.LowWater < 0 || o.LowWater >= o.HighWater:
 		return fmt.Errorf("getty: water marks: want 0 <= LowWater < HighWater, have %d and %d", o.LowWater, o.HighWater)
 	case o.MailboxLen < 0 || o.MailboxBytes < 0:
 		return errors.New("getty: mailbox limit is negative")
-	case o.ReadTimeout < 0 || o.IdleTimeout < 0 || o.CronPeriod < 0:
-		return errors.New("getty: ReadTimeout, IdleTimeout or CronPeriod is negative")
 	case o.Dispatch < Inline || o.Dispatch > Unordered:
 		return fmt.Errorf("getty: unknown dispatch %d", int(o.Dispatch))
 	case o.SlowConsumer != SlowReject && o.SlowConsumer != SlowClose:

@@ -102,7 +102,9 @@ type PkgWriter interface {
 	WritePkg(pkg any, timeout time.Duration) (total, sent int, err error)
 	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with its [context.Cause].
 	WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error)
-	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied.
+	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied. The result is how many
+	// of the caller's bytes were accepted, whatever the transport puts around them. No bytes are an empty
+	// message over UDP and WebSocket; on a byte stream they are nothing.
 	WriteBytes(b []byte) (int, error)
 	// WriteBytesArray queues several encoded packages that leave together, none between them. It
 	// accepts all or nothing, but for UDP, where each is a datagram and the result tells how many bytes

@@ -47,7 +47,11 @@ func (t *stream) farewell(*session) []byte { return nil }
 func (t *stream) encode(s *session, pkg any, w *waiter) (int, error) { return s.encodeStream(pkg, w) }
 
 func (t *stream) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
-	return s.queueRaw(one, more, nil)
+	n, err := s.queueRaw(one, more, nil)
+	if err == errNoBytes { // the caller's, for which no codec is to blame
+		err = nil
+	}
+	return n, err
 }
 
 func (t *stream) closeWrite(s *session) error {

@@ -63,10 +63,10 @@ const maxDatagram = 64 << 10
 // NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are [UDPContext],
 // and so must be what is written to it. With a pool its dispatch is Unordered unless Ordered is asked
 // for, which would serve all peers one after the other. When the session ends, by a panic of its handler too,
-// the endpoint is closed: Serve returns and Done is closed. If that comes before RunEventLoop returns, so does
-// its result: [ErrEndpointClosed].
+// the endpoint is closed: Serve returns and Done is closed. RunEventLoop returns when OnOpen has, or
+// HandshakeTimeout has passed. A session that does not open is its error, which also matches [ErrEndpointClosed].
 func NewUDPEndPoint(opts ...ServerOption) *Server {
-	return newServer(opts, &packetService{}, func(o *ServerOptions) {
+	return newServer(opts, &packetService{quit: make(chan struct{})}, func(o *ServerOptions) {
 		if o.Dispatch == DispatchAuto && o.Pool != nil {
 			o.Dispatch = Unordered
 		}
@@ -80,7 +80,10 @@ func NewUDPClient(opts ...ClientOption) *Client {
 }
 
 // packetService runs the one session of an unconnected endpoint.
-type packetService struct{}
+type packetService struct {
+	once sync.Once
+	quit chan struct{} // closed by stop, to end the wait for OnOpen
+}
 
 func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
 	if s.opts.Listener != nil {
@@ -108,15 +111,33 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 		return nil, err
 	}
 	t.answer = !s.opts.IgnoreProbes
-	s.ep.onFreed = func(*session) { s.ep.beginClose() } // nothing would come any more
-	if _, err := s.ep.open(t, 0, prepare); err != nil {
+	s.setAddr(conn.LocalAddr()) // for OnOpen
+	opened, freed := make(chan struct{}), make(chan struct{})
+	s.ep.onOpened = func(*session) { close(opened) }
+	s.ep.onFreed = func(*session) {
+		s.ep.beginClose() // nothing would come any more
+		close(freed)
+	}
+	ss, err := s.ep.open(t, 0, prepare)
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
+	}
+	limit := time.NewTimer(s.opts.HandshakeTimeout) // OnOpen may wait for the caller
+	defer limit.Stop()
+	select {
+	case <-opened:
+	case <-freed: // perhaps after OnOpen
+		if !ss.has(flagOpen) {
+			return nil, fmt.Errorf("the session did not open: %w (%w)", ss.failure(), ErrEndpointClosed)
+		}
+	case <-v.quit: // while OnOpen runs
+	case <-limit.C:
 	}
 	return conn.LocalAddr(), nil
 }
 
-func (v *packetService) stop() {}
+func (v *packetService) stop() { v.once.Do(func() { close(v.quit) }) }
 
 // A probe is what a client sends to learn whether anybody is there: a magic word, a nonce, and padding that
 // makes it longer than its answer, so that nobody can use an endpoint to amplify traffic.

@@ -459,16 +459,20 @@ func (s *session) queueRaw(one []byte, more [][]byte, w *waiter) (int, error) {
 	return total, nil
 }
 
-// oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it.
+// oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it. It counts
+// the caller's bytes, not what the transport makes of them.
 func oneByOne(one []byte, more [][]byte, use func([]byte) (int, error)) (total int, err error) {
 	if more == nil {
-		return use(one)
+		if _, err = use(one); err == nil {
+			total = len(one)
+		}
+		return total, err
 	}
 	for _, p := range more {
-		n, err := use(p)
-		if total += n; err != nil {
+		if _, err = use(p); err != nil {
 			return total, err
 		}
+		total += len(p)
 	}
 	return total, nil
 }
