@@ -139,7 +139,7 @@ func newClient(opts []ClientOption, dial dialer, adjust func(*ClientOptions) err
 	if c.err == nil && adjust != nil {
 		c.err = adjust(&c.opts)
 	}
-	c.ep = newEndpoint(c, &c.opts.SessionOptions)
+	c.ep = newEndpoint(c, "client", &c.opts.SessionOptions)
 	c.ep.onFreed = c.freed
 	c.ep.onOpened = c.opened
 	c.ctx, c.cancel = context.WithCancel(context.Background())

@@ -89,3 +89,6 @@ func Limits(ss Session) [6]int64 {
 		max(s.writeTimeout.Load(), 0), max(s.waitTime.Load(), 0), max(s.clock.cronPeriod.Load(), 0),
 	}
 }
+
+// NewLogger returns the logger of an endpoint with the given name.
+var NewLogger = newLogger

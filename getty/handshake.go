@@ -72,6 +72,6 @@ func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, prepare NewS
 // decline closes a connection that becomes no session.
 func (s *Server) decline(conn net.Conn, err error) {
 	s.ep.stats.refused.Add(1)
-	s.ep.log.Warn("getty: connection refused", "peer", addrText(conn.RemoteAddr()), "error", limitText(err))
+	s.ep.log.Warn("getty: connection refused", "peer", peerText(conn.RemoteAddr), "error", limitText(err))
 	_ = conn.Close()
 }

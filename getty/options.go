@@ -118,8 +118,13 @@ type SessionOptions struct {
 	// on a stream. 0: DefaultMailboxLen, DefaultMailboxBytes.
 	MailboxLen, MailboxBytes int
 
-	// Logger gets what has no other way out: panics in callbacks, refused connections, failed accepts,
-	// failed dials. Packages are never logged. nil: nothing is logged.
+	// Logger gets what has no other way out, as warnings and errors: panics, a session that did not open (a
+	// forgotten codec or listener, an error of a callback), refused connections, failed accepts and dials,
+	// datagrams that no [PacketErrorListener] hears of. A record has the endpoint, such as "server-3", and the
+	// peer's address; what a peer may have put into a text is quoted and cut. An endpoint writes at most ten
+	// records of one message at once, and one more each second; the next tells how many were suppressed.
+	// Packages are never logged. nil: slog.Default() as it is when the endpoint is made;
+	// slog.New(slog.DiscardHandler) is silent.
 	Logger *slog.Logger
 }
 
@@ -142,9 +147,6 @@ func (o *SessionOptions) fill() error {
 	}
 	if o.WaitTime == 0 {
 		o.WaitTime = DefaultWaitTime
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Dispatch == DispatchAuto {
 		o.Dispatch = Inline

@@ -132,7 +132,7 @@ func newServer(opts []ServerOption, sv service, adjust func(*ServerOptions)) *Se
 		adjust(&s.opts)
 	}
 	s.err = s.opts.fill()
-	s.ep = newEndpoint(s, &s.opts.SessionOptions)
+	s.ep = newEndpoint(s, "server", &s.opts.SessionOptions)
 	return s
 }
 
@@ -291,7 +291,7 @@ func (v *streamService) accept(s *Server, ln net.Listener, prepare NewSessionCal
 			return
 		}
 		s.ep.stats.retries.Add(1)
-		s.ep.log.Warn("getty: accept failed, trying again", "error", err.Error(), "delay", delay)
+		s.ep.log.Warn("getty: accept failed, trying again", "error", limitText(err), "delay", delay)
 		t := time.NewTimer(delay)
 		select {
 		case <-t.C:
@@ -311,7 +311,7 @@ func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
 		}
 		return prepare(ss)
 	}); err != nil {
-		s.ep.log.Warn("getty: connection refused", "peer", conn.RemoteAddr().String(), "error", err.Error())
+		s.ep.log.Warn("getty: connection refused", "peer", peerText(conn.RemoteAddr), "error", limitText(err))
 		_ = conn.Close()
 	}
 }

@@ -346,7 +346,7 @@ func (t *datagrams) serve(s *session) error {
 		case t.ends(err) || !netx.IsPacketError(err):
 			return err
 		}
-		if err := s.packetError(err); err != nil {
+		if err := s.packetError(err, netip.AddrPort{}); err != nil {
 			return err
 		}
 		if failures++; failures > 64 { // the kernel hands out errors without end: do not spin on them
@@ -372,7 +372,7 @@ func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bo
 		return nil
 	case truncated || len(b) > int(s.maxMsgLen.Load()):
 		s.tally(&s.count.Dropped, 1)
-		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, min(len(b), int(s.maxMsgLen.Load())), from.PeerAddr))
+		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, min(len(b), int(s.maxMsgLen.Load())), from.PeerAddr), from.PeerAddr)
 	}
 	err := s.turnDatagram(b, from)
 	s.clock.touch()
@@ -387,7 +387,7 @@ func (s *session) turnDatagram(b []byte, from UDPContext) error {
 	}
 	if bad != nil {
 		s.tally(&s.count.Dropped, 1)
-		return s.packetError(bad)
+		return s.packetError(bad, from.PeerAddr)
 	}
 	if from.PeerAddr.IsValid() {
 		from.Pkg = pkg
@@ -452,10 +452,16 @@ func (s *session) deliver(pkg any) (err error) {
 	return nil
 }
 
-// packetError tells the listener of a datagram that went wrong. The error ends the session: a panic.
-func (s *session) packetError(bad error) (err error) {
+// packetError tells the listener of a datagram that went wrong, or the log; from is its sender, if that is known.
+// The error ends the session: a panic.
+func (s *session) packetError(bad error, from netip.AddrPort) (err error) {
 	l, ok := s.listener.(PacketErrorListener)
 	if !ok {
+		peer := peerText(s.tr.remoteAddr)
+		if from.IsValid() {
+			peer = from.String()
+		}
+		s.ep.log.Warn("getty: datagram dropped", "session", s.id, "peer", peer, "error", limitText(bad))
 		return nil
 	}
 	s.beginTurn()

@@ -374,6 +374,8 @@ func (s *session) marshal(dst []byte, pkg any) ([]byte, error) {
 	case s.writer != nil:
 		return s.writer.Write(s, pkg)
 	}
+	// Whoever does not look at the result of a write would wonder for long.
+	s.ep.log.Warn("getty: write without a Writer", "session", s.id, "peer", peerText(s.tr.remoteAddr))
 	return nil, fmt.Errorf("%w: no Writer set", ErrBadReader)
 }
 
