@@ -17,6 +17,7 @@ import (
 
 	"github.com/gostkit/kit/bytespool"
 	"github.com/gostkit/kit/netx"
+	"github.com/gostkit/kit/taskpool"
 )
 
 // UDPServerOptions are the part of [ServerOptions] that only UDP endpoints use.
@@ -402,7 +403,30 @@ func (s *session) turnDatagram(b []byte, from UDPContext) error {
 		releaseGuarded(pkg)
 		return nil
 	}
-	return s.postMails([]mail{{pkg, len(b)}})
+	return s.postDatagram(mail{pkg, len(b)})
+}
+
+// postDatagram hands a datagram to the mailbox and wakes whoever handles it. Where a pool has no room, it drops the
+// datagram that has waited longest instead of waiting: reading goes on, whatever handlers wait for.
+func (s *session) postDatagram(m mail) error {
+	s.box.put([]mail{m})
+	var err error
+	if s.dispatch == Ordered {
+		err = s.box.strand.TryWake()
+	} else {
+		err = s.box.pool.TrySubmit(s.handleOne)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, taskpool.ErrFull):
+		return fmt.Errorf("getty: task pool: %w", err)
+	}
+	if old, ok := s.box.withdraw(); ok { // else a handler has come for it after all
+		s.tally(&s.count.Dropped, 1)
+		releaseGuarded(old.pkg)
+	}
+	return nil
 }
 
 // decodeDatagram calls the Reader. bad concerns this datagram only; err is a panic.

@@ -4,6 +4,7 @@ package getty_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/gostkit/kit/getty"
 	"github.com/gostkit/kit/netx"
+	"github.com/gostkit/kit/taskpool"
 	"github.com/stretchr/testify/require"
 )
 
@@ -241,4 +243,41 @@ func TestUDPRefusalMetByAWriter(t *testing.T) {
 	_, _, err := s.WritePkg("x", 0)
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	require.False(t, s.IsClosed())
+}
+
+// Handlers that wait, and a pool that is full because of them, stop neither reading nor the endpoint, whatever the
+// pool does when it is full.
+//
+// case: 27
+func TestUDPFullPool(t *testing.T) {
+	for _, policy := range []taskpool.Policy{taskpool.Block, taskpool.Reject} {
+		for _, d := range []getty.Dispatch{getty.Ordered, getty.Unordered} {
+			t.Run(fmt.Sprint(policy, d), func(t *testing.T) {
+				pool := taskpool.NewShared(taskpool.Config{Workers: 1, QueueLen: 1, Policy: policy})
+				t.Cleanup(func() { _ = pool.Close() })
+				hold, busy := make(chan struct{}), make(chan struct{})
+				require.NoError(t, pool.Submit(t.Context(), func() { close(busy); <-hold }))
+				within(t, busy, "the worker is at work")
+				require.NoError(t, pool.Submit(t.Context(), func() {}))
+				l := newTracer(t)
+				l.unordered = d == getty.Unordered
+				got := make(chan struct{}, 100)
+				l.message = func(getty.Session, any) { got <- struct{}{} }
+				srv, s := endpoint(t, l, l.opened, getty.WithServerTaskPool(pool), getty.WithServerDispatch(d))
+				c := udpSocket(t, srv.Addr())
+				for range 30 {
+					_, err := c.Write([]byte("x"))
+					require.NoError(t, err)
+				}
+				eventually(t, "all are read and dropped", func() bool { st := s.Stats(); return st.Reads == 30 && st.Dropped == 30 })
+				require.Empty(t, got)
+				close(hold)
+				eventually(t, "one is handled again", func() bool {
+					_, err := c.Write([]byte("x"))
+					return err == nil && len(got) > 0
+				})
+				require.False(t, s.IsClosed())
+			})
+		}
+	}
 }
