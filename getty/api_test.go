@@ -73,7 +73,8 @@ func TestSettersAndOptionsAgree(t *testing.T) {
 			})
 			if c.name != "udp" { // whose only session is refused by now
 				require.NoError(t, err)
-				client := c.client(srv.Addr().String(), func(o *getty.ClientOptions) { o.ReconnectInterval = time.Hour })
+				client := c.client(srv.Addr().String(),
+					func(o *getty.ClientOptions) { o.ReconnectInterval = time.Hour })
 				require.NoError(t, client.RunEventLoop(prepare(newTracer(t))))
 				defer client.Close()
 			}
@@ -85,7 +86,8 @@ func TestSettersAndOptionsAgree(t *testing.T) {
 	}
 }
 
-// A UDP endpoint's session is open when RunEventLoop has returned; one that does not open is its error.
+// A UDP endpoint's session is open when RunEventLoop has returned; one that does not open is its
+// error.
 //
 // case: 40
 func TestUDPEndpointIsOpen(t *testing.T) {
@@ -139,7 +141,8 @@ func TestUDPEndpointIsOpen(t *testing.T) {
 	within(t, sessions, "the session")
 }
 
-// WriteBytes and WriteBytesArray count the caller's bytes, whatever a transport adds, and no bytes are nobody's fault.
+// WriteBytes and WriteBytesArray count the caller's bytes, whatever a transport adds, and no bytes
+// are nobody's fault.
 //
 // case: 40
 func TestWriteBytesCounts(t *testing.T) {
@@ -208,15 +211,16 @@ func silentPeers(t testing.TB, addr net.Addr, n int) (conns []net.Conn) {
 	return conns
 }
 
-// A peer that connects to a TLS listener of the user's and stays silent is cut by HandshakeTimeout, and never becomes
-// a session.
+// A peer that connects to a TLS listener of the user's and stays silent is cut by HandshakeTimeout,
+// and never becomes a session.
 //
 // case: 40
 func TestSilentTLSPeer(t *testing.T) {
 	for _, c := range carriers[:2] {
 		t.Run(c.name, func(t *testing.T) {
 			ln, _ := tlsListener(t)
-			srv := c.server(getty.WithListener(ln), func(o *getty.ServerOptions) { o.HandshakeTimeout = 50 * time.Millisecond })
+			srv := c.server(getty.WithListener(ln),
+				func(o *getty.ServerOptions) { o.HandshakeTimeout = 50 * time.Millisecond })
 			run(t, srv, prepare(newTracer(t)))
 			for _, conn := range silentPeers(t, ln.Addr(), 10) {
 				_, err := conn.Read(make([]byte, 1))
@@ -239,7 +243,8 @@ func TestTLSPeerBesideSilentOnes(t *testing.T) {
 	ln, conf := tlsListener(t)
 	l := newTracer(t)
 	l.message = echoPkg
-	srv := getty.NewTCPServer(getty.WithListener(ln), func(o *getty.ServerOptions) { o.HandshakeTimeout = time.Hour })
+	srv := getty.NewTCPServer(getty.WithListener(ln),
+		func(o *getty.ServerOptions) { o.HandshakeTimeout = time.Hour })
 	run(t, srv, prepare(l))
 	silentPeers(t, ln.Addr(), 10)
 	conn, err := tls.Dial("tcp", ln.Addr().String(), conf)
@@ -257,7 +262,8 @@ func TestTLSPeerBesideSilentOnes(t *testing.T) {
 // case: 40
 func TestHandshakesAreBounded(t *testing.T) {
 	ln, _ := tlsListener(t)
-	srv := getty.NewTCPServer(getty.WithListener(ln), getty.WithMaxSessions(2), func(o *getty.ServerOptions) { o.HandshakeTimeout = time.Hour })
+	srv := getty.NewTCPServer(getty.WithListener(ln), getty.WithMaxSessions(2),
+		func(o *getty.ServerOptions) { o.HandshakeTimeout = time.Hour })
 	require.NoError(t, srv.RunEventLoop(prepare(newTracer(t))))
 	silentPeers(t, ln.Addr(), 3)
 	eventually(t, "one is refused", func() bool { return srv.Stats().Refused == 1 })
@@ -277,7 +283,8 @@ func (c badShake) HandshakeContext(context.Context) error {
 	return nil
 }
 
-// A handshake that panics, ends its goroutine or does not look at its context costs its own connection.
+// A handshake that panics, ends its goroutine or does not look at its context costs its own
+// connection.
 //
 // case: 40
 func TestBadHandshakes(t *testing.T) {

@@ -10,14 +10,14 @@ import (
 	"sync/atomic"
 )
 
-// A handshaker is a connection that has to agree with its peer before bytes can flow, such as a tls.Conn
-// from the user's listener.
+// A handshaker is a connection that has to agree with its peer before bytes can flow, such as a
+// tls.Conn from the user's listener.
 type handshaker interface {
 	HandshakeContext(context.Context) error
 }
 
-// handshakes runs the handshakes of accepted connections, each on a goroutine of its own, so that a silent
-// peer holds up neither the accept loop nor, after HandshakeTimeout, anything else.
+// handshakes runs the handshakes of accepted connections, each on a goroutine of its own, so that a
+// silent peer holds up neither the accept loop nor, after HandshakeTimeout, anything else.
 type handshakes struct {
 	running atomic.Int64 // they count for MaxSessions
 	ctx     context.Context

@@ -11,14 +11,16 @@ import (
 	"time"
 )
 
-// Lines that a logger lets through at once for one message, and how long it takes until one more is let through.
+// Lines that a logger lets through at once for one message, and how long it takes until one more is
+// let through.
 const (
 	logBurst = 10
 	logEvery = time.Second
 )
 
-// newLogger returns the logger of an endpoint over the user's, which is slog.Default without one. It names the
-// endpoint, and writes warnings and errors only, a limited number of each message, since peers can cause them.
+// newLogger returns the logger of an endpoint over the user's, which is slog.Default without one.
+// It names the endpoint, and writes warnings and errors only, a limited number of each message,
+// since peers can cause them.
 func newLogger(l *slog.Logger, name string) *slog.Logger {
 	if l == nil {
 		l = slog.Default()
@@ -26,8 +28,8 @@ func newLogger(l *slog.Logger, name string) *slog.Logger {
 	return slog.New(&limitHandler{next: l.Handler(), limits: new(logLimits)}).With("endpoint", name)
 }
 
-// A limitHandler passes warnings and errors on, some of each message. What it held back is told with the next
-// record of that message that it passes on.
+// A limitHandler passes warnings and errors on, some of each message. What it held back is told
+// with the next record of that message that it passes on.
 type limitHandler struct {
 	next   slog.Handler
 	limits *logLimits // shared by all that were derived from one
@@ -38,7 +40,8 @@ func (h *limitHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelWarn && h.next.Enabled(ctx, level)
 }
 
-// Handle implements [slog.Handler]. A handler of the user's that panics loses its record and nothing else.
+// Handle implements [slog.Handler]. A handler of the user's that panics loses its record and
+// nothing else.
 func (h *limitHandler) Handle(ctx context.Context, r slog.Record) error {
 	suppressed, ok := h.limits.allow(r.Message)
 	if !ok {
@@ -62,7 +65,8 @@ func (h *limitHandler) WithGroup(name string) slog.Handler {
 	return &limitHandler{h.next.WithGroup(name), h.limits}
 }
 
-// logLimits counts records by their message. Messages are constants of this module, so that they are few.
+// logLimits counts records by their message. Messages are constants of this module, so that they
+// are few.
 type logLimits struct {
 	mu    sync.Mutex
 	limit map[string]*logLimit // guarded by mu
@@ -119,7 +123,8 @@ func limitString(s string) string {
 	return t
 }
 
-// peerText is an address for a log line. The connection may be the user's, and its methods may panic.
+// peerText is an address for a log line. The connection may be the user's, and its methods may
+// panic.
 func peerText(addr func() net.Addr) (text string) {
 	defer func() {
 		if recover() != nil {

@@ -64,8 +64,9 @@ func (b logbook) find(part string) map[string]string {
 	return nil
 }
 
-// Without a Logger, what nobody else is told goes to slog's default: the forgotten codec or listener, a callback's
-// error or panic, with the endpoint and the peer, and in a text that is bounded and quoted.
+// Without a Logger, what nobody else is told goes to slog's default: the forgotten codec or
+// listener, a callback's error or panic, with the endpoint and the peer, and in a text that is
+// bounded and quoted.
 //
 // case: 38
 func TestLogByDefault(t *testing.T) {
@@ -79,8 +80,14 @@ func TestLogByDefault(t *testing.T) {
 		newSession getty.NewSessionCallback
 		msg, text  string
 	}{
-		"no listener":    {func(s getty.Session) error { return s.SetPkgHandler(rawCodec{}) }, "session refused", "no event listener"},
-		"no codec":       {func(s getty.Session) error { return s.SetEventListener(newTracer(t)) }, "session refused", "no Reader"},
+		"no listener": {
+			func(s getty.Session) error { return s.SetPkgHandler(rawCodec{}) },
+			"session refused", "no event listener",
+		},
+		"no codec": {
+			func(s getty.Session) error { return s.SetEventListener(newTracer(t)) },
+			"session refused", "no Reader",
+		},
 		"preparation":    {func(getty.Session) error { return bad }, "session refused", `"odd\n\x1b[31mxxx`},
 		"OnOpen":         {prepare(open(bad)), "session refused", `"odd\n\x1b[31mxxx`},
 		"panic":          {func(getty.Session) error { panic(bad) }, "panicked", `"odd\n\x1b[31mxxx`},
@@ -99,7 +106,8 @@ func TestLogByDefault(t *testing.T) {
 				} else {
 					require.NoError(t, err)
 					slog.SetDefault(slog.New(slog.DiscardHandler))
-					client := carrier.client(srv.Addr().String(), func(o *getty.ClientOptions) { o.ReconnectInterval = time.Hour })
+					client := carrier.client(srv.Addr().String(),
+						func(o *getty.ClientOptions) { o.ReconnectInterval = time.Hour })
 					l := newTracer(t)
 					require.NoError(t, client.RunEventLoop(prepare(l)))
 					defer client.Close()
@@ -135,8 +143,8 @@ func (l *brokenListener) Accept() (c net.Conn, err error) {
 	return l.Listener.Accept()
 }
 
-// A refused connection, a failed accept, a failed dial, a write without a Writer and a datagram that nobody wants are
-// told as well; a logger that discards silences all of it.
+// A refused connection, a failed accept, a failed dial, a write without a Writer and a datagram
+// that nobody wants are told as well; a logger that discards silences all of it.
 //
 // case: 38
 func TestLogOfWhatElseGoesWrong(t *testing.T) {
@@ -206,8 +214,8 @@ func TestLogOfWhatElseGoesWrong(t *testing.T) {
 	}
 }
 
-// A flood of one message becomes a few lines and a count; other messages are not held back by it, nothing below a
-// warning is written, and a handler that panics harms nobody.
+// A flood of one message becomes a few lines and a count; other messages are not held back by it,
+// nothing below a warning is written, and a handler that panics harms nobody.
 //
 // case: 38
 func TestLogIsLimited(t *testing.T) {
@@ -221,7 +229,9 @@ func TestLogIsLimited(t *testing.T) {
 		require.Len(t, book.records, 10)
 		log.With("key", "value").Error("other")
 		require.Len(t, book.records, 11)
-		require.Equal(t, map[string]string{"msg": "other", "level": "ERROR", "endpoint": "test-1", "key": "value"}, book.records[10])
+		require.Equal(t, map[string]string{
+			"msg": "other", "level": "ERROR", "endpoint": "test-1", "key": "value",
+		}, book.records[10])
 		time.Sleep(time.Second)
 		for range 5 {
 			log.WithGroup("g").Warn("flood")

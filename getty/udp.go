@@ -373,7 +373,8 @@ func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bo
 		return nil
 	case truncated || len(b) > int(s.maxMsgLen.Load()):
 		s.tally(&s.count.Dropped, 1)
-		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, min(len(b), int(s.maxMsgLen.Load())), from.PeerAddr), from.PeerAddr)
+		limit := min(len(b), int(s.maxMsgLen.Load()))
+		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, limit, from.PeerAddr), from.PeerAddr)
 	}
 	err := s.turnDatagram(b, from)
 	s.clock.touch()

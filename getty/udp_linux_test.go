@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// inOwnNet runs a test in a process of its own, whose network is its own. Inside, run does a command there. It is
-// skipped where the machine does not allow it.
+// inOwnNet runs a test in a process of its own, whose network is its own. Inside, run does a
+// command there. It is skipped where the machine does not allow it.
 func inOwnNet(t *testing.T, f func(t *testing.T, run func(command string))) {
 	const inside = "GETTY_TEST_OWN_NET"
 	if os.Getenv(inside) == t.Name() {
@@ -47,8 +47,8 @@ func inOwnNet(t *testing.T, f func(t *testing.T, run func(command string))) {
 	require.Contains(t, string(out), "--- PASS: "+t.Name(), "%s", out)
 }
 
-// On a full link a package with timeout 0 is sent or refused at once, one with a timeout waits no longer than that,
-// and the endpoint goes on to read while many handlers write.
+// On a full link a package with timeout 0 is sent or refused at once, one with a timeout waits no
+// longer than that, and the endpoint goes on to read while many handlers write.
 //
 // case: 27
 func TestUDPFullLink(t *testing.T) {
@@ -102,7 +102,8 @@ func TestUDPFullLink(t *testing.T) {
 			require.Positive(t, blocked.Load())
 			require.Positive(t, expired.Load())
 
-			// Those who want to wait get their turn, one after the other, while nobody keeps the encoder.
+			// Those who want to wait get their turn, one after the other, while nobody keeps the
+			// encoder.
 			var wg sync.WaitGroup
 			for range 4 {
 				wg.Go(func() {
@@ -118,8 +119,9 @@ func TestUDPFullLink(t *testing.T) {
 	})
 }
 
-// The address of this host that a client uses vanishes and another one comes: the session ends with the next write,
-// and the client dials again from the new one. Without a route for a while, it stays.
+// The address of this host that a client uses vanishes and another one comes: the session ends with
+// the next write, and the client dials again from the new one. Without a route for a while, it
+// stays.
 //
 // case: 28
 func TestUDPOwnAddressVanishes(t *testing.T) {

@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An endpoint on all addresses answers from the one that was asked, the dial's probe too: a connected client
-// hears no other.
+// An endpoint on all addresses answers from the one that was asked, the dial's probe too: a
+// connected client hears no other.
 //
 // case: 26
 func TestUDPAnswersFromTheAddressThatWasAsked(t *testing.T) {
@@ -54,7 +54,8 @@ func TestUDPAnswersFromTheAddressThatWasAsked(t *testing.T) {
 				cl.message = func(_ getty.Session, pkg any) { got <- pkg }
 				client := getty.NewUDPClient(
 					getty.WithServerAddress(netip.AddrPortFrom(netip.MustParseAddr(ip), port).String()),
-					// With an hour of ProbeWait silence would not do, and nor would it with the DialTimeout.
+					// With an hour of ProbeWait silence would not do, and nor would it with the
+					// DialTimeout.
 					func(o *getty.ClientOptions) { o.ProbeWait, o.DialTimeout = time.Hour, time.Hour })
 				run(t, client, prepare(cl, rawCodec{}))
 				_, _, err := ready(t, client).WritePkg("asked", 0)
@@ -88,8 +89,8 @@ func TestUDPBadLocalAddress(t *testing.T) {
 	require.Equal(t, "fits", string(b[:n]))
 }
 
-// A full socket refuses a package with timeout 0 at once, and lets others wait outside of the encoder lock for as
-// long as they want; reading goes on, for every dispatch.
+// A full socket refuses a package with timeout 0 at once, and lets others wait outside of the
+// encoder lock for as long as they want; reading goes on, for every dispatch.
 //
 // case: 27
 func TestUDPFullSocket(t *testing.T) {
@@ -184,23 +185,30 @@ func TestUDPFullSocketCloses(t *testing.T) {
 	}
 }
 
-// An error that only a new socket cures ends a client's session, so that the client dials again; one that passes is
-// the writer's alone. An endpoint keeps its socket.
+// An error that only a new socket cures ends a client's session, so that the client dials again;
+// one that passes is the writer's alone. An endpoint keeps its socket.
 //
 // case: 28
 func TestUDPErrorsOfTheSocket(t *testing.T) {
 	write := func(err error) error {
 		return &net.OpError{Op: "write", Net: "udp", Err: os.NewSyscallError("sendmsg", err)}
 	}
-	passes := []error{syscall.ENOBUFS, syscall.EMSGSIZE, syscall.EPERM, syscall.EACCES, syscall.ENETUNREACH, syscall.EHOSTUNREACH, errors.New("odd")}
-	fatal := []error{syscall.EADDRNOTAVAIL, syscall.ENETDOWN, syscall.ENODEV, syscall.EBADF, syscall.ENOTSOCK, syscall.ENOTCONN, syscall.ECONNREFUSED}
+	passes := []error{
+		syscall.ENOBUFS, syscall.EMSGSIZE, syscall.EPERM, syscall.EACCES,
+		syscall.ENETUNREACH, syscall.EHOSTUNREACH, errors.New("odd"),
+	}
+	fatal := []error{
+		syscall.EADDRNOTAVAIL, syscall.ENETDOWN, syscall.ENODEV, syscall.EBADF,
+		syscall.ENOTSOCK, syscall.ENOTCONN, syscall.ECONNREFUSED,
+	}
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has numbers of its own")
 	}
 	sl := newTracer(t)
 	srv, ss := endpoint(t, sl, sl.opened)
 	cl := newTracer(t)
-	client := getty.NewUDPClient(getty.WithServerAddress(srv.Addr().String()), getty.WithReconnectInterval(time.Millisecond))
+	client := getty.NewUDPClient(
+		getty.WithServerAddress(srv.Addr().String()), getty.WithReconnectInterval(time.Millisecond))
 	run(t, client, prepare(cl, rawCodec{}))
 	for _, errno := range fatal {
 		s := within(t, cl.opened, "OnOpen")
@@ -229,14 +237,16 @@ func TestUDPErrorsOfTheSocket(t *testing.T) {
 	require.False(t, ss.IsClosed())
 }
 
-// A refusal that a writer meets instead of the reader ends the session as well, unless it is to be kept.
+// A refusal that a writer meets instead of the reader ends the session as well, unless it is to be
+// kept.
 //
 // case: 28
 func TestUDPRefusalMetByAWriter(t *testing.T) {
 	sl := newTracer(t)
 	srv, _ := endpoint(t, sl, sl.opened)
 	cl := newTracer(t)
-	client := getty.NewUDPClient(getty.WithServerAddress(srv.Addr().String()), func(o *getty.ClientOptions) { o.KeepOnRefused = true })
+	client := getty.NewUDPClient(getty.WithServerAddress(srv.Addr().String()),
+		func(o *getty.ClientOptions) { o.KeepOnRefused = true })
 	run(t, client, prepare(cl, rawCodec{}))
 	s := ready(t, client)
 	getty.Fake(s, getty.FakeWriter{Write: func([]byte) error { return syscall.ECONNREFUSED }})
@@ -245,8 +255,8 @@ func TestUDPRefusalMetByAWriter(t *testing.T) {
 	require.False(t, s.IsClosed())
 }
 
-// Handlers that wait, and a pool that is full because of them, stop neither reading nor the endpoint, whatever the
-// pool does when it is full.
+// Handlers that wait, and a pool that is full because of them, stop neither reading nor the
+// endpoint, whatever the pool does when it is full.
 //
 // case: 27
 func TestUDPFullPool(t *testing.T) {
@@ -269,7 +279,10 @@ func TestUDPFullPool(t *testing.T) {
 					_, err := c.Write([]byte("x"))
 					require.NoError(t, err)
 				}
-				eventually(t, "all are read and dropped", func() bool { st := s.Stats(); return st.Reads == 30 && st.Dropped == 30 })
+				eventually(t, "all are read and dropped", func() bool {
+					st := s.Stats()
+					return st.Reads == 30 && st.Dropped == 30
+				})
 				require.Empty(t, got)
 				close(hold)
 				eventually(t, "one is handled again", func() bool {

@@ -28,11 +28,11 @@ func EnablePacketInfo(network, _ string, c syscall.RawConn) error {
 
 // A PacketConn reads and writes the datagrams of one UDP socket together with the local address of
 // each, and does not wait to write. A socket that is bound to no address in particular would
-// otherwise answer from an address that the kernel chooses, which need not be the one that was asked;
-// a connected peer then never hears the answer. Make one with [NewPacketConn].
+// otherwise answer from an address that the kernel chooses, which need not be the one that was
+// asked; a connected peer then never hears the answer. Make one with [NewPacketConn].
 //
-// Any goroutine may write; those that read must take turns. Neither allocates, but once for each new
-// zone of a link-local address. The socket may also be used directly.
+// Any goroutine may write; those that read must take turns. Neither allocates, but once for each
+// new zone of a link-local address. The socket may also be used directly.
 type PacketConn struct {
 	c  *net.UDPConn
 	rc syscall.RawConn
@@ -80,10 +80,10 @@ func NewPacketConn(c *net.UDPConn) (*PacketConn, error) {
 	return p, nil
 }
 
-// Read is [ReadUDP] that also returns the address of this host that the datagram was sent to, with its
-// zone if it is link-local. It is the zero Addr if [EnablePacketInfo] is not in effect. For a broadcast
-// it is the address of the interface, and for a multicast over IPv6 it is the zero Addr: nothing can be
-// sent from the address of a group.
+// Read is [ReadUDP] that also returns the address of this host that the datagram was sent to, with
+// its zone if it is link-local. It is the zero Addr if [EnablePacketInfo] is not in effect. For a
+// broadcast it is the address of the interface, and for a multicast over IPv6 it is the zero Addr:
+// nothing can be sent from the address of a group.
 func (p *PacketConn) Read(b []byte) (n int, from netip.AddrPort, local netip.Addr, truncated bool, err error) {
 	n, oobn, flags, from, err := p.c.ReadMsgUDPAddrPort(b, p.oob[:])
 	if from.Addr().Is4In6() {
@@ -118,15 +118,15 @@ func (p *PacketConn) zone(index uint32) string {
 	return name
 }
 
-// TryWrite sends b as one datagram: to the connected peer if to is the zero AddrPort, from the address
-// local of this host if that is valid, else from one that the kernel chooses. Both may be IPv4 or
-// IPv4-mapped whatever the family of the socket, but must be of one family. It does not wait: the error
-// is [ErrWouldBlock] if the send buffer is full, and b was not sent then. An error for which
-// [IsPacketError] holds concerns this datagram only. A refusal that an earlier datagram met is also
-// reported here, and then b was not sent.
+// TryWrite sends b as one datagram: to the connected peer if to is the zero AddrPort, from the
+// address local of this host if that is valid, else from one that the kernel chooses. Both may be
+// IPv4 or IPv4-mapped whatever the family of the socket, but must be of one family. It does not
+// wait: the error is [ErrWouldBlock] if the send buffer is full, and b was not sent then. An error
+// for which [IsPacketError] holds concerns this datagram only. A refusal that an earlier datagram
+// met is also reported here, and then b was not sent.
 //
-// Where the system has no such call (Windows), it writes through package net, and a valid local is an
-// error that matches [errors.ErrUnsupported].
+// Where the system has no such call (Windows), it writes through package net, and a valid local is
+// an error that matches [errors.ErrUnsupported].
 func (p *PacketConn) TryWrite(b []byte, to netip.AddrPort, local netip.Addr) error {
 	if local.IsValid() && to.IsValid() && local.Unmap().Is4() != to.Addr().Unmap().Is4() {
 		return p.fail(to, &net.AddrError{Err: "local address of another family than the peer's", Addr: local.String()})
@@ -167,6 +167,6 @@ func (p *PacketConn) fail(to netip.AddrPort, err error) error {
 	return &net.OpError{Op: "write", Net: "udp", Source: p.c.LocalAddr(), Addr: addr, Err: err}
 }
 
-// AwaitWritable waits until the send buffer has room, the write deadline of the socket passes or the
-// socket is closed. Other goroutines may read and TryWrite meanwhile.
+// AwaitWritable waits until the send buffer has room, the write deadline of the socket passes or
+// the socket is closed. Other goroutines may read and TryWrite meanwhile.
 func (p *PacketConn) AwaitWritable() error { return p.rc.Write(p.room) }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packetInfo asks for packet info. An IPv6 socket that also takes IPv4 tells about those datagrams with
-// IP_PKTINFO: unlike IPV6_PKTINFO, that names an address of this host also for a broadcast.
+// packetInfo asks for packet info. An IPv6 socket that also takes IPv4 tells about those datagrams
+// with IP_PKTINFO: unlike IPV6_PKTINFO, that names an address of this host also for a broadcast.
 func packetInfo(fd uintptr, six bool) error {
 	if six {
 		if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
@@ -21,8 +21,8 @@ func packetInfo(fd uintptr, six bool) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
 }
 
-// localAddr finds the local address in the control messages of a datagram. index is the interface that
-// a link-local address belongs to.
+// localAddr finds the local address in the control messages of a datagram. index is the interface
+// that a link-local address belongs to.
 func localAddr(oob []byte) (local netip.Addr, index uint32) {
 	for len(oob) > 0 {
 		hdr, data, rest, err := unix.ParseOneSocketControlMessage(oob)
@@ -32,8 +32,8 @@ func localAddr(oob []byte) (local netip.Addr, index uint32) {
 		oob = rest
 		switch {
 		case hdr.Level == unix.IPPROTO_IP && hdr.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-			// Spec_dst, not Addr: the latter may be a broadcast. It is zero only if the datagram was
-			// queued before the option was set.
+			// Spec_dst, not Addr: the latter may be a broadcast. It is zero only if the datagram
+			// was queued before the option was set.
 			if a := netip.AddrFrom4([4]byte(data[4:8])); !a.IsUnspecified() {
 				return a, 0
 			}

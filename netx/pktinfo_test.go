@@ -39,8 +39,8 @@ func listenInfo(t testing.TB, network, addr string) (*PacketConn, *net.UDPConn) 
 	return p, c
 }
 
-// A socket without an address of its own says at which it was asked, and answers from there: a connected
-// peer hears nothing else.
+// A socket without an address of its own says at which it was asked, and answers from there: a
+// connected peer hears nothing else.
 // case: 26
 func TestPacketInfo(t *testing.T) {
 	asked := []string{"127.0.0.1", "127.0.0.2", "127.9.9.9"}
@@ -88,7 +88,8 @@ func TestPacketInfo(t *testing.T) {
 					require.Equal(t, "answer", string(b[:n]))
 					// Mapped addresses mean the same.
 					mapped := netip.AddrFrom16(local.As16())
-					require.NoError(t, p.TryWrite([]byte("again"), netip.AddrPortFrom(netip.AddrFrom16(from.Addr().As16()), from.Port()), mapped))
+					to := netip.AddrPortFrom(netip.AddrFrom16(from.Addr().As16()), from.Port())
+					require.NoError(t, p.TryWrite([]byte("again"), to, mapped))
 					n, err = client.Read(b)
 					require.NoError(t, err)
 					require.Equal(t, "again", string(b[:n]))
@@ -157,8 +158,8 @@ func TestPacketConnAllocs(t *testing.T) {
 	}
 }
 
-// inOwnNet runs a test in a process of its own, whose threads all are in a network namespace of their own;
-// inside, ip runs commands. It is skipped where the machine does not allow it.
+// inOwnNet runs a test in a process of its own, whose threads all are in a network namespace of
+// their own; inside, ip runs commands. It is skipped where the machine does not allow it.
 func inOwnNet(t *testing.T, f func(t *testing.T, sh func(args ...string))) {
 	const inside = "NETX_TEST_OWN_NET"
 	sh := func(args ...string) {
@@ -179,21 +180,23 @@ func inOwnNet(t *testing.T, f func(t *testing.T, sh func(args ...string))) {
 			t.Skip(err)
 		}
 	}
-	try := "ip link set lo up && tc qdisc add dev lo root tbf rate 1mbit burst 2kb limit 100kb && ip link add veth1 type veth peer name veth2"
+	try := "ip link set lo up && tc qdisc add dev lo root tbf rate 1mbit burst 2kb limit 100kb && " +
+		"ip link add veth1 type veth peer name veth2"
 	if out, err := exec.Command("unshare", "-n", "sh", "-c", try).CombinedOutput(); err != nil {
 		t.Skipf("no network namespace, tbf or veth: %v %s", err, out)
 	}
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(testContext(t), "unshare", "-n", self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "50s")
+	cmd := exec.CommandContext(testContext(t), "unshare", "-n", self,
+		"-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "50s")
 	cmd.Env = append(os.Environ(), inside+"="+t.Name())
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "--- PASS: "+t.Name(), "%s", out)
 }
 
-// A full link costs no writer any time: the datagram is refused, and who wants to can wait for room, beside
-// readers and other writers.
+// A full link costs no writer any time: the datagram is refused, and who wants to can wait for
+// room, beside readers and other writers.
 // case: 27
 func TestTryWriteOnAFullLink(t *testing.T) {
 	inOwnNet(t, func(t *testing.T, sh func(...string)) {
@@ -265,7 +268,10 @@ func TestNeedsNewSocket(t *testing.T) {
 	for _, errno := range routeErrors {
 		require.False(t, NeedsNewSocket(c, wrapped(errno)), "the address is there: %v", errno)
 	}
-	for _, err := range []error{nil, net.ErrClosed, os.ErrDeadlineExceeded, ErrWouldBlock, wrapped(syscall.ENOBUFS), wrapped(syscall.EMSGSIZE), wrapped(syscall.EPERM), wrapped(syscall.EACCES), wrapped(syscall.ECONNREFUSED)} {
+	for _, err := range []error{
+		nil, net.ErrClosed, os.ErrDeadlineExceeded, ErrWouldBlock, wrapped(syscall.ENOBUFS),
+		wrapped(syscall.EMSGSIZE), wrapped(syscall.EPERM), wrapped(syscall.EACCES), wrapped(syscall.ECONNREFUSED),
+	} {
 		require.False(t, NeedsNewSocket(c, err), "%v", err)
 	}
 }
