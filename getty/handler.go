@@ -99,7 +99,10 @@ type Releaser interface {
 // encoded into, one datagram, and the peer it came from or goes to. The engine never changes one that
 // it was given.
 type UDPContext struct {
-	Pkg      any
+	// Pkg is what the Reader made of the datagram, or what the Writer makes it of.
+	Pkg any
+
+	// PeerAddr is where the datagram came from, or goes to.
 	PeerAddr netip.AddrPort
 
 	// LocalAddr is the address of this host that the datagram was sent to, or is to be sent from; the zero Addr
