@@ -53,14 +53,14 @@ func inOwnNet(t *testing.T, f func(t *testing.T, run func(command string))) {
 // case: 27
 func TestUDPFullLink(t *testing.T) {
 	inOwnNet(t, func(t *testing.T, sh func(string)) {
-		// The endpoint's answers of 1 kB leave by a line that takes one in 20 ms.
+		// The endpoint's answers of 1 kB leave by a line that takes one in 40 ms.
 		sh("ip link set lo up")
 		sh("ip link add veth1 type veth peer name veth2")
 		sh("ip addr add 198.18.0.1/24 dev veth1")
 		sh("ip link set veth2 up")
 		sh("ip link set veth1 up")
 		sh("ip neigh add 198.18.0.2 lladdr 02:00:00:00:00:02 dev veth1")
-		sh("tc qdisc add dev veth1 root tbf rate 400kbit burst 2kb limit 1mb")
+		sh("tc qdisc add dev veth1 root tbf rate 200kbit burst 2kb limit 1mb")
 		far := getty.UDPContext{Pkg: strings.Repeat("x", 1000)}
 		far.PeerAddr = (&net.UDPAddr{IP: net.IPv4(198, 18, 0, 2), Port: 9}).AddrPort()
 

@@ -131,9 +131,9 @@ func TestUDPFullSocket(t *testing.T) {
 			require.Zero(t, sent)
 		}
 		var wg sync.WaitGroup
-		for range 5 { // they wait with the session's WriteTimeout
+		for range 5 {
 			wg.Go(func() {
-				if total, sent, err := s.WritePkg(to, -1); err != nil || total != 1 || sent != 1 {
+				if total, sent, err := s.WritePkg(to, patience); err != nil || total != 1 || sent != 1 {
 					t.Error(total, sent, err)
 				}
 			})
