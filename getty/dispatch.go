@@ -406,7 +406,8 @@ func (s *session) runCallbacksDue(where *string) {
 // the deferred function that recovered, so that the stack is still the one of the panic.
 func (s *session) panicked(where string, v any) error {
 	err := &PanicError{Where: where, Value: v, Stack: debug.Stack()}
-	s.ep.log.Error("getty: callback panicked", "session", s.id, "where", where, "panic", v, "stack", string(err.Stack))
+	s.ep.log.Error("getty: callback panicked", "session", s.id, "peer", peerText(s.tr.remoteAddr), "where", where,
+		"panic", limitString(fmt.Sprint(v)), "stack", string(err.Stack))
 	s.fail(err)
 	return err
 }

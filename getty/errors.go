@@ -17,8 +17,8 @@ var (
 	ErrSessionClosed error = &sentinel{"getty: session closed", net.ErrClosed}
 
 	// ErrSessionBlocked reports a package that was not accepted because the bytes queued for the peer
-	// had reached the high mark.
-	ErrSessionBlocked = errors.New("getty: session blocked: queue above the high mark")
+	// had reached the high mark; over UDP, because the send buffer of the socket is full.
+	ErrSessionBlocked = errors.New("getty: session blocked: queue above the high mark, or socket full")
 
 	// ErrWriteTimeout reports a write that the kernel did not take in time. It also matches
 	// [os.ErrDeadlineExceeded].

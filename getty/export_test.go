@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -104,3 +105,33 @@ func WasAway(ss Session, d time.Duration) {
 // PackageBegun reports whether the clock runs for an incomplete package, WriteStalled whether it does for a write.
 func PackageBegun(ss Session) bool { return ss.(*session).clock.begunAt.Load() != 0 }
 func WriteStalled(ss Session) bool { return ss.(*session).clock.stalledAt.Load() != 0 }
+
+// A FakeWriter is the writing half of a UDP socket whose outcomes are the test's.
+type FakeWriter struct {
+	Write func(b []byte) error
+	Room  func() error
+}
+
+func (f FakeWriter) TryWrite(b []byte, _ netip.AddrPort, _ netip.Addr) error { return f.Write(b) }
+func (f FakeWriter) AwaitWritable() error                                    { return f.Room() }
+
+// Fake puts f in the place of the writing half of a UDP session's socket.
+func Fake(ss Session, f FakeWriter) {
+	s := ss.(*session)
+	s.encMu.Lock()
+	defer s.encMu.Unlock()
+	s.tr.(*datagrams).out = f
+}
+
+// Limits returns what MaxMsgLen, ReadTimeout, IdleTimeout, WriteTimeout, WaitTime and CronPeriod mean for a session;
+// all that is negative, or not positive, means the same.
+func Limits(ss Session) [6]int64 {
+	s := ss.(*session)
+	return [6]int64{
+		s.maxMsgLen.Load(), max(s.clock.readLimit.Load(), 0), max(s.clock.idleLimit.Load(), 0),
+		max(s.writeTimeout.Load(), 0), max(s.waitTime.Load(), 0), max(s.clock.cronPeriod.Load(), 0),
+	}
+}
+
+// NewLogger returns the logger of an endpoint with the given name.
+var NewLogger = newLogger

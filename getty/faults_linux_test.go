@@ -454,8 +454,7 @@ func testLine(t *testing.T, addr string, n int, limit time.Duration, thin bool) 
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	require.NoError(t, client.Ready(ctx))
-	s, err := client.Session()
+	s, err := client.Ready(ctx)
 	require.NoError(t, err)
 	blocked := 0
 	for i := range n {

@@ -69,7 +69,7 @@ const (
 // one session with its setters.
 type SessionOptions struct {
 	// MaxMsgLen is the largest package in bytes, before and after decompression. It bounds what is
-	// buffered for an incomplete package, whatever the Reader answers. 0: DefaultMaxMsgLen.
+	// buffered for an incomplete package, whatever the Reader answers. 0 or negative: DefaultMaxMsgLen.
 	MaxMsgLen int
 
 	// ReadTimeout is the time from the first byte of a package (on WebSocket: a message) to its last. A
@@ -86,7 +86,7 @@ type SessionOptions struct {
 	// latter are looked for in each quarter of the time. What this side sends is none, pings and heartbeats
 	// included; a WebSocket session with a PingPeriod asks its peer after half of the time at the latest. A
 	// session that finds its time over only because this process did not run, looks once more, asks its
-	// peer (by a ping, or else by an OnCron ahead of its time) and waits for half of the time. 0: no limit.
+	// peer (by a ping, or else by an OnCron ahead of its time) and waits for half of the time. 0 or negative: no limit.
 	IdleTimeout time.Duration
 
 	// WriteTimeout is how long queued bytes may wait without the peer taking any of them: acknowledging
@@ -101,7 +101,7 @@ type SessionOptions struct {
 	WaitTime time.Duration
 
 	// CronPeriod is the time between two OnCron callbacks; the first comes after a random part of it.
-	// 0: no OnCron.
+	// 0 or negative: no OnCron.
 	CronPeriod time.Duration
 
 	// HighWater is the number of queued bytes at which no further package is accepted and reading
@@ -128,8 +128,13 @@ type SessionOptions struct {
 	// on a stream. 0: DefaultMailboxLen, DefaultMailboxBytes.
 	MailboxLen, MailboxBytes int
 
-	// Logger gets what has no other way out: panics in callbacks, refused connections, failed accepts,
-	// failed dials. Packages are never logged. nil: nothing is logged.
+	// Logger gets what has no other way out, as warnings and errors: panics, a session that did not open (a
+	// forgotten codec or listener, an error of a callback), refused connections, failed accepts and dials,
+	// datagrams that no [PacketErrorListener] hears of. A record has the endpoint, such as "server-3", and the
+	// peer's address; what a peer may have put into a text is quoted and cut. An endpoint writes at most ten
+	// records of one message at once, and one more each second; the next tells how many were suppressed.
+	// Packages are never logged. nil: slog.Default() as it is when the endpoint is made;
+	// slog.New(slog.DiscardHandler) is silent.
 	Logger *slog.Logger
 }
 
@@ -140,7 +145,9 @@ func (o *SessionOptions) fill() error {
 			*p = v
 		}
 	}
-	def(&o.MaxMsgLen, DefaultMaxMsgLen)
+	if o.MaxMsgLen <= 0 { // as SetMaxMsgLen
+		o.MaxMsgLen = DefaultMaxMsgLen
+	}
 	def(&o.HighWater, DefaultHighWater)
 	def(&o.LowWater, min(DefaultLowWater, o.HighWater/4))
 	def(&o.MailboxLen, DefaultMailboxLen)
@@ -154,9 +161,6 @@ func (o *SessionOptions) fill() error {
 	if o.WaitTime == 0 {
 		o.WaitTime = DefaultWaitTime
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
 	if o.Dispatch == DispatchAuto {
 		o.Dispatch = Inline
 		if o.Pool != nil {
@@ -164,14 +168,10 @@ func (o *SessionOptions) fill() error {
 		}
 	}
 	switch {
-	case o.MaxMsgLen < 0:
-		return errors.New("getty: MaxMsgLen is negative")
 	case o.HighWater < 0 || o.LowWater < 0 || o.LowWater >= o.HighWater:
 		return fmt.Errorf("getty: water marks: want 0 <= LowWater < HighWater, have %d and %d", o.LowWater, o.HighWater)
 	case o.MailboxLen < 0 || o.MailboxBytes < 0:
 		return errors.New("getty: mailbox limit is negative")
-	case o.IdleTimeout < 0 || o.CronPeriod < 0:
-		return errors.New("getty: IdleTimeout or CronPeriod is negative")
 	case o.Dispatch < Inline || o.Dispatch > Unordered:
 		return fmt.Errorf("getty: unknown dispatch %d", int(o.Dispatch))
 	case o.SlowConsumer != SlowReject && o.SlowConsumer != SlowClose:

@@ -386,7 +386,7 @@ func dialWithFewPorts(t *testing.T, say func(string, ...any)) {
 	srv.Close() // now the latest dial's error is that of a closed port, or still that there is no port
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	_ = client.Ready(ctx)
+	_, _ = client.Ready(ctx)
 	say("%d %v", open, st.Dials < 100)
 }
 
@@ -496,7 +496,8 @@ func TestDialIsDropped(t *testing.T) {
 			eventually(t, "the cause", func() bool { // it is kept a moment later
 				ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 				defer cancel()
-				return strings.Contains(fmt.Sprint(client.Ready(ctx)), "timeout")
+				_, err := client.Ready(ctx)
+				return strings.Contains(fmt.Sprint(err), "timeout")
 			})
 		} else {
 			eventually(t, "the dial has begun", func() bool { return client.Stats().Dials == 1 })

@@ -93,6 +93,9 @@ type Setup interface {
 // timeout: then the call goes on for as long as the peer keeps taking bytes. The timeout belongs to
 // the call alone.
 //
+// Over UDP nothing is queued: a datagram is sent in the call that writes it. While the send buffer of the socket
+// is full, timeout 0 fails with [ErrSessionBlocked] and any other waits for room.
+//
 // Packages queued from within a callback leave together when the turn ends (a turn is all callbacks of
 // one read, or of one batch of the mailbox), when 64 KiB wait, or about a millisecond after the first
 // was queued. All others are offered to the kernel at once.
@@ -102,7 +105,9 @@ type PkgWriter interface {
 	WritePkg(pkg any, timeout time.Duration) (total, sent int, err error)
 	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with its [context.Cause].
 	WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error)
-	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied.
+	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied. The result is how many
+	// of the caller's bytes were accepted, whatever the transport puts around them. No bytes are an empty
+	// message over UDP and WebSocket; on a byte stream they are nothing.
 	WriteBytes(b []byte) (int, error)
 	// WriteBytesArray queues several encoded packages that leave together, none between them. It
 	// accepts all or nothing, but for UDP, where each is a datagram and the result tells how many bytes

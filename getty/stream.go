@@ -47,7 +47,11 @@ func (t *stream) farewell(*session) []byte { return nil }
 func (t *stream) encode(s *session, pkg any, w *waiter) (int, error) { return s.encodeStream(pkg, w) }
 
 func (t *stream) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
-	return s.queueRaw(one, more, nil)
+	n, err := s.queueRaw(one, more, nil)
+	if err == errNoBytes { // the caller's, for which no codec is to blame
+		err = nil
+	}
+	return n, err
 }
 
 func (t *stream) closeWrite(s *session) error {
@@ -115,9 +119,10 @@ func (t *stream) serve(s *session) error {
 	}
 }
 
-// paused reports whether the queue is above the high mark, so that nothing may be read.
+// paused reports whether the queue is above the high mark, so that nothing may be read. A full socket of datagrams,
+// which has no queue, stops no reading.
 func (s *session) paused() bool {
-	return s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
+	return s.queues && s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
 }
 
 // holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is handled, which a

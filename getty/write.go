@@ -371,6 +371,8 @@ func (s *session) marshal(dst []byte, pkg any) ([]byte, error) {
 	case s.writer != nil:
 		return s.writer.Write(s, pkg)
 	}
+	// Whoever does not look at the result of a write would wonder for long.
+	s.ep.log.Warn("getty: write without a Writer", "session", s.id, "peer", peerText(s.tr.remoteAddr))
 	return nil, fmt.Errorf("%w: no Writer set", ErrBadReader)
 }
 
@@ -456,16 +458,20 @@ func (s *session) queueRaw(one []byte, more [][]byte, w *waiter) (int, error) {
 	return total, nil
 }
 
-// oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it.
+// oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it. It counts
+// the caller's bytes, not what the transport makes of them.
 func oneByOne(one []byte, more [][]byte, use func([]byte) (int, error)) (total int, err error) {
 	if more == nil {
-		return use(one)
+		if _, err = use(one); err == nil {
+			total = len(one)
+		}
+		return total, err
 	}
 	for _, p := range more {
-		n, err := use(p)
-		if total += n; err != nil {
+		if _, err = use(p); err != nil {
 			return total, err
 		}
+		total += len(p)
 	}
 	return total, nil
 }
@@ -548,6 +554,9 @@ func (s *session) afterEncode(waiting int) {
 // reviewBlock ends the pause that began at the high mark if the queue has fallen to the low mark. It is called
 // whenever bytes have gone; who holds the encoder lock meanwhile looks again.
 func (s *session) reviewBlock() {
+	if !s.queues {
+		return // a socket was full, which says nothing about a queue: see datagrams.full
+	}
 	if !s.tryEncoder(flagReview) {
 		return
 	}

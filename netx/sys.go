@@ -36,6 +36,11 @@ type system struct {
 	maxUnixPath int                            // longest socket path in bytes, 0 if unknown
 	truncated   func(err error) bool
 	sendQueue   func(fd uintptr) (int, error)
+
+	packetInfo   func(fd uintptr, six bool) error
+	localAddr    func(oob []byte) (local netip.Addr, index uint32)
+	packetSender func(fd uintptr) (packetSender, error) // nil: none
+	writable     func(fd uintptr) bool
 }
 
 // fileID names a file whatever its path is called later.
@@ -68,6 +73,11 @@ var stubSystem = system{
 	maxUnixPath: 0,
 	truncated:   func(error) bool { return false },
 	sendQueue:   func(uintptr) (int, error) { return 0, errors.ErrUnsupported },
+
+	packetInfo:   func(uintptr, bool) error { return errors.ErrUnsupported },
+	localAddr:    func([]byte) (netip.Addr, uint32) { return netip.Addr{}, 0 },
+	packetSender: func(uintptr) (packetSender, error) { return nil, nil },
+	writable:     func(uintptr) bool { return true },
 }
 
 // sys is the system in use. Only tests replace it, to run the same cases with stubSystem.

@@ -32,6 +32,11 @@ var hostSystem = system{
 	maxUnixPath: 103, // sun_path holds 104 bytes with the closing zero
 	truncated:   notTruncated,
 	sendQueue:   sendQueue,
+
+	packetInfo:   stubSystem.packetInfo,
+	localAddr:    stubSystem.localAddr,
+	packetSender: newPacketSender,
+	writable:     writable,
 }
 
 // aliveBSD peeks.

@@ -26,6 +26,11 @@ var hostSystem = system{
 	maxUnixPath: 107, // sun_path holds 108 bytes with the closing zero
 	truncated:   notTruncated,
 	sendQueue:   func(fd uintptr) (int, error) { return unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) },
+
+	packetInfo:   packetInfo,
+	localAddr:    localAddr,
+	packetSender: newPacketSender,
+	writable:     writable,
 }
 
 // aliveLinux asks poll(2).

@@ -47,6 +47,35 @@ func IsPacketError(err error) bool {
 	return errors.As(err, &errno) && slices.Contains(packetErrors, errno)
 }
 
+// NeedsNewSocket reports whether err, from a read or write of the connected socket c, is one that c will
+// not recover from, though a new socket may: the address of this host that c is bound to has gone, or
+// its device, or the device is down, or c is no connected socket any more. It is false for nil, for
+// errors that pass (a full queue, a filter, no route while the address is still there), for timeouts and
+// for [net.ErrClosed]. To find out about the address it binds another socket for a moment.
+func NeedsNewSocket(c *net.UDPConn, err error) bool {
+	var errno syscall.Errno
+	switch {
+	case !errors.As(err, &errno):
+		return false
+	case slices.Contains(socketErrors, errno):
+		return true
+	}
+	return slices.Contains(routeErrors, errno) && isAddressGone(c)
+}
+
+// isAddressGone reports whether the local address of c is not the host's any more.
+func isAddressGone(c *net.UDPConn) bool {
+	local, ok := ipAddrPort(c.LocalAddr())
+	if !ok || local.Addr().IsUnspecified() {
+		return false
+	}
+	probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.Addr(), 0)))
+	if err == nil {
+		_ = probe.Close()
+	}
+	return errors.Is(err, errNotLocal)
+}
+
 // isRefused reports whether err says that the peer's port is closed.
 func isRefused(err error) bool {
 	return errors.Is(err, errRefused) || errors.Is(err, errUDPRefused)

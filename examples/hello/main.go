@@ -50,10 +50,7 @@ func main() {
 	}
 	defer client.Shutdown(ctx)
 
-	if err := client.Ready(ctx); err != nil {
-		log.Fatal(err)
-	}
-	session, err := client.Session()
+	session, err := client.Ready(ctx)
 	if err != nil {
 		log.Fatal(err)
 	}
