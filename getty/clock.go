@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gostkit/kit/netx"
 	"github.com/gostkit/kit/timerwheel"
 )
 
@@ -273,7 +272,7 @@ func (c *clock) stuck(at, t, limit int64) (stuck bool, again int64) {
 	if t < again {
 		return false, again
 	}
-	n, err := netx.SendQueue(c.s.tr.netConn())
+	n, err := sendQueue(c.s.tr.netConn())
 	switch {
 	case err != nil: // nobody can tell
 		return t >= at+limit, at + limit

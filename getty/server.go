@@ -31,7 +31,9 @@ type ServerOptions struct {
 	// a free port of the loopback address.
 	Addr string
 
-	// Listener, if set, is used instead of Addr; the server closes it.
+	// Listener, if set, is used instead of Addr; the server closes it. If somebody else does (Accept
+	// reports [net.ErrClosed]), the server closes itself and its sessions. Any other error of Accept is
+	// logged and Accept is called again after a pause.
 	Listener net.Listener
 
 	// MaxSessions is how many sessions may be open or opening. One more connection is closed at once
@@ -105,8 +107,9 @@ type Server struct {
 	err     error // from the options, reported by RunEventLoop
 	service service
 
-	mu   sync.Mutex
-	addr net.Addr // guarded by mu
+	mu    sync.Mutex
+	addr  net.Addr // guarded by mu
+	cause error    // guarded by mu: why the server has closed itself
 }
 
 var _ EndPoint = (*Server)(nil)
@@ -165,13 +168,43 @@ func (s *Server) RunEventLoop(newSession NewSessionCallback) error {
 	s.mu.Unlock()
 	if s.ep.isClosed() { // Close came before there was a listener to close
 		s.service.stop()
-		return ErrEndpointClosed
+		return s.closedError()
 	}
 	return nil
 }
 
+// fail closes the server for err, which Serve returns.
+func (s *Server) fail(err error) {
+	if s.setCause(err) {
+		s.ep.log.Error("getty: server closed", "error", limitText(err))
+	}
+	s.Close()
+}
+
+// setCause notes why the server has closed itself, unless there was a reason before.
+func (s *Server) setCause(err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.cause == nil
+	if first {
+		s.cause = err
+	}
+	return first
+}
+
+// closedError is ErrEndpointClosed, with the reason if the server has closed itself.
+func (s *Server) closedError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cause == nil {
+		return ErrEndpointClosed
+	}
+	return fmt.Errorf("%w: %w", ErrEndpointClosed, s.cause)
+}
+
 // Serve is RunEventLoop that blocks until ctx ends or the server is closed. When ctx ends, the sessions
-// have DrainTimeout to drain; the result is nil if all did.
+// have DrainTimeout to drain; the result is nil if all did. A server that was closed returns
+// [ErrEndpointClosed]; one that has closed itself, since somebody else closed its listener, says so too.
 func (s *Server) Serve(ctx context.Context, newSession NewSessionCallback) error {
 	if err := s.RunEventLoop(newSession); err != nil {
 		return err
@@ -179,7 +212,7 @@ func (s *Server) Serve(ctx context.Context, newSession NewSessionCallback) error
 	select {
 	case <-ctx.Done():
 	case <-s.Done():
-		return ErrEndpointClosed
+		return s.closedError()
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(s.opts.DrainTimeout, 0))
 	defer cancel()
@@ -187,7 +220,8 @@ func (s *Server) Serve(ctx context.Context, newSession NewSessionCallback) error
 	return err
 }
 
-// Addr returns where the server listens, nil before RunEventLoop has returned.
+// Addr returns where the server listens, nil before RunEventLoop has returned and if the Listener does not
+// know.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,88 +256,11 @@ func (s *Server) Shutdown(ctx context.Context) (Report, error) {
 	return s.ep.shutdown(ctx)
 }
 
-// streamService accepts byte streams.
-type streamService struct {
-	mu   sync.Mutex
-	ln   net.Listener  // guarded by mu
-	quit chan struct{} // closed by stop, to end a back-off
-}
+// streamService makes a session of every connection that is accepted.
+type streamService struct{ acceptor }
 
 func (v *streamService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	ln := s.opts.Listener
-	if ln == nil {
-		var err error
-		if ln, err = s.listen(); err != nil {
-			return nil, err
-		}
-	}
-	v.mu.Lock()
-	v.ln, v.quit = ln, make(chan struct{})
-	v.mu.Unlock()
-	if !s.ep.spawnUnlessClosing(func() { v.accept(s, ln, prepare) }) {
-		v.stop()
-		return nil, ErrEndpointClosed
-	}
-	return ln.Addr(), nil
-}
-
-// listen opens the TCP listener that the options describe.
-func (s *Server) listen() (net.Listener, error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(s.opts.MultipathTCP)
-	return lc.Listen(context.Background(), "tcp", s.opts.Addr)
-}
-
-func (v *streamService) stop() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.ln != nil {
-		_ = v.ln.Close()
-		close(v.quit)
-		v.ln = nil
-	}
-}
-
-// accept never runs user code, and survives whatever a single accept reports: out of descriptors, out of
-// memory, a connection that was gone before it was taken.
-func (v *streamService) accept(s *Server, ln net.Listener, prepare NewSessionCallback) {
-	const first, most = 5 * time.Millisecond, time.Second
-	delay := first
-	for {
-		conn, err := ln.Accept()
-		if err == nil {
-			delay = first
-			s.ep.stats.accepts.Add(1)
-			s.admit(conn, prepare)
-			continue
-		}
-		if s.ep.isClosed() || errors.Is(err, net.ErrClosed) {
-			return
-		}
-		s.ep.stats.retries.Add(1)
-		s.ep.log.Warn("getty: accept failed, trying again", "error", err.Error(), "delay", delay)
-		t := time.NewTimer(delay)
-		select {
-		case <-t.C:
-		case <-v.quit:
-			t.Stop()
-			return
-		}
-		delay = min(2*delay, most)
-	}
-}
-
-// admit makes a session of an accepted connection.
-func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
-	if _, err := s.ep.open(newStream(conn), s.opts.MaxSessions, func(ss Session) error {
-		if err := s.tune(conn); err != nil {
-			return err
-		}
-		return prepare(ss)
-	}); err != nil {
-		s.ep.log.Warn("getty: connection refused", "peer", conn.RemoteAddr().String(), "error", err.Error())
-		_ = conn.Close()
-	}
+	return v.acceptor.start(s, func(conn net.Conn) { s.admit(conn, prepare) })
 }
 
 // tune applies the socket options. Without any, a connection that has no socket will do.

@@ -91,7 +91,12 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 	}
 	conn := pc.(*net.UDPConn)
 	t := &datagrams{conn: conn, answer: !s.opts.IgnoreProbes}
-	s.ep.onFreed = func(*session) { s.ep.beginClose() } // nothing would come any more
+	s.ep.onFreed = func(ss *session) { // nothing would come any more
+		if err := ss.Err(); err != nil && !s.ep.isClosed() {
+			s.setCause(err)
+		}
+		s.ep.beginClose()
+	}
 	if _, err := s.ep.open(t, 0, prepare); err != nil {
 		_ = conn.Close()
 		return nil, err
