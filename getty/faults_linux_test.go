@@ -247,7 +247,7 @@ func TestWriteErrors(t *testing.T) {
 	for _, test := range []struct{ errno, want string }{{"EINTR", ""}, {"ENOBUFS", "no buffer space available"}} {
 		t.Run(test.errno, func(t *testing.T) {
 			trace := filepath.Join(t.TempDir(), "trace")
-			_, lines := helper(t, "two", "strace", "-f", "-qq", "-o", trace, "-e", "trace=writev", "-e", "inject=writev:error="+test.errno+":when=1")
+			_, lines := helper(t, "two", "strace", "-f", "-qq", "-o", trace, "-e", "trace=sendmsg", "-e", "inject=sendmsg:error="+test.errno+":when=1")
 			var addr string
 			select {
 			case addr = <-lines:
