@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// An acceptor listens and accepts, for every kind of server: there is one accept loop, so that no kind of
-// server survives less than the others.
+// An acceptor listens and accepts, for every kind of server: there is one accept loop, so that no
+// kind of server survives less than the others.
 type acceptor struct {
 	mu   sync.Mutex
 	s    *Server
@@ -68,8 +68,8 @@ func (a *acceptor) stop() {
 	}
 }
 
-// loop never runs user code but the listener's, and survives whatever a single accept reports: out of
-// descriptors, out of memory, a connection that was gone before it was taken, a panic.
+// loop never runs user code but the listener's, and survives whatever a single accept reports: out
+// of descriptors, out of memory, a connection that was gone before it was taken, a panic.
 func (a *acceptor) loop(ln net.Listener, quit <-chan struct{}, handle func(net.Conn)) {
 	ep := a.s.ep
 	returned := false
@@ -131,7 +131,8 @@ func listenerAddr(ln net.Listener) (addr net.Addr) {
 
 // admit makes a session of an accepted connection.
 func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
-	if _, err := s.ep.open(newStream(conn), s.opts.MaxSessions, s.prepareOn(conn, prepare)); err != nil {
+	_, err := s.ep.open(newStream(conn), s.opts.MaxSessions, s.prepareOn(conn, prepare))
+	if err != nil {
 		s.refused(addrText(conn.RemoteAddr()), err)
 		_ = conn.Close()
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/gostkit/kit/netx"
 )
 
-// A foreign is a connection that package net did not make: one of a user's listener or http.Server. Its
-// methods may do anything, and some of them run on goroutines whose panic would end the process or a whole
-// server. Here a panic becomes an error and a log line, an impossible result becomes an error, and a Close
-// that takes its time delays nobody but the end of its own session.
+// A foreign is a connection that package net did not make: one of a user's listener or http.Server.
+// Its methods may do anything, and some of them run on goroutines whose panic would end the process
+// or a whole server. Here a panic becomes an error and a log line, an impossible result becomes an
+// error, and a Close that takes its time delays nobody but the end of its own session.
 type foreign struct {
 	conn net.Conn
 	ep   *endpoint
@@ -61,7 +61,8 @@ func (c *foreign) guard(where string, method func() error) (err error) {
 		if v := recover(); v != nil {
 			p := &PanicError{Where: where, Value: v, Stack: debug.Stack()}
 			c.tell.Do(func() {
-				c.ep.log.Error("getty: a connection's method panicked", "where", where, "panic", v, "stack", string(p.Stack))
+				c.ep.log.Error("getty: a connection's method panicked",
+					"where", where, "panic", v, "stack", string(p.Stack))
 			})
 			err = p
 		}
@@ -96,8 +97,8 @@ func (c *foreign) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// CloseWrite ends the writing side. The error matches [errors.ErrUnsupported] where the connection can only
-// be closed as a whole.
+// CloseWrite ends the writing side. The error matches [errors.ErrUnsupported] where the connection
+// can only be closed as a whole.
 func (c *foreign) CloseWrite() error {
 	w, ok := c.conn.(interface{ CloseWrite() error })
 	if !ok {
@@ -106,8 +107,8 @@ func (c *foreign) CloseWrite() error {
 	return c.guard("net.Conn.CloseWrite", w.CloseWrite)
 }
 
-// Close implements [net.Conn]. It does not wait: crypto/tls, for one, writes an alert first, for as long as
-// five seconds. awaitClosed waits.
+// Close implements [net.Conn]. It does not wait: crypto/tls, for one, writes an alert first, for as
+// long as five seconds. awaitClosed waits.
 func (c *foreign) Close() error {
 	c.once.Do(func() {
 		c.ep.spawn(func() {

@@ -297,8 +297,8 @@ func (b bringing) echo(addr net.Addr, limit time.Duration) (close func(), err er
 	return close, err
 }
 
-// Whatever a method of a user's connection returns, or if it panics or ends its goroutine, it costs that one
-// connection at most: the next one is served, and the server ends.
+// Whatever a method of a user's connection returns, or if it panics or ends its goroutine, it costs
+// that one connection at most: the next one is served, and the server ends.
 //
 // case: 12
 func TestOddConnections(t *testing.T) {
@@ -345,8 +345,8 @@ func oddOnce(t *testing.T, b bringing, how string, full bool) {
 	require.NoError(t, err, "%s: Shutdown", how)
 }
 
-// A writer that has to wait for an odd connection gets an error, and the session its end; the wheel, which asks
-// for the bytes in the kernel, survives.
+// A writer that has to wait for an odd connection gets an error, and the session its end; the
+// wheel, which asks for the bytes in the kernel, survives.
 //
 // case: 12
 func TestOddConnectionThatIsStuck(t *testing.T) {
@@ -411,8 +411,8 @@ func (l *fickleListener) Close() error {
 	return err
 }
 
-// Whatever a user's listener does, the server goes on or ends; it does not take the process with it, and it is
-// never deaf without a word.
+// Whatever a user's listener does, the server goes on or ends; it does not take the process with
+// it, and it is never deaf without a word.
 //
 // case: 12
 func TestOddListeners(t *testing.T) {
@@ -480,7 +480,8 @@ func TestAcceptErrorsOnEveryServer(t *testing.T) {
 	}
 }
 
-// A refused connection is logged once with the peer and the reason, and counted, whichever server refuses it.
+// A refused connection is logged once with the peer and the reason, and counted, whichever server
+// refuses it.
 //
 // case: 14
 func TestRefusalsAreLogged(t *testing.T) {
@@ -526,7 +527,8 @@ func TestRefusalsAreLogged(t *testing.T) {
 	})
 }
 
-// A listener that somebody else closes ends the server, which says so: once in the log, and as Serve's result.
+// A listener that somebody else closes ends the server, which says so: once in the log, and as
+// Serve's result.
 //
 // case: 15
 func TestListenerClosedByItsOwner(t *testing.T) {

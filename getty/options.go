@@ -3,7 +3,6 @@
 package getty
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -150,19 +149,26 @@ func (o *SessionOptions) fill() error {
 			o.Dispatch = Ordered
 		}
 	}
+	for _, f := range []struct {
+		name string
+		v    int64
+	}{
+		{"MaxMsgLen", int64(o.MaxMsgLen)}, {"MailboxLen", int64(o.MailboxLen)}, {"MailboxBytes", int64(o.MailboxBytes)},
+		{"ReadTimeout", int64(o.ReadTimeout)}, {"IdleTimeout", int64(o.IdleTimeout)}, {"CronPeriod", int64(o.CronPeriod)},
+	} {
+		if f.v < 0 {
+			return fmt.Errorf("getty: %s is negative", f.name)
+		}
+	}
 	switch {
-	case o.MaxMsgLen < 0:
-		return errors.New("getty: MaxMsgLen is negative")
 	case o.HighWater < 0 || o.LowWater < 0 || o.LowWater >= o.HighWater:
 		return fmt.Errorf("getty: water marks: want 0 <= LowWater < HighWater, have %d and %d", o.LowWater, o.HighWater)
-	case o.MailboxLen < 0 || o.MailboxBytes < 0:
-		return errors.New("getty: mailbox limit is negative")
-	case o.ReadTimeout < 0 || o.IdleTimeout < 0 || o.CronPeriod < 0:
-		return errors.New("getty: ReadTimeout, IdleTimeout or CronPeriod is negative")
 	case o.Dispatch < Inline || o.Dispatch > Unordered:
-		return fmt.Errorf("getty: unknown dispatch %d", int(o.Dispatch))
+		return fmt.Errorf("getty: Dispatch: unknown dispatch %d", int(o.Dispatch))
 	case o.SlowConsumer != SlowReject && o.SlowConsumer != SlowClose:
-		return fmt.Errorf("getty: unknown slow-consumer policy %d", int(o.SlowConsumer))
+		return fmt.Errorf("getty: SlowConsumer: unknown policy %d", int(o.SlowConsumer))
+	case o.Pool != nil && isNilPointer(o.Pool):
+		return fmt.Errorf("getty: Pool is a nil %T", o.Pool)
 	}
 	return nil
 }

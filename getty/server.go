@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,8 @@ type ServerOptions struct {
 	// default; here it is a choice, since such a listener costs a little for every connection.
 	MultipathTCP bool
 
-	// Socket are options for every accepted connection.
+	// Socket are options for every accepted connection. Linger is used if it is negative: a session waits
+	// for its peer as WaitTime says, never in the kernel.
 	Socket netx.SocketOptions
 
 	WebSocketServerOptions
@@ -78,7 +80,10 @@ func WithServerDispatch(d Dispatch) ServerOption { return func(o *ServerOptions)
 // WithMaxSessions sets MaxSessions.
 func WithMaxSessions(n int) ServerOption { return func(o *ServerOptions) { o.MaxSessions = n } }
 
-func (o *ServerOptions) fill() error {
+// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there after an error
+// too.
+func (o *ServerOptions) fill(k kind) error {
+	err := unused(k, o)
 	if o.MaxSessions == 0 {
 		o.MaxSessions = DefaultMaxSessions
 	}
@@ -88,13 +93,64 @@ func (o *ServerOptions) fill() error {
 	if o.HandshakeTimeout == 0 {
 		o.HandshakeTimeout = DefaultHandshakeTimeout
 	}
-	if o.HandshakeTimeout < 0 {
-		return errors.New("getty: HandshakeTimeout is negative")
-	}
 	if o.Addr == "" {
 		o.Addr = "127.0.0.1:0"
 	}
-	return o.SessionOptions.fill()
+	if o.Path == "" {
+		o.Path = "/"
+	}
+	if o.MaxHeaderBytes == 0 {
+		o.MaxHeaderBytes = wsMaxHeaderBytes
+	}
+	if o.Dispatch == DispatchAuto {
+		switch {
+		case k&wsServers != 0:
+			o.Dispatch = Ordered // so that pings are answered while a handler runs
+		case k == udpEndPoint && o.Pool != nil:
+			o.Dispatch = Unordered // Ordered would serve all peers one after the other
+		}
+	}
+	serr := o.SessionOptions.fill()
+	return cmp.Or(err, serr, o.check(k))
+}
+
+// check reports what cannot be.
+func (o *ServerOptions) check(k kind) error {
+	network := "tcp"
+	if k == udpEndPoint {
+		network = "udp"
+	}
+	switch {
+	case o.HandshakeTimeout < 0:
+		return errors.New("getty: HandshakeTimeout is negative")
+	case o.PingPeriod < 0:
+		return errors.New("getty: PingPeriod is negative")
+	case o.MaxHeaderBytes < 0:
+		return errors.New("getty: MaxHeaderBytes is negative")
+	case o.Listener != nil && isNilPointer(o.Listener):
+		return fmt.Errorf("getty: Listener is a nil %T", o.Listener)
+	}
+	if err := checkPath(o.Path); err != nil {
+		return fmt.Errorf("getty: Path: %w", err)
+	}
+	if err := checkSubprotocols(o.Subprotocols); err != nil {
+		return fmt.Errorf("getty: Subprotocols: %w", err)
+	}
+	for _, origin := range o.AllowedOrigins {
+		if err := checkOrigin(origin); err != nil {
+			return fmt.Errorf("getty: AllowedOrigins: %w", err)
+		}
+	}
+	return checkSocket(&o.Socket, network)
+}
+
+// checkSocket checks socket options, and leaves out what a session must not have.
+func checkSocket(o *netx.SocketOptions, network string) error {
+	if err := o.Validate(network); err != nil {
+		return fmt.Errorf("getty: Socket: %w", err)
+	}
+	o.Linger = min(o.Linger, 0) // else close(2) waits, and CloseNow with it
+	return nil
 }
 
 // A Server accepts connections and runs a session for each. Make one with [NewTCPServer],
@@ -122,17 +178,14 @@ type service interface {
 	stop()
 }
 
-func newServer(opts []ServerOption, sv service, adjust func(*ServerOptions)) *Server {
+func newServer(opts []ServerOption, sv service, k kind) *Server {
 	s := &Server{service: sv}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&s.opts)
 		}
 	}
-	if adjust != nil {
-		adjust(&s.opts)
-	}
-	s.err = s.opts.fill()
+	s.err = s.opts.fill(k)
 	s.ep = newEndpoint(s, &s.opts.SessionOptions)
 	return s
 }
@@ -140,7 +193,7 @@ func newServer(opts []ServerOption, sv service, adjust func(*ServerOptions)) *Se
 // NewTCPServer returns a server of plain TCP sessions. What is wrong with the options is reported by
 // RunEventLoop and Serve.
 func NewTCPServer(opts ...ServerOption) *Server {
-	return newServer(opts, &streamService{}, nil)
+	return newServer(opts, &streamService{}, tcpServer)
 }
 
 // ID implements [EndPoint].

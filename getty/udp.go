@@ -55,8 +55,10 @@ type PacketErrorListener interface {
 // ErrTruncated reports a datagram that was longer than MaxMsgLen; its rest is lost.
 var ErrTruncated = errors.New("getty: datagram truncated")
 
-// maxDatagram is more than a UDP datagram can carry.
-const maxDatagram = 64 << 10
+const (
+	maxDatagram = 64 << 10        // more than a UDP datagram can carry
+	maxPayload  = 64<<10 - 1 - 28 // what one carries over IPv4
+)
 
 // NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are [UDPContext],
 // and so must be what is written to it. With a pool its dispatch is Unordered unless Ordered is asked
@@ -64,30 +66,23 @@ const maxDatagram = 64 << 10
 // the endpoint is closed: Serve returns and Done is closed. If that comes before RunEventLoop returns, so does
 // its result: [ErrEndpointClosed].
 func NewUDPEndPoint(opts ...ServerOption) *Server {
-	return newServer(opts, &packetService{}, func(o *ServerOptions) {
-		if o.Dispatch == DispatchAuto && o.Pool != nil {
-			o.Dispatch = Unordered
-		}
-	})
+	return newServer(opts, &packetService{}, udpEndPoint)
 }
 
 // NewUDPClient returns a client of connected UDP sessions, whose packages are what its codec makes of
 // one datagram each.
 func NewUDPClient(opts ...ClientOption) *Client {
-	return newClient(opts, dialUDP, nil)
+	return newClient(opts, dialUDP, udpClient)
 }
 
 // packetService runs the one session of an unconnected endpoint.
 type packetService struct{}
 
 func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	if s.opts.Listener != nil {
-		return nil, errors.New("a UDP endpoint takes no Listener")
-	}
 	lc := net.ListenConfig{Control: s.opts.Socket.Control}
 	pc, err := lc.ListenPacket(context.Background(), "udp", s.opts.Addr)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("Addr: %w", err)
 	}
 	conn := pc.(*net.UDPConn)
 	t := &datagrams{conn: conn, answer: !s.opts.IgnoreProbes}

@@ -23,7 +23,8 @@ import (
 
 // WebSocketServerOptions are the part of [ServerOptions] that only WebSocket servers use.
 type WebSocketServerOptions struct {
-	// Path is the only path that is served. "": "/".
+	// Path is the only path that is served, in its decoded form: no pattern, and nothing that would have to be
+	// encoded but letters beyond ASCII. "": "/".
 	Path string
 
 	// AllowedOrigins are the origins ("https://example.com") that may connect beside the server's own;
@@ -61,19 +62,7 @@ const (
 //
 // A session keeps about 1 KiB of gorilla's buffers while it is idle.
 func NewWSServer(opts ...ServerOption) *Server {
-	return newServer(opts, &webService{}, wsDefaults)
-}
-
-func wsDefaults(o *ServerOptions) {
-	if o.Dispatch == DispatchAuto {
-		o.Dispatch = Ordered
-	}
-	if o.Path == "" {
-		o.Path = "/"
-	}
-	if o.MaxHeaderBytes <= 0 {
-		o.MaxHeaderBytes = wsMaxHeaderBytes
-	}
+	return newServer(opts, &webService{}, wsServer)
 }
 
 // A WSEndPoint is a WebSocket server that is mounted on the user's own http.Server. Its sessions outlive
@@ -84,10 +73,11 @@ type WSEndPoint struct {
 }
 
 // WSHandler returns an http.Handler that upgrades every request to a session, on the user's own mux and
-// server; newSession prepares each. Addr, Listener and Path are not used; the limits on time and header size
-// before the upgrade are those of the http.Server. Bad options are answered with status 500 and logged.
+// server; newSession prepares each. Addr, Listener, MultipathTCP, Path, MaxHeaderBytes and DrainTimeout are
+// errors here; the limits on time and header size before the upgrade are those of the http.Server. Bad
+// options are answered with status 500 and logged.
 func WSHandler(newSession NewSessionCallback, opts ...ServerOption) *WSEndPoint {
-	e := &WSEndPoint{Server: newServer(opts, &mountedService{}, wsDefaults), prepare: newSession}
+	e := &WSEndPoint{Server: newServer(opts, &mountedService{}, wsHandler), prepare: newSession}
 	if e.err == nil && newSession == nil {
 		e.err = errors.New("getty: WSHandler without a new-session callback")
 	}
