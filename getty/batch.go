@@ -70,7 +70,8 @@ func (b *batch) free() {
 	if cap(b.segs) > 4*maxSegments || cap(b.ends) > 16<<10 {
 		return // grown by an unusual burst: not worth keeping
 	}
-	// A pooled batch must not keep what it sent: not behind the length of a slice that was longer before either.
+	// A pooled batch must not keep what it sent, nor what lies behind the length of a slice that was
+	// longer before.
 	clear(b.segs)
 	clear(b.runs[:cap(b.runs)])
 	clear(b.chunks)

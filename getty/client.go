@@ -46,8 +46,8 @@ type ClientOptions struct {
 	// 0: DefaultReconnectInterval, DefaultReconnectMax.
 	ReconnectInterval, ReconnectMax time.Duration
 
-	// Socket are options for every connection. Linger is used if it is negative: a session waits for its
-	// peer as WaitTime says, never in the kernel.
+	// Socket are options for every connection. Linger is used if it is negative: a session waits for
+	// its peer as WaitTime says, never in the kernel.
 	Socket netx.SocketOptions
 
 	WebSocketClientOptions
@@ -77,8 +77,8 @@ func WithClientDispatch(d Dispatch) ClientOption { return func(o *ClientOptions)
 // maxConnections is more than one address has ports.
 const maxConnections = 64 << 10
 
-// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there after an error
-// too.
+// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there after
+// an error too.
 func (o *ClientOptions) fill(k kind) error {
 	err := unused(k, o)
 	if o.Connections == 0 {
@@ -118,7 +118,7 @@ func (o *ClientOptions) check(k kind) error {
 	case o.MaxHeaderBytes < 0:
 		return errors.New("getty: MaxHeaderBytes is negative")
 	case len(o.ProbePayload) > maxPayload:
-		return fmt.Errorf("getty: ProbePayload has %d bytes, a datagram at most %d", len(o.ProbePayload), maxPayload)
+		return fmt.Errorf("getty: ProbePayload has %d bytes, more than %d", len(o.ProbePayload), maxPayload)
 	}
 	network := "tcp"
 	var err error

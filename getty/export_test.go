@@ -69,8 +69,8 @@ func MarksHeld(ss Session) int {
 // OptionNames returns the options that optionuse.go lists.
 func OptionNames() []string { return slices.Collect(maps.Keys(optionUse)) }
 
-// BatchKeeps returns how many references a batch keeps that has sent n packages in memory of their own, and has
-// been offered to the kernel in larger and smaller runs, when it is given back.
+// BatchKeeps returns how many references a batch keeps that has sent n packages in memory of their own,
+// offered to the kernel in larger and smaller runs, when it is given back.
 func BatchKeeps(n int) (kept int) {
 	b := newBatch()
 	for range n {

@@ -80,8 +80,8 @@ func WithServerDispatch(d Dispatch) ServerOption { return func(o *ServerOptions)
 // WithMaxSessions sets MaxSessions.
 func WithMaxSessions(n int) ServerOption { return func(o *ServerOptions) { o.MaxSessions = n } }
 
-// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there after an error
-// too.
+// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there after
+// an error too.
 func (o *ServerOptions) fill(k kind) error {
 	err := unused(k, o)
 	if o.MaxSessions == 0 {
@@ -156,7 +156,8 @@ func checkSocket(o *netx.SocketOptions, network string) error {
 // A Server accepts connections and runs a session for each. Make one with [NewTCPServer],
 // [NewWSServer] or [NewUDPEndPoint]. All its methods may be called from any goroutine.
 //
-// Its goroutines are one that accepts and one per session; Done tells when all have ended.
+// Its goroutines are one that accepts and one per session, on WebSocket also one per connection that is
+// still shaking hands and one that starts those; Done tells when all have ended.
 type Server struct {
 	ep      *endpoint
 	opts    ServerOptions
