@@ -101,9 +101,10 @@ func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
 func (s *session) run(prepare NewSessionCallback) {
 	opened, returned := false, false
 	defer func() {
-		// A callback may have ended this goroutine with Goexit; the session still needs its end.
+		// A callback, or a user's net.Conn, may have ended this goroutine with Goexit; the session still needs
+		// its end. The callback's has a cause already.
 		if !returned && opened {
-			s.spawn(func() { s.conclude(nil) })
+			s.spawn(func() { s.conclude(&PanicError{Where: "net.Conn.Read"}) })
 		} else if !returned {
 			s.abandon(s.failure())
 		}
@@ -185,6 +186,7 @@ func (s *session) abandon(err error) {
 	s.refuse(ErrSessionClosed)
 	s.closeHard()
 	s.discardQueue()
+	s.awaitClosed()
 	s.clock.stop()
 	s.ep.refused(s, err)
 	s.finished()
@@ -219,6 +221,7 @@ func (s *session) conclude(err error) {
 	s.refuse(ErrSessionClosed)
 	s.closeHard()
 	s.discardQueue()
+	s.awaitClosed()
 	s.clock.stop()
 	s.ep.freed(s)
 	s.callbacksOfEnd()

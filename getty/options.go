@@ -170,12 +170,16 @@ func (o *SessionOptions) fill() error {
 	switch {
 	case o.HighWater < 0 || o.LowWater < 0 || o.LowWater >= o.HighWater:
 		return fmt.Errorf("getty: water marks: want 0 <= LowWater < HighWater, have %d and %d", o.LowWater, o.HighWater)
-	case o.MailboxLen < 0 || o.MailboxBytes < 0:
-		return errors.New("getty: mailbox limit is negative")
+	case o.MailboxLen < 0:
+		return errors.New("getty: MailboxLen is negative")
+	case o.MailboxBytes < 0:
+		return errors.New("getty: MailboxBytes is negative")
 	case o.Dispatch < Inline || o.Dispatch > Unordered:
-		return fmt.Errorf("getty: unknown dispatch %d", int(o.Dispatch))
+		return fmt.Errorf("getty: Dispatch: unknown dispatch %d", int(o.Dispatch))
 	case o.SlowConsumer != SlowReject && o.SlowConsumer != SlowClose:
-		return fmt.Errorf("getty: unknown slow-consumer policy %d", int(o.SlowConsumer))
+		return fmt.Errorf("getty: SlowConsumer: unknown policy %d", int(o.SlowConsumer))
+	case o.Pool != nil && isNilPointer(o.Pool):
+		return fmt.Errorf("getty: Pool is a nil %T", o.Pool)
 	}
 	return nil
 }

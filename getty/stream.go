@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -37,7 +38,7 @@ func newStream(conn net.Conn) *stream {
 }
 
 func (t *stream) queues() bool         { return true }
-func (t *stream) netConn() net.Conn    { return t.conn }
+func (t *stream) netConn() net.Conn    { return original(t.conn) }
 func (t *stream) localAddr() net.Addr  { return t.conn.LocalAddr() }
 func (t *stream) remoteAddr() net.Addr { return t.conn.RemoteAddr() }
 func (t *stream) close() error         { return t.conn.Close() }
@@ -55,13 +56,17 @@ func (t *stream) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
 }
 
 func (t *stream) closeWrite(s *session) error {
+	err := errors.ErrUnsupported
 	if c, ok := t.conn.(interface{ CloseWrite() error }); ok {
-		if err := c.CloseWrite(); err != nil && !s.has(flagHard) {
-			return err
-		}
-		return nil
+		err = c.CloseWrite()
 	}
-	s.closeHard() // such a connection can only be closed as a whole
+	switch {
+	case err == nil || s.has(flagHard):
+	case errors.Is(err, errors.ErrUnsupported):
+		s.closeHard() // such a connection can only be closed as a whole
+	default:
+		return err
+	}
 	return nil
 }
 
@@ -233,6 +238,19 @@ func (t *stream) writePlain(s *session, b *batch, wait bool) error {
 	if !wait {
 		return errWouldBlock
 	}
+	done := false
+	defer func() {
+		if !done { // a user's Write has called runtime.Goexit: this goroutine ends, and must not keep the token
+			s.writeFailed(b, &PanicError{Where: "net.Conn.Write"})
+		}
+	}()
+	err := t.writeAll(s, b)
+	done = true
+	return err
+}
+
+// writeAll is writePlain without its safety net.
+func (t *stream) writeAll(s *session, b *batch) error {
 	for {
 		runs := b.offer()
 		if len(runs) == 0 {

@@ -68,7 +68,7 @@ func (r *rawStream) tryRead(fd uintptr) bool {
 	t := r.t
 	buf := t.lease(r.need)
 	for {
-		n, err := syscall.Read(int(fd), buf[t.kept:])
+		n, err := recvNow(int(fd), buf[t.kept:])
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -96,7 +96,9 @@ func (t *stream) write(s *session, b *batch, wait bool) error {
 		return t.writePlain(s, b, wait)
 	}
 	r.s, r.batch, r.wait, r.werr = s, b, wait, nil
-	if err := r.rc.Write(r.writeFn); err != nil {
+	err := r.rc.Write(r.writeFn)
+	r.batch = nil // it goes back to a pool, or was too large for one: the session must not keep it alive
+	if err != nil {
 		return err
 	}
 	return r.werr
@@ -112,7 +114,7 @@ func (r *rawStream) tryWrite(fd uintptr) bool {
 		var n int
 		var err error
 		if len(runs) == 1 {
-			n, err = syscall.Write(int(fd), runs[0])
+			n, err = sendNow(int(fd), runs[0])
 		} else {
 			n, err = b.iov.write(int(fd), runs)
 		}

@@ -45,6 +45,8 @@ type webSocket struct {
 	pings  time.Duration
 	text   bool // messages go out as text unless the Writer says otherwise
 
+	greeting int // of clients: how many bytes the server may still say before the session
+
 	live atomic.Bool // the handshake is over: Read and Write serve gorilla's session
 
 	// of the session's goroutine
@@ -97,7 +99,7 @@ func (t *webSocket) begin(ws *websocket.Conn) {
 // packages of one read answered leaves before the session waits again.
 func (t *webSocket) Read(p []byte) (int, error) {
 	if !t.live.Load() {
-		return t.conn.Read(p)
+		return t.readHandshake(p)
 	}
 	for t.at == t.kept {
 		if err := t.fill(); err != nil {
@@ -110,6 +112,20 @@ func (t *webSocket) Read(p []byte) (int, error) {
 		t.stream.drop()
 	}
 	return n, nil
+}
+
+// readHandshake reads what precedes the session. A client's peer may say so much and no more; on a server the
+// http.Server has its own limit.
+func (t *webSocket) readHandshake(p []byte) (int, error) {
+	if t.client {
+		if t.greeting <= 0 {
+			return 0, errLongAnswer
+		}
+		p = p[:min(len(p), t.greeting)]
+	}
+	n, err := t.conn.Read(p)
+	t.greeting -= n
+	return n, err
 }
 
 // fill ends the turn and waits for more input.
@@ -275,16 +291,17 @@ func (t *webSocket) message(s *session, p []byte, text bool, w *waiter) (int, er
 	if text {
 		kind = websocket.TextMessage
 	}
-	s.hint = max(len(p)+len(p)/4, 64)
+	s.sized(len(p))
 	if size := len(p) + 16; size < largeSize {
 		b := s.batch()
 		tail := b.tail(size)
 		t.dst = tail
-		if err := t.ws.WriteMessage(kind, p); err != nil {
-			return 0, err
-		}
+		err := t.ws.WriteMessage(kind, p)
 		out := t.dst
 		t.dst = nil
+		if err != nil {
+			return 0, err
+		}
 		b.claim(tail, out)
 		s.publish(out, nil, w, nil)
 		return len(out), nil
@@ -372,7 +389,11 @@ func (t *webSocket) readMessage(r io.Reader) ([]byte, error) {
 			if n > limit {
 				return b, ErrTooLong
 			}
-			bigger := bytespool.Get(min(2*n, limit+1))
+			size := 2 * n
+			if limit-n < n { // else limit+1 may be more than an int holds
+				size = limit + 1
+			}
+			bigger := bytespool.Get(size)
 			copy(bigger, b)
 			bytespool.Put(b)
 			b = bigger

@@ -400,20 +400,25 @@ func (s *session) encodeStream(pkg any, w *waiter) (int, error) {
 	if n == 0 {
 		return 0, errNoBytes
 	}
-	s.hint = n + n/4
+	s.sized(n)
 	b.claim(tail, p) // else it outgrew the chunk and has memory of its own
 	s.publish(p, nil, w, nil)
 	return n, nil
 }
+
+// maxHint bounds the room that is made for a package because of its predecessor's size: a small one behind a
+// huge one must not cost what the huge one did.
+const maxHint = 256 << 10
+
+// sized notes the size of a package, for the room to encode the next one into.
+func (s *session) sized(n int) { s.hint = min(max(n+n/4, 64), maxHint) }
 
 // encodeLarge encodes into a pooled buffer of the size that recent packages had.
 func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
 	whole := bytespool.Get(s.hint)
 	p, err := s.appender.AppendPkg(whole[:0], s, pkg)
 	n := len(p)
-	if n > 0 {
-		s.hint = n + n/4
-	}
+	s.sized(n)
 	switch {
 	case err != nil:
 	case n < largeSize: // also 0, which is refused
