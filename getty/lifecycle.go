@@ -32,6 +32,8 @@ type transport interface {
 	// farewell returns the last bytes to queue when the session begins to end; they follow everything
 	// that was accepted.
 	farewell(s *session) []byte
+	// discard reads and forgets until the peer ends its stream, and returns io.EOF then. serve has returned.
+	discard(s *session) error
 	// closeWrite tells the peer that nothing more comes. The flush token is held, the queue empty.
 	closeWrite(s *session) error
 	// close frees the descriptor and wakes serve and write.
@@ -191,28 +193,22 @@ func (s *session) abandon(err error) {
 
 // conclude is the end of a session that was opened. err is why the input ended.
 func (s *session) conclude(err error) {
-	ended := err == io.EOF || err == io.ErrUnexpectedEOF
-	if ended && !s.has(flagClosing) {
-		// The peer has ended its stream: what it sent is handled, what that answers is flushed.
-		if s.box != nil {
-			if s.dispatch == Unordered {
-				for s.box.waits() { // the pool may be one that drops tasks
-					s.handleOne()
-				}
-			}
-			s.box.awaitHandled()
-		}
+	s.clearFlag(flagReading)
+	switch {
+	case s.has(flagHard):
+	case !s.has(flagClosing):
+		// The peer has ended its stream or broken it: what it sent before is handled, and what that answers is flushed.
+		s.handleRest()
 		if !s.has(flagClosing) {
 			s.setCause(err)
 		}
 		s.shut()
+	case err != io.EOF && err != io.ErrUnexpectedEOF:
+		s.setCause(err) // a closing peer answers our end with a reset
 	}
-	switch {
-	case s.has(flagHard):
-	case ended:
+	// What still comes is read, since closing over it would destroy our last bytes with a reset.
+	if !s.has(flagHard) && s.tr.discard(s) == io.EOF {
 		s.awaitFlushed()
-	default:
-		s.setCause(err) // also when a closing peer answers our end with a reset
 	}
 	s.setFlag(flagClosing)
 	s.refuse(ErrSessionClosed)
@@ -221,6 +217,19 @@ func (s *session) conclude(err error) {
 	s.clock.stop()
 	s.ep.freed(s)
 	s.callbacksOfEnd()
+}
+
+// handleRest returns when everything that was decoded is handled, or the session is closed meanwhile.
+func (s *session) handleRest() {
+	if s.box == nil {
+		return
+	}
+	if s.dispatch == Unordered {
+		for s.box.waits() { // the pool may be one that drops tasks
+			s.handleOne()
+		}
+	}
+	s.box.awaitHandled()
 }
 
 // callbacksOfEnd waits for the callback that may be running, and runs the last ones. All of it is
@@ -292,7 +301,13 @@ func (s *session) shut() {
 
 // drain is the end that Shutdown wants: what was read is handled first.
 func (s *session) drain() {
-	s.setFlag(flagDrain)
+	if s.flags.Or(flagDrain)&flagReading == 0 { // else the reader sees flagDrain when it is done with what it has read
+		s.drained()
+	}
+}
+
+// drained closes a session that is to drain when what was decoded is handled. Nothing more is read.
+func (s *session) drained() {
 	box := s.mailbox()
 	if box == nil {
 		if !s.has(flagTurn) { // else the turn's end sees the flag

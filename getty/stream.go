@@ -67,17 +67,24 @@ func (t *stream) serve(s *session) error {
 	defer t.drop()
 	need, seen := 0, 0
 	for {
-		if s.holds() {
-			if t.kept == 0 {
-				t.drop()
+		if s.has(flagDrain | flagBlocked | flagClosing) {
+			s.endRead()
+			if s.holds() {
+				if t.kept == 0 {
+					t.drop()
+				}
+				s.awaitWhile(s.holds)
 			}
-			s.awaitCredit()
-		}
-		if s.has(flagClosing) {
-			return t.discard(s)
+			if s.has(flagClosing) {
+				return t.discard(s)
+			}
 		}
 		n, err := t.read(s, need)
 		t.last = n
+		if s.has(flagClosing) { // what is read beside a Close is as if it came after
+			s.tally(&s.count.BytesRead, n)
+			n = 0
+		}
 		if n > 0 {
 			s.tallyRead(n)
 			b := t.buf[:t.kept+n]
@@ -113,7 +120,23 @@ func (t *stream) serve(s *session) error {
 		if err == io.EOF && t.kept > 0 && !s.has(flagClosing) {
 			return io.ErrUnexpectedEOF
 		}
+		s.readFailed(err)
 		return err
+	}
+}
+
+// readFailed makes an error of the connection the session's cause at once: the writes of handlers that are still to
+// run will fail too, and with errors that tell less.
+func (s *session) readFailed(err error) {
+	if err != io.EOF && !s.has(flagHard) {
+		s.setCause(err)
+	}
+}
+
+// endRead is the end of a read and all that it brought. A Shutdown that came meanwhile has waited for this.
+func (s *session) endRead() {
+	if s.flags.And(^flagReading)&(flagDrain|flagClosing) == flagDrain {
+		s.drained()
 	}
 }
 
@@ -125,17 +148,17 @@ func (s *session) paused() bool {
 // holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is handled, which a
 // peer that never stops would put off for ever.
 func (s *session) holds() bool {
-	return s.paused() || s.box != nil && s.flags.Load()&(flagDrain|flagClosing) == flagDrain
+	return s.paused() || s.flags.Load()&(flagDrain|flagClosing) == flagDrain
 }
 
-// awaitCredit waits while nothing may be read.
-func (s *session) awaitCredit() {
-	if !s.holds() {
+// awaitWhile waits while held, which is paused or holds.
+func (s *session) awaitWhile(held func() bool) {
+	if !held() {
 		return
 	}
 	begun := now()
 	s.qMu.Lock()
-	for s.holds() {
+	for held() {
 		s.qCond.Wait()
 	}
 	s.qMu.Unlock()
@@ -205,8 +228,13 @@ func (t *stream) accept(buf []byte) {
 	t.buf = buf
 }
 
-// readPlain is read through the net.Conn alone: the buffer is held while it blocks.
-func (t *stream) readPlain(need int) (int, error) {
+// readPlain is read through the net.Conn alone: the buffer is held while it blocks. A Shutdown cannot tell whether such
+// a read has brought something and does not wait for it: what comes later is as if it had not been read.
+func (t *stream) readPlain(s *session, need int) (int, error) {
+	s.endRead()
+	if s.holds() {
+		return 0, nil
+	}
 	if t.kept == 0 {
 		t.drop()
 		t.buf = bytespool.Get(minReadRoom * 2)
@@ -216,6 +244,10 @@ func (t *stream) readPlain(need int) (int, error) {
 	n, err := t.conn.Read(buf[t.kept:])
 	if n == 0 && err == nil {
 		err = io.ErrNoProgress
+	}
+	if n > 0 && s.flags.Or(flagReading)&flagDrain != 0 {
+		s.tally(&s.count.BytesRead, n)
+		n = 0
 	}
 	return n, err
 }

@@ -174,6 +174,8 @@ func (t *datagrams) refused(err error) bool             { return errors.Is(err, 
 
 func (t *datagrams) farewell(*session) []byte { return nil }
 
+func (t *datagrams) discard(*session) error { return io.EOF } // an end has nothing to be destroyed by what comes
+
 // encode sends one datagram.
 func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	var to netip.AddrPort
@@ -231,6 +233,7 @@ func (t *datagrams) serve(s *session) error {
 		if err := t.received(s, t.first, netip.AddrPort{}, false); err != nil {
 			return err
 		}
+		s.endRead()
 		t.first = nil
 	}
 	var in packetReader
@@ -241,6 +244,7 @@ func (t *datagrams) serve(s *session) error {
 		if err == nil {
 			failures = 0
 			err = t.received(s, b, from, truncated)
+			s.endRead()
 			in.done()
 			if err != nil {
 				return err
@@ -269,7 +273,7 @@ func (t *datagrams) serve(s *session) error {
 func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncated bool) error {
 	s.tallyRead(len(b))
 	switch {
-	case s.has(flagClosing | flagDrain): // nothing new: a flood must not put the end off
+	case s.flags.Or(flagReading)&(flagClosing|flagDrain) != 0: // nothing new: a flood must not put the end off
 		s.tally(&s.count.Dropped, 1)
 		return nil
 	case t.answer && isProbe(b):
@@ -311,7 +315,8 @@ func (s *session) turnDatagram(b []byte, from netip.AddrPort) error {
 		releaseGuarded(pkg)
 		return nil
 	}
-	return s.postMails([]mail{{pkg, len(b)}})
+	s.postMails([]mail{{pkg, len(b)}})
+	return nil
 }
 
 // decodeDatagram calls the Reader. bad concerns this datagram only; err is a panic.
