@@ -189,7 +189,7 @@ func (c *clock) review() {
 	var next soonest
 	if by := c.drainBy.Load(); by != 0 {
 		if t >= by {
-			c.s.spawn(c.s.closeHard)
+			c.s.spawn(c.s.expire)
 			return
 		}
 		next.add(by)

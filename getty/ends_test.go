@@ -7,6 +7,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -29,10 +32,11 @@ func (l maskedListener) Accept() (net.Conn, error) {
 	return plainConn{c}, nil
 }
 
-// A plainConn hides everything of a TCP connection but net.Conn and the half close.
+// A plainConn has the methods that a tls.Conn has, too: the engine cannot read or write past them.
 type plainConn struct{ net.Conn }
 
 func (c plainConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+func (c plainConn) NetConn() net.Conn { return c.Conn }
 
 // A wire is a transport as a plain peer sees it, who sends and receives packages in one way or another.
 type wire struct {
@@ -309,5 +313,188 @@ func TestWhatCameBeforeAReset(t *testing.T) {
 				require.Zero(t, s.Stats().Undelivered)
 			})
 		}
+	})
+}
+
+// skipUnlessAcksShow skips a test where the system does not tell what a peer has acknowledged.
+func skipUnlessAcksShow(t *testing.T) {
+	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
+		t.Skip("the system does not tell what is acknowledged")
+	}
+}
+
+// stalledClose makes a server close after n answers of some size to a peer that has not read any, and returns the peer
+// and the session.
+func stalledClose(t *testing.T, w wire, d getty.Dispatch, room, n, size int, wait time.Duration) (wirePeer, getty.Session, *tracer) {
+	l := newTracer(t)
+	answer := strings.Repeat("a", size)
+	l.message = func(s getty.Session, _ any) {
+		for range n {
+			if _, _, err := s.WritePkg(answer, 0); err != nil {
+				t.Errorf("an answer: %v", err)
+			}
+		}
+		s.Close()
+	}
+	srv := w.server(t, func(o *getty.ServerOptions) {
+		o.Dispatch, o.WaitTime, o.HighWater = d, wait, 64<<20
+		o.Socket.WriteBuffer = 200 << 10
+	})
+	run(t, srv, prepare(l))
+	p := w.dial(t, srv)
+	if room > 0 {
+		require.NoError(t, p.conn.SetReadBuffer(room))
+	}
+	_, err := p.conn.Write(p.encode(frame("go")))
+	require.NoError(t, err)
+	return p, within(t, l.opened, "OnOpen"), l
+}
+
+// A Close whose WaitTime ends while the kernel holds what the peer has not acknowledged is no clean end: that is counted,
+// and is a cause of its own.
+//
+// case: 41
+func TestCloseOverUnacknowledgedBytes(t *testing.T) {
+	skipUnlessAcksShow(t)
+	for name, size := range map[string]int{"the kernel has taken all": 2000, "and a part only": 50_000} {
+		t.Run(name, func(t *testing.T) {
+			eachWire(t, func(t *testing.T, w wire) {
+				for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered} {
+					t.Run(d.String(), func(t *testing.T) {
+						const n = 40
+						p, s, l := stalledClose(t, w, d, 4<<10, n, size, 50*time.Millisecond)
+						within(t, l.closed, "OnClose")
+						st := s.Stats()
+						require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
+						require.Equal(t, size == 2000, errors.Is(s.Err(), getty.ErrUnacknowledged), "%v", s.Err())
+						require.Equal(t, []error{s.Err()}, l.of(s).errs)
+						require.EqualValues(t, n, st.PkgsWritten+st.Unsent-st.Unacked, "each package is counted once")
+						require.Greater(t, st.Unsent, uint64(n/2))
+						require.NotZero(t, st.UnackedBytes)
+						require.GreaterOrEqual(t, st.UnsentBytes, st.UnackedBytes)
+						require.LessOrEqual(t, st.Unsent, st.UnsentBytes/uint64(size)+1)
+						_ = p.conn.Close()
+					})
+				}
+			})
+		})
+	}
+}
+
+// A peer that is slow and takes all in the end makes a clean end of the same Close.
+//
+// case: 41
+func TestCloseAwaitsAcknowledgement(t *testing.T) {
+	const n, size = 80, 50_000
+	eachWire(t, func(t *testing.T, w wire) {
+		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+			p, s, l := stalledClose(t, w, d, 0, n, size, patience)
+			eventually(t, "it closes", s.IsClosed)
+			time.Sleep(10 * time.Millisecond)
+			for range n {
+				got, err := p.receive()
+				require.NoError(t, err)
+				require.Len(t, got, size)
+			}
+			_, err := p.receive()
+			require.True(t, p.ended(err), "%v", err)
+			_ = p.conn.Close()
+			within(t, l.closed, "OnClose")
+			require.NoError(t, s.Err())
+			require.Zero(t, s.Stats().Unsent)
+			require.Zero(t, s.Stats().Unacked)
+			require.Empty(t, l.of(s).errs)
+		})
+	})
+}
+
+// A peer that closes with more behind its end, and reads its answers only then, gets them all and the regular end: what is
+// behind the end is read and thrown away. (Behind the end of a byte stream nothing can come.)
+//
+// case: 42
+func TestMessagesBehindTheCloseFrame(t *testing.T) {
+	const n, size = 64, 50_000
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		l := newTracer(t)
+		l.unordered = d == getty.Unordered
+		answer := strings.Repeat("a", size)
+		l.message = func(s getty.Session, _ any) { _, _, _ = s.WritePkg(answer, 0) }
+		w := wires[len(wires)-1]
+		srv := w.server(t, func(o *getty.ServerOptions) { o.Dispatch, o.HighWater = d, 64<<20 })
+		run(t, srv, prepare(l))
+		p := w.dial(t, srv)
+		b := append(p.encode(manyFrames(n)...), p.end()...)
+		_, err := p.conn.Write(append(b, p.encode(manyFrames(n)...)...))
+		require.NoError(t, err)
+		s := within(t, l.opened, "OnOpen")
+		eventually(t, "all is answered", s.IsClosed)
+		_, err = p.conn.Write(p.encode(manyFrames(n)...))
+		require.NoError(t, err)
+		for range n {
+			got, err := p.receive()
+			require.NoError(t, err)
+			require.Len(t, got, size)
+		}
+		_, err = p.receive()
+		require.True(t, p.ended(err), "%v", err)
+		_, err = p.conn.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+		_ = p.conn.Close()
+		within(t, l.closed, "OnClose")
+		require.ErrorIs(t, s.Err(), io.EOF)
+		require.Empty(t, l.of(s).errs)
+		require.Equal(t, n, l.of(s).messages)
+	})
+}
+
+// When WaitTime is over, what the kernel holds is not destroyed by a reset, though a callback has kept the session from
+// reading what the peer sent.
+//
+// case: 42
+func TestTheEndOfWaitTimeIsNoReset(t *testing.T) {
+	skipUnlessAcksShow(t)
+	answer := strings.Repeat("a", 100<<10)
+	eachWire(t, func(t *testing.T, w wire) {
+		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+			l := newTracer(t)
+			l.unordered = d == getty.Unordered
+			hold := make(chan struct{})
+			release := sync.OnceFunc(func() { close(hold) })
+			var first atomic.Bool
+			written := make(chan struct{})
+			l.message = func(s getty.Session, _ any) {
+				if first.CompareAndSwap(false, true) {
+					_, _, _ = s.WritePkg(answer, -1)
+					close(written)
+				}
+				<-hold
+			}
+			srv := w.server(t, func(o *getty.ServerOptions) {
+				o.Dispatch, o.WaitTime = d, 50*time.Millisecond
+				o.Socket.WriteBuffer = 200 << 10
+			})
+			run(t, srv, prepare(l))
+			t.Cleanup(release)
+			p := w.dial(t, srv)
+			require.NoError(t, p.conn.SetReadBuffer(16<<10))
+			_, err := p.conn.Write(p.encode(frame("go")))
+			require.NoError(t, err)
+			within(t, written, "the answer")
+			_, err = p.conn.Write(p.encode(manyFrames(100)...)) // nobody will read this
+			require.NoError(t, err)
+			s := within(t, l.opened, "OnOpen")
+			s.Close()
+			eventually(t, "WaitTime is over", func() bool { return getty.HasFreed(s) })
+			got, err := p.receive()
+			require.NoError(t, err)
+			require.Equal(t, answer, got)
+			_, err = p.receive()
+			require.True(t, p.ended(err), "%v", err)
+			_, err = p.conn.Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.EOF)
+			release()
+			within(t, l.closed, "OnClose")
+			require.ErrorIs(t, s.Err(), getty.ErrUnacknowledged)
+		})
 	})
 }

@@ -59,3 +59,6 @@ func MarksHeld(ss Session) int {
 	defer s.qMu.Unlock()
 	return len(s.sideLocked().marks)
 }
+
+// HasFreed reports whether a session's descriptor is closed, or about to be.
+func HasFreed(ss Session) bool { return ss.(*session).has(flagHard) }

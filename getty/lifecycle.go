@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gostkit/kit/netx"
 	"github.com/gostkit/kit/taskpool"
 )
 
@@ -195,7 +196,7 @@ func (s *session) abandon(err error) {
 func (s *session) conclude(err error) {
 	s.clearFlag(flagReading)
 	switch {
-	case s.has(flagHard):
+	case s.has(flagHard | flagExpired):
 	case !s.has(flagClosing):
 		// The peer has ended its stream or broken it: what it sent before is handled, and what that answers is flushed.
 		s.handleRest()
@@ -209,6 +210,7 @@ func (s *session) conclude(err error) {
 	// What still comes is read, since closing over it would destroy our last bytes with a reset.
 	if !s.has(flagHard) && s.tr.discard(s) == io.EOF {
 		s.awaitFlushed()
+		s.awaitAcked()
 	}
 	s.setFlag(flagClosing)
 	s.refuse(ErrSessionClosed)
@@ -262,11 +264,41 @@ func (s *session) guard(where string, f func()) {
 	done = true
 }
 
-// settleCause fixes what Err returns.
+// settleCause fixes what Err returns, and the last counts.
 func (s *session) settleCause() {
-	if unsent := s.Stats().Unsent; unsent > 0 && s.has(flagOwnClose) {
-		s.setCause(fmt.Errorf("%w: closed with %d packages unsent", ErrWriteTimeout, unsent))
+	st := s.Stats()
+	if st.UnackedBytes > 0 {
+		s.settleUnacked()
 	}
+	switch {
+	case !s.has(flagOwnClose):
+	case st.Unsent > 0:
+		s.setCause(fmt.Errorf("%w: closed with %d packages unsent", ErrWriteTimeout, st.Unsent))
+	case st.UnackedBytes > 0:
+		s.setCause(fmt.Errorf("%w: %d bytes", ErrUnacknowledged, st.UnackedBytes))
+	}
+}
+
+// settleUnacked counts the packages that the unacknowledged bytes belong to. Where their bounds lay is not known any
+// more; there are at least as many as there would be if all were as large as the largest.
+func (s *session) settleUnacked() {
+	s.encMu.Lock()
+	largest := uint64(max(s.largest, 1))
+	s.encMu.Unlock()
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	c := &s.count
+	none := s.controls // bytes that belong to no package
+	if socketOf(s.tr.netConn()) == nil {
+		none += 128 // such as the close_notify of TLS
+	}
+	pkgs := (c.UnackedBytes - min(c.UnackedBytes, none) + largest - 1) / largest
+	if c.Unsent > 0 && pkgs > 0 {
+		pkgs-- // it may be the package of which the rest is unsent
+	}
+	c.Unacked = min(pkgs, c.PkgsWritten)
+	c.Unsent += c.Unacked
+	c.UnsentBytes += c.UnackedBytes
 }
 
 // cleanEnd reports whether a session that ended with err needs no OnError.
@@ -295,7 +327,58 @@ func (s *session) shut() {
 	}
 	s.flush()
 	if wait <= 0 {
-		s.closeHard()
+		s.expire()
+	}
+}
+
+// A lastGiver is a transport that has something left to do when WaitTime is over.
+type lastGiver interface{ giveLast(s *session) }
+
+// expire is the end of a graceful end whose WaitTime is over.
+func (s *session) expire() {
+	if t, ok := s.tr.(lastGiver); ok && !s.has(flagHard) {
+		s.setFlag(flagExpired) // the reader may miss what is taken from it
+		t.giveLast(s)
+	}
+	s.countUnacked()
+	s.closeHard()
+}
+
+// countUnacked notes how much the peer of a session that closes by itself has not acknowledged: nobody will know
+// whether it came, once the descriptor is closed.
+func (s *session) countUnacked() {
+	n := s.unacked()
+	s.qMu.Lock()
+	s.count.UnackedBytes = max(s.count.UnackedBytes, n)
+	s.qMu.Unlock()
+}
+
+// unacked returns how many bytes the peer of a session that closes by itself has not acknowledged, 0 if nobody can tell.
+func (s *session) unacked() uint64 {
+	if !s.queues || !s.has(flagOwnClose) || s.has(flagHard) {
+		return 0
+	}
+	n, err := netx.SendQueue(s.tr.netConn())
+	if err != nil {
+		return 0
+	}
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	if s.finSent {
+		n-- // the end of the stream is counted like a byte
+	}
+	return min(uint64(max(n, 0)), s.count.BytesWritten)
+}
+
+// awaitAcked returns when the peer has acknowledged everything or can do so no more, for at most WaitTime. The kernel
+// does not tell when that is the case, so it is asked. Mostly it need not be: a peer's end comes after all it has read.
+func (s *session) awaitAcked() {
+	for pause := time.Millisecond; s.unacked() > 0; pause = min(2*pause, 8*time.Millisecond) {
+		if st, err := netx.Alive(s.tr.netConn()); err != nil || st == netx.Broken {
+			s.countUnacked()
+			return
+		}
+		time.Sleep(pause)
 	}
 }
 

@@ -28,6 +28,8 @@ type stream struct {
 	buf  []byte // what is kept: bytes of an incomplete package, with room behind them; nil when idle
 	kept int    // how many
 	last int    // size of the previous read
+
+	broken error // what reading failed with; the kernel tells it once
 }
 
 func newStream(conn net.Conn) *stream {
@@ -120,15 +122,19 @@ func (t *stream) serve(s *session) error {
 		if err == io.EOF && t.kept > 0 && !s.has(flagClosing) {
 			return io.ErrUnexpectedEOF
 		}
-		s.readFailed(err)
+		t.readFailed(s, err)
 		return err
 	}
 }
 
 // readFailed makes an error of the connection the session's cause at once: the writes of handlers that are still to
 // run will fail too, and with errors that tell less.
-func (s *session) readFailed(err error) {
-	if err != io.EOF && !s.has(flagHard) {
+func (t *stream) readFailed(s *session, err error) {
+	if err == io.EOF {
+		return
+	}
+	t.broken = err
+	if !s.has(flagHard | flagExpired) {
 		s.setCause(err)
 	}
 }
@@ -169,14 +175,16 @@ func (s *session) awaitWhile(held func() bool) {
 // bytes with a reset.
 func (t *stream) discard(s *session) error {
 	t.drop()
-	for {
+	for t.broken == nil {
 		n, err := t.read(s, 0)
 		s.tally(&s.count.BytesRead, n)
 		t.drop()
-		if err != nil {
+		if err == io.EOF {
 			return err
 		}
+		t.broken = err
 	}
+	return t.broken
 }
 
 // keep retains b[used:], the bytes of an incomplete package. They stay where they are if they fill that

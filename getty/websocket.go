@@ -127,7 +127,7 @@ func (t *webSocket) fill() error {
 	}
 	if err != nil {
 		t.readErr = err
-		s.readFailed(err)
+		t.readFailed(s, err)
 	}
 	return err
 }
@@ -499,6 +499,12 @@ func (t *webSocket) violation(code int, err error) error {
 	}
 	t.peerEnded() // there is nothing to wait for but the end of the stream
 	return err
+}
+
+// giveLast ends our stream though the peer has sent no close frame.
+func (t *webSocket) giveLast(s *session) {
+	t.peerEnded()
+	t.stream.giveLast(s)
 }
 
 // peerEnded notes that no further frame of the peer counts, and ends our stream if our close frame has left.
