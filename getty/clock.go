@@ -233,8 +233,8 @@ func (c *clock) limits(t int64, next *soonest) error {
 		}
 		next.add(again)
 	}
-	if c.s.has(flagClosing) {
-		return nil // what comes is discarded, for at most WaitTime
+	if c.s.has(flagClosing | flagReadEnd) {
+		return nil // what comes is discarded, for at most WaitTime; or nothing comes any more
 	}
 	// While a callback runs or packages wait for one, the others stand still.
 	busy := c.s.busy()

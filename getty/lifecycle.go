@@ -195,11 +195,21 @@ func (s *session) abandon(err error) {
 // conclude is the end of a session that was opened. err is why the input ended.
 func (s *session) conclude(err error) {
 	s.clearFlag(flagReading)
+	called := false
+	defer func() {
+		// A callback may have ended this goroutine with Goexit, and the session with that.
+		if !called {
+			s.spawn(func() { s.conclude(err) })
+		}
+	}()
 	switch {
 	case s.has(flagHard | flagExpired):
 	case !s.has(flagClosing):
 		// The peer has ended its stream or broken it: what it sent before is handled, and what that answers is flushed.
 		s.handleRest()
+		if err == io.EOF {
+			s.awaitLastWrites()
+		}
 		if !s.has(flagClosing) {
 			s.setCause(err)
 		}
@@ -207,6 +217,7 @@ func (s *session) conclude(err error) {
 	case err != io.EOF && err != io.ErrUnexpectedEOF:
 		s.setCause(err) // a closing peer answers our end with a reset
 	}
+	called = true
 	// What still comes is read, since closing over it would destroy our last bytes with a reset.
 	if !s.has(flagHard) && s.tr.discard(s) == io.EOF {
 		s.awaitFlushed()
@@ -232,6 +243,47 @@ func (s *session) handleRest() {
 		}
 	}
 	s.box.awaitHandled()
+}
+
+// awaitLastWrites lets a listener that wants to go on writing after the peer's end do so, until it closes the session or
+// the time for that is over.
+func (s *session) awaitLastWrites() {
+	l, ok := s.listener.(ReadEndListener)
+	if !ok || s.flags.Or(flagReadEnd)&(flagClosing|flagDrain) != 0 {
+		return
+	}
+	s.readEnded(l)
+	over := false // guarded by qMu
+	if limit := s.opts.HalfClose; limit > 0 {
+		t := s.ep.wheel.AfterFunc(time.Duration(nanos(limit)), func() {
+			s.qMu.Lock()
+			over = true
+			s.qCond.Broadcast()
+			s.qMu.Unlock()
+		})
+		defer t.Stop()
+	}
+	s.qMu.Lock()
+	for !over && !s.has(flagClosing) {
+		s.qCond.Wait()
+	}
+	s.qMu.Unlock()
+}
+
+// readEnded is the turn of OnReadEnd.
+func (s *session) readEnded(l ReadEndListener) {
+	s.beginTurn()
+	done := false
+	defer func() {
+		if !done {
+			s.panicked("OnReadEnd", recover())
+		}
+		s.endTurn(0, false)
+	}()
+	if !s.has(flagClosing) {
+		l.OnReadEnd(s)
+	}
+	done = true
 }
 
 // callbacksOfEnd waits for the callback that may be running, and runs the last ones. All of it is

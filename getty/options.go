@@ -20,6 +20,7 @@ const (
 	DefaultLowWater     = 256 << 10
 	DefaultMailboxLen   = 1024
 	DefaultMailboxBytes = 1 << 20
+	DefaultHalfClose    = time.Minute
 )
 
 // Dispatch says where a session's OnMessage runs.
@@ -90,6 +91,10 @@ type SessionOptions struct {
 	// of stream, before the descriptor is closed anyway. 0: DefaultWaitTime; negative: no wait.
 	WaitTime time.Duration
 
+	// HalfClose is how long a session stays open for writing after its peer has ended its stream, if its listener is a
+	// [ReadEndListener]; all others flush and close. 0: DefaultHalfClose; negative: until it is closed.
+	HalfClose time.Duration
+
 	// CronPeriod is the time between two OnCron callbacks; the first comes after a random part of it.
 	// 0: no OnCron.
 	CronPeriod time.Duration
@@ -140,6 +145,9 @@ func (o *SessionOptions) fill() error {
 	}
 	if o.WaitTime == 0 {
 		o.WaitTime = DefaultWaitTime
+	}
+	if o.HalfClose == 0 {
+		o.HalfClose = DefaultHalfClose
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
