@@ -33,6 +33,7 @@ const (
 	flagTurn                        // a turn has the token
 	flagAwaited                     // somebody waits for the token; set with qMu held
 	flagReading                     // the reader is between a read and the end of what it brought
+	flagDraining                    // a goroutine waits to close the session when all is handled
 	flagReadEnd                     // the peer has ended its stream, and OnReadEnd keeps the session open
 	flagExpired                     // WaitTime is over: what is read is out of order
 

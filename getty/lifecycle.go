@@ -450,10 +450,12 @@ func (s *session) drained() {
 		}
 		return
 	}
-	s.spawn(func() {
-		box.awaitHandled()
-		s.Close()
-	})
+	if s.setFlag(flagDraining) {
+		s.spawn(func() {
+			box.awaitHandled()
+			s.Close()
+		})
+	}
 }
 
 // CloseNow implements [Session].

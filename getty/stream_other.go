@@ -11,8 +11,6 @@ func (r *rawStream) init(*stream) {}
 
 func (t *stream) read(s *session, need int) (int, error) { return t.readPlain(s, need) }
 
-func (t *stream) giveLast(*session) {}
-
 func (t *stream) write(s *session, b *batch, wait bool) error { return t.writePlain(s, b, wait) }
 
 type iovecs struct{}

@@ -6,7 +6,6 @@ package getty
 
 import (
 	"io"
-	"net"
 	"os"
 	"syscall"
 
@@ -100,40 +99,6 @@ func (r *rawStream) tryRead(fd uintptr) bool {
 		t.accept(buf)
 		return true
 	}
-}
-
-// giveLast empties the socket of a session whose reader may be held by a callback: closing over unread input would reset
-// the connection, and with it what the peer has not taken yet. A peer that sends faster than that is not outrun.
-func (t *stream) giveLast(*session) {
-	sc := socketOf(innermost(t.conn))
-	if sc == nil {
-		return
-	}
-	rc, err := sc.SyscallConn()
-	if err != nil {
-		return
-	}
-	buf := bytespool.Get(readSize)
-	defer bytespool.Put(buf)
-	_ = rc.Control(func(fd uintptr) {
-		for range 64 {
-			if n, err := syscall.Read(int(fd), buf); n <= 0 || err != nil {
-				return
-			}
-		}
-	})
-}
-
-// innermost returns what conn wraps, as far as its NetConn methods tell.
-func innermost(conn net.Conn) net.Conn {
-	for range 8 {
-		w, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		conn = w.NetConn()
-	}
-	return conn
 }
 
 func (t *stream) write(s *session, b *batch, wait bool) error {
