@@ -34,7 +34,7 @@ const (
 	flagAwaited                     // somebody waits for the token; set with qMu held
 	flagReading                     // the reader is between a read and the end of what it brought
 	flagDraining                    // a goroutine waits to close the session when all is handled
-	flagReadEnd                     // the peer has ended its stream, and OnReadEnd keeps the session open
+	flagReadEnd                     // OnReadEnd keeps the session open after the peer's end
 	flagExpired                     // WaitTime is over: what is read is out of order
 
 	flagsPending  = flagCron | flagWritable
@@ -189,7 +189,8 @@ func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err
 	return used, need, more, err
 }
 
-// countRest counts the packages that b begins with, which were read, as undelivered: the session is closing.
+// countRest counts the packages that b begins with, which were read, as undelivered: the session is
+// closing.
 func (s *session) countRest(b []byte) {
 	pkgs, done := 0, false
 	defer func() {
@@ -287,7 +288,8 @@ func (s *session) forgo(stage *mailQueue) {
 	stage.free()
 }
 
-// postMails hands packages to the mailbox and wakes whoever handles them. A pool that takes none ends the session.
+// postMails hands packages to the mailbox and wakes whoever handles them. A pool that takes none
+// ends the session.
 func (s *session) postMails(mails []mail) {
 	s.box.put(mails)
 	var err error

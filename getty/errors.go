@@ -24,9 +24,10 @@ var (
 	// [os.ErrDeadlineExceeded].
 	ErrWriteTimeout error = &sentinel{"getty: write timeout", os.ErrDeadlineExceeded}
 
-	// ErrUnacknowledged is the cause of a session whose own Close came to its WaitTime, or to the peer's reset, while
-	// the kernel still held bytes that the peer had not acknowledged. It also matches [ErrWriteTimeout].
-	ErrUnacknowledged error = &sentinel{"getty: closed with bytes that the peer has not acknowledged", ErrWriteTimeout}
+	// ErrUnacknowledged is the cause of a session whose own Close came to its WaitTime, or to the
+	// peer's reset, while the kernel still held bytes that the peer had not acknowledged. It also
+	// matches [ErrWriteTimeout].
+	ErrUnacknowledged error = &sentinel{"getty: closed over unacknowledged bytes", ErrWriteTimeout}
 
 	// ErrReadTimeout reports a package that was begun and not completed within ReadTimeout. It also
 	// matches [os.ErrDeadlineExceeded].

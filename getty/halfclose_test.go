@@ -35,13 +35,14 @@ func (p wirePeer) halfClose(t *testing.T, n int) {
 	t.Helper()
 	_, err := p.conn.Write(append(p.encode(manyFrames(n)...), p.end()...))
 	require.NoError(t, err)
-	if p.ws == nil { // a WebSocket's end is its close frame; its stream ends when both have sent one
+	if p.ws == nil { // a WebSocket's end is its close frame
 		require.NoError(t, p.conn.CloseWrite())
 	}
 }
 
-// A listener with OnReadEnd may have its answers written by other goroutines after the peer has ended its stream. It is
-// called after the last OnMessage, and neither silence nor ticks end the session.
+// A listener with OnReadEnd may have its answers written by other goroutines after the peer has
+// ended its stream. It is called after the last OnMessage, and neither silence nor ticks end the
+// session.
 //
 // case: 39
 func TestAnswersAfterThePeersEnd(t *testing.T) {
@@ -52,7 +53,7 @@ func TestAnswersAfterThePeersEnd(t *testing.T) {
 			l.unordered = d == getty.Unordered
 			ended := make(chan int, 1)
 			l.readEnd = func(s getty.Session) { ended <- l.of(s).messages }
-			srv := w.server(t, getty.WithServerDispatch(d))
+			srv := w.server(t, getty.WithServerDispatch(d), patientClose)
 			run(t, srv, prepare(l))
 			p := w.dial(t, srv)
 			s := within(t, l.opened, "OnOpen")
@@ -65,7 +66,8 @@ func TestAnswersAfterThePeersEnd(t *testing.T) {
 			require.NoError(t, s.Err())
 			go func() {
 				for i := range n {
-					if _, _, err := s.WritePkg(string(numbered(i)), time.Duration(i%3-1)*patience); err != nil {
+					timeout := time.Duration(i%3-1) * patience
+					if _, _, err := s.WritePkg(string(numbered(i)), timeout); err != nil {
 						t.Errorf("answer %d: %v", i, err)
 					}
 				}
@@ -87,7 +89,8 @@ func TestAnswersAfterThePeersEnd(t *testing.T) {
 	})
 }
 
-// What keeps a session open after the peer's end has an end of its own, and everything else that ends a session ends it.
+// What keeps a session open after the peer's end has an end of its own, and everything else that
+// ends a session ends it.
 //
 // case: 39
 func TestTheEndAfterThePeersEnd(t *testing.T) {
@@ -97,9 +100,11 @@ func TestTheEndAfterThePeersEnd(t *testing.T) {
 	}{
 		"HalfClose": {nil, io.EOF},
 		"Close":     {func(_ *getty.Server, s getty.Session) { s.Close() }, nil},
-		"CloseNow":  {func(_ *getty.Server, s getty.Session) { s.CloseNow() }, getty.ErrSessionClosed},
-		"panic":     {func(*getty.Server, getty.Session) { panic("enough") }, &getty.PanicError{}},
-		"Goexit":    {func(*getty.Server, getty.Session) { runtime.Goexit() }, &getty.PanicError{}},
+		"CloseNow": {func(_ *getty.Server, s getty.Session) {
+			s.CloseNow()
+		}, getty.ErrSessionClosed},
+		"panic":  {func(*getty.Server, getty.Session) { panic("enough") }, &getty.PanicError{}},
+		"Goexit": {func(*getty.Server, getty.Session) { runtime.Goexit() }, &getty.PanicError{}},
 		"Shutdown": {func(srv *getty.Server, _ getty.Session) {
 			go func() { _, _ = srv.Shutdown(context.Background()) }()
 		}, nil},
@@ -109,7 +114,7 @@ func TestTheEndAfterThePeersEnd(t *testing.T) {
 				eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 					l := &readEndTracer{tracer: newTracer(t)}
 					l.unordered = d == getty.Unordered
-					srv := w.server(t, func(o *getty.ServerOptions) {
+					srv := w.server(t, patientClose, func(o *getty.ServerOptions) {
 						o.Dispatch, o.HalfClose = d, -1
 						if how.end == nil {
 							o.HalfClose = 20 * time.Millisecond
@@ -139,7 +144,8 @@ func TestTheEndAfterThePeersEnd(t *testing.T) {
 	}
 }
 
-// Nothing of that concerns a listener that does not want it, or a stream that ends inside a package.
+// Nothing of that concerns a listener that does not want it, or a stream that ends inside a
+// package.
 //
 // case: 39
 func TestThePeersEndWithoutOnReadEnd(t *testing.T) {

@@ -140,7 +140,8 @@ func (g *ledger) judge(from, to end, ordered bool) (wrong []string) {
 	}
 	if st := from.stats; st != nil {
 		// A call that failed may have been accepted first, but not if it was withdrawn.
-		known, most := int(st.PkgsWritten+st.Unsent-st.Unacked), len(accepted)+g.late-int(st.Withdrawn)
+		known := int(st.PkgsWritten + st.Unsent - st.Unacked)
+		most := len(accepted) + g.late - int(st.Withdrawn)
 		if known < len(accepted) || known > most || st.Queued != 0 {
 			say("I8: %d accepted, %d more perhaps, %d of them withdrawn, but %d written, %d unsent, %d bytes queued",
 				len(accepted), g.late, st.Withdrawn, st.PkgsWritten, st.Unsent, st.Queued)
@@ -580,8 +581,8 @@ func TestLedgerControls(t *testing.T) {
 	}
 }
 
-// Peers stall, for longer or shorter than the WaitTime of a Close: one that ends without a cause has lost nothing, and
-// what the others may have lost is counted.
+// Peers stall, for longer or shorter than the WaitTime of a Close: one that ends without a cause
+// has lost nothing, and what the others may have lost is counted.
 //
 // case: 41, 42
 func TestLedgerOfStalls(t *testing.T) {
@@ -599,7 +600,8 @@ func TestLedgerOfStalls(t *testing.T) {
 				t.Parallel()
 				for range rounds {
 					seed := rand.Uint64()
-					if wrong := stallRound(t, c, d, rand.New(rand.NewPCG(seed, 1))); len(wrong) > 0 {
+					wrong := stallRound(t, c, d, rand.New(rand.NewPCG(seed, 1)))
+					if len(wrong) > 0 {
 						t.Fatalf("seed %d: %s", seed, strings.Join(wrong, "\n"))
 					}
 				}
@@ -630,9 +632,11 @@ func stallRound(t *testing.T, c carrier, d getty.Dispatch, rnd *rand.Rand) []str
 		o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
 	})
 	require.NoError(t, client.RunEventLoop(prepare(cl)))
-	from, to := within(t, cl.opened, "OnOpen of the client"), within(t, sl.opened, "OnOpen of the server")
+	from := within(t, cl.opened, "OnOpen of the client")
+	to := within(t, sl.opened, "OnOpen of the server")
 	var writer sync.WaitGroup
-	writer.Go(func() { writeLedger(from, up, rand.New(rand.NewPCG(rnd.Uint64(), 2)), 100+rnd.IntN(3000)) })
+	most, dice := 100+rnd.IntN(3000), rand.New(rand.NewPCG(rnd.Uint64(), 2))
+	writer.Go(func() { writeLedger(from, up, dice, most) })
 	if rnd.IntN(2) == 0 {
 		writer.Wait()
 	} else {

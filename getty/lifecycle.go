@@ -33,7 +33,8 @@ type transport interface {
 	// farewell returns the last bytes to queue when the session begins to end; they follow everything
 	// that was accepted.
 	farewell(s *session) []byte
-	// discard reads and forgets until the peer ends its stream, and returns io.EOF then. serve has returned.
+	// discard reads and forgets until the peer ends its stream, and returns io.EOF then. serve has
+	// returned.
 	discard(s *session) error
 	// closeWrite tells the peer that nothing more comes. The flush token is held, the queue empty.
 	closeWrite(s *session) error
@@ -205,7 +206,8 @@ func (s *session) conclude(err error) {
 	switch {
 	case s.has(flagHard | flagExpired):
 	case !s.has(flagClosing):
-		// The peer has ended its stream or broken it: what it sent before is handled, and what that answers is flushed.
+		// The peer has ended its stream or broken it: what it sent before is handled, and what that
+		// answers is flushed.
 		s.handleRest()
 		if err == io.EOF {
 			s.awaitLastWrites()
@@ -232,7 +234,8 @@ func (s *session) conclude(err error) {
 	s.callbacksOfEnd()
 }
 
-// handleRest returns when everything that was decoded is handled, or the session is closed meanwhile.
+// handleRest returns when everything that was decoded is handled, or the session is closed
+// meanwhile.
 func (s *session) handleRest() {
 	if s.box == nil {
 		return
@@ -245,8 +248,8 @@ func (s *session) handleRest() {
 	s.box.awaitHandled()
 }
 
-// awaitLastWrites lets a listener that wants to go on writing after the peer's end do so, until it closes the session or
-// the time for that is over.
+// awaitLastWrites lets a listener that wants to go on writing after the peer's end do so, until it
+// closes the session or the time for that is over.
 func (s *session) awaitLastWrites() {
 	l, ok := s.listener.(ReadEndListener)
 	if !ok || s.flags.Or(flagReadEnd)&(flagClosing|flagDrain) != 0 {
@@ -331,8 +334,9 @@ func (s *session) settleCause() {
 	}
 }
 
-// settleUnacked counts the packages that the unacknowledged bytes belong to. Where their bounds lay is not known any
-// more; there are at least as many as there would be if all were as large as the largest.
+// settleUnacked counts the packages that the unacknowledged bytes belong to. Where their bounds lay
+// is not known any more; there are at least as many as there would be if all were as large as the
+// largest.
 func (s *session) settleUnacked() {
 	s.encMu.Lock()
 	largest := uint64(max(s.largest, 1))
@@ -396,8 +400,8 @@ func (s *session) expire() {
 	s.closeHard()
 }
 
-// countUnacked notes how much the peer of a session that closes by itself has not acknowledged: nobody will know
-// whether it came, once the descriptor is closed.
+// countUnacked notes how much the peer of a session that closes by itself has not acknowledged:
+// nobody will know whether it came, once the descriptor is closed.
 func (s *session) countUnacked() {
 	n := s.unacked()
 	s.qMu.Lock()
@@ -405,7 +409,8 @@ func (s *session) countUnacked() {
 	s.qMu.Unlock()
 }
 
-// unacked returns how many bytes the peer of a session that closes by itself has not acknowledged, 0 if nobody can tell.
+// unacked returns how many bytes the peer of a session that closes by itself has not acknowledged,
+// 0 if nobody can tell.
 func (s *session) unacked() uint64 {
 	if !s.queues || !s.has(flagOwnClose) || s.has(flagHard) {
 		return 0
@@ -422,8 +427,9 @@ func (s *session) unacked() uint64 {
 	return min(uint64(max(n, 0)), s.count.BytesWritten)
 }
 
-// awaitAcked returns when the peer has acknowledged everything or can do so no more, for at most WaitTime. The kernel
-// does not tell when that is the case, so it is asked. Mostly it need not be: a peer's end comes after all it has read.
+// awaitAcked returns when the peer has acknowledged everything or can do so no more, for at most
+// WaitTime. The kernel does not tell when that is the case, so it is asked. Mostly it need not be:
+// a peer's end comes after all it has read.
 func (s *session) awaitAcked() {
 	for pause := time.Millisecond; s.unacked() > 0; pause = min(2*pause, 8*time.Millisecond) {
 		if st, err := netx.Alive(s.tr.netConn()); err != nil || st == netx.Broken {
@@ -436,7 +442,7 @@ func (s *session) awaitAcked() {
 
 // drain is the end that Shutdown wants: what was read is handled first.
 func (s *session) drain() {
-	if s.flags.Or(flagDrain)&flagReading == 0 { // else the reader sees flagDrain when it is done with what it has read
+	if s.flags.Or(flagDrain)&flagReading == 0 { // else the reader sees flagDrain at the read's end
 		s.drained()
 	}
 }

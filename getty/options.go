@@ -87,13 +87,14 @@ type SessionOptions struct {
 	// with a negative timeout. 0: DefaultWriteTimeout; negative: no limit.
 	WriteTimeout time.Duration
 
-	// WaitTime is how long Close flushes what is queued, and then how long it waits for the peer's end
-	// of stream, before the descriptor is closed anyway. 0: DefaultWaitTime; negative: no wait, so that even
-	// what is on its way to the peer counts as [ErrUnacknowledged].
+	// WaitTime is how long Close flushes what is queued, and then how long it waits for the peer's
+	// end of stream, before the descriptor is closed anyway. 0: DefaultWaitTime; negative: no wait,
+	// so that even what is on its way to the peer counts as [ErrUnacknowledged].
 	WaitTime time.Duration
 
-	// HalfClose is how long a session stays open for writing after its peer has ended its stream, if its listener is a
-	// [ReadEndListener]; all others flush and close. 0: DefaultHalfClose; negative: until it is closed.
+	// HalfClose is how long a session stays open for writing after its peer has ended its stream,
+	// if its listener is a [ReadEndListener]; all others flush and close. 0: DefaultHalfClose;
+	// negative: until it is closed.
 	HalfClose time.Duration
 
 	// CronPeriod is the time between two OnCron callbacks; the first comes after a random part of it.

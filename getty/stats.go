@@ -17,10 +17,10 @@ type SessionStats struct {
 	PkgsRead     uint64 // packages decoded
 	PkgsWritten  uint64 // packages taken by the kernel as a whole
 	Queued       uint64 // bytes accepted and not yet taken by the kernel; while a package is being encoded, perhaps without the latest
-	Unsent       uint64 // packages accepted and not taken as a whole, and Unacked; known when the session ends
+	Unsent       uint64 // packages accepted and not taken as a whole, and Unacked; known at the end
 	UnsentBytes  uint64 // their remaining bytes, and UnackedBytes
-	Unacked      uint64 // packages written, at least so many of which the peer had not acknowledged when an own Close was over
-	UnackedBytes uint64 // the bytes it had not acknowledged; they may have arrived all the same
+	Unacked      uint64 // at least so many packages written that UnackedBytes belong to
+	UnackedBytes uint64 // not acknowledged by the peer when an own Close was over; may have arrived
 	Undelivered  uint64 // packages decoded and not delivered because the session ended
 	Withdrawn    uint64 // packages withdrawn because their write expired
 	Dropped      uint64 // datagrams dropped: malformed, truncated, or the mailbox was full

@@ -127,8 +127,8 @@ func (t *stream) serve(s *session) error {
 	}
 }
 
-// readFailed makes an error of the connection the session's cause at once: the writes of handlers that are still to
-// run will fail too, and with errors that tell less.
+// readFailed makes an error of the connection the session's cause at once: the writes of handlers
+// that are still to run will fail too, and with errors that tell less.
 func (t *stream) readFailed(s *session, err error) {
 	if err == io.EOF {
 		return
@@ -139,7 +139,8 @@ func (t *stream) readFailed(s *session, err error) {
 	}
 }
 
-// endRead is the end of a read and all that it brought. A Shutdown that came meanwhile has waited for this.
+// endRead is the end of a read and all that it brought. A Shutdown that came meanwhile has waited
+// for this.
 func (s *session) endRead() {
 	if s.flags.And(^flagReading)&(flagDrain|flagClosing) == flagDrain {
 		s.drained()
@@ -236,8 +237,9 @@ func (t *stream) accept(buf []byte) {
 	t.buf = buf
 }
 
-// readPlain is read through the net.Conn alone: the buffer is held while it blocks. A Shutdown cannot tell whether such
-// a read has brought something and does not wait for it: what comes later is as if it had not been read.
+// readPlain is read through the net.Conn alone: the buffer is held while it blocks. A Shutdown
+// cannot tell whether such a read has brought something and does not wait for it: what comes later
+// is as if it had not been read.
 func (t *stream) readPlain(s *session, need int) (int, error) {
 	s.endRead()
 	if s.holds() {

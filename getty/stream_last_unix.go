@@ -11,8 +11,9 @@ import (
 	"github.com/gostkit/kit/bytespool"
 )
 
-// giveLast empties the socket of a session whose reader may be held by a callback: closing over unread input would reset
-// the connection, and with it what the peer has not taken yet. A peer that sends faster than that is not outrun.
+// giveLast empties the socket of a session whose reader may be held by a callback: closing over
+// unread input would reset the connection, and with it what the peer has not taken yet. A peer that
+// sends faster than that is not outrun.
 func (t *stream) giveLast(*session) {
 	sc := socketOf(innermost(t.conn))
 	if sc == nil {
@@ -27,7 +28,8 @@ func (t *stream) giveLast(*session) {
 	_ = rc.Control(func(fd uintptr) {
 		for range 64 {
 			// Not read(2): somebody may have made the descriptor a blocking one.
-			if n, _, err := syscall.Recvfrom(int(fd), buf, syscall.MSG_DONTWAIT); n <= 0 || err != nil {
+			n, _, err := syscall.Recvfrom(int(fd), buf, syscall.MSG_DONTWAIT)
+			if n <= 0 || err != nil {
 				return
 			}
 		}

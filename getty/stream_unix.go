@@ -60,9 +60,10 @@ func (t *stream) read(s *session, need int) (int, error) {
 	return r.n, r.err
 }
 
-// tryRead sets flagReading before it looks whether it may read, and Shutdown sets flagDrain before it looks whether a
-// read is in progress, so that one of them sees the other. The descriptor must not be closed in here, where it is
-// referenced: if Shutdown left that to the reader, tryRead returns nothing and serve sees to it.
+// tryRead sets flagReading before it looks whether it may read, and Shutdown sets flagDrain before
+// it looks whether a read is in progress, so that one of them sees the other. The descriptor must
+// not be closed in here, where it is referenced: if Shutdown left that to the reader, tryRead
+// returns nothing and serve sees to it.
 func (r *rawStream) tryRead(fd uintptr) bool {
 	s := r.rs
 	if !s.has(flagReading) {

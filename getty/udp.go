@@ -174,7 +174,7 @@ func (t *datagrams) refused(err error) bool             { return errors.Is(err, 
 
 func (t *datagrams) farewell(*session) []byte { return nil }
 
-func (t *datagrams) discard(*session) error { return io.EOF } // an end has nothing to be destroyed by what comes
+func (t *datagrams) discard(*session) error { return io.EOF } // what comes destroys nothing
 
 // encode sends one datagram.
 func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
@@ -273,7 +273,8 @@ func (t *datagrams) serve(s *session) error {
 func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncated bool) error {
 	s.tallyRead(len(b))
 	switch {
-	case s.flags.Or(flagReading)&(flagClosing|flagDrain) != 0: // nothing new: a flood must not put the end off
+	case s.flags.Or(flagReading)&(flagClosing|flagDrain) != 0:
+		// Nothing new: a flood must not put the end off.
 		s.tally(&s.count.Dropped, 1)
 		return nil
 	case t.answer && isProbe(b):

@@ -51,7 +51,7 @@ type webSocket struct {
 	s       *session
 	at      int   // bytes of stream.buf that gorilla has read
 	readErr error // what the stream's read ended with
-	late    bool  // the session was closing when the latest read ended: what that brought is not counted
+	late    bool  // the session was closing when the latest read ended: that is not counted
 	turn    int   // packages of the inline turn in progress
 	stage   *mailQueue
 	staged  int // bytes in stage
@@ -507,7 +507,8 @@ func (t *webSocket) giveLast(s *session) {
 	t.stream.giveLast(s)
 }
 
-// peerEnded notes that no further frame of the peer counts, and ends our stream if our close frame has left.
+// peerEnded notes that no further frame of the peer counts, and ends our stream if our close frame
+// has left.
 func (t *webSocket) peerEnded() {
 	s := t.s
 	t.gotEnd.Store(true)
