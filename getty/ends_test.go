@@ -139,7 +139,10 @@ func eachWire(t *testing.T, f func(t *testing.T, w wire)) {
 //
 // case: 36
 func TestShutdownJustAfterAPackage(t *testing.T) {
-	eachCarrier(t, func(t *testing.T, c carrier) {
+	wrapped := carrier{"wrapped", func(opts ...getty.ServerOption) *getty.Server {
+		return wires[1].server(t, opts...)
+	}, carriers[0].client}
+	test := func(t *testing.T, c carrier) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 			for range 6 {
 				const sessions = 50
@@ -171,7 +174,9 @@ func TestShutdownJustAfterAPackage(t *testing.T) {
 				within(t, client.Done(), "Done")
 			}
 		})
-	})
+	}
+	eachCarrier(t, test)
+	t.Run(wrapped.name, func(t *testing.T) { test(t, wrapped) })
 }
 
 // What a closing session has read and does not deliver is counted, to the last package of the read.
@@ -308,7 +313,12 @@ func TestWhatCameBeforeAReset(t *testing.T) {
 				l := newTracer(t)
 				l.unordered = d == getty.Unordered
 				hold := make(chan struct{})
-				l.message = func(getty.Session, any) { <-hold }
+				l.message = func(s getty.Session, pkg any) {
+					<-hold
+					if w.name != "wrapped" { // there only a failed write tells that nothing can be written
+						echoPkg(s, pkg)
+					}
+				}
 				srv := w.server(t, getty.WithServerDispatch(d))
 				run(t, srv, prepare(l))
 				p := w.dial(t, srv)
@@ -326,6 +336,57 @@ func TestWhatCameBeforeAReset(t *testing.T) {
 				require.Zero(t, s.Stats().Undelivered)
 			})
 		}
+	})
+}
+
+// A cutConn is a connection whose second read fails.
+type cutConn struct {
+	plainConn
+	reads atomic.Int32
+}
+
+var errCut = errors.New("cut")
+
+func (c *cutConn) Read(b []byte) (int, error) {
+	if c.reads.Add(1) > 1 {
+		return 0, errCut
+	}
+	return c.Conn.Read(b)
+}
+
+// What a connection that is not the kernel's own says about reading need not concern writing: the
+// answers are flushed.
+//
+// case: 37
+func TestWhatCameBeforeAFailedRead(t *testing.T) {
+	const n = 5
+	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+		l := newTracer(t)
+		l.unordered = d == getty.Unordered
+		l.message = func(s getty.Session, pkg any) {
+			time.Sleep(time.Millisecond)
+			echoPkg(s, pkg)
+		}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		c, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer c.Close()
+		ours, err := ln.Accept()
+		require.NoError(t, err)
+		require.NoError(t, ln.Close())
+		_, err = c.Write(bytes.Join(manyFrames(n), nil))
+		require.NoError(t, err)
+		serve(t, prepare(l), getty.WithServerDispatch(d),
+			getty.WithListener(newHandedListener(&cutConn{plainConn: plainConn{ours}})))
+		require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+		for range n {
+			readFrame(t, c)
+		}
+		s := within(t, l.closed, "OnClose")
+		require.ErrorIs(t, s.Err(), errCut)
+		require.Zero(t, s.Stats().Undelivered)
+		require.Zero(t, s.Stats().Unsent)
 	})
 }
 

@@ -221,9 +221,12 @@ func (s *session) conclude(err error) {
 	}
 	called = true
 	// What still comes is read, since closing over it would destroy our last bytes with a reset.
-	if !s.has(flagHard) && s.tr.discard(s) == io.EOF {
+	if !s.has(flagHard) {
+		end := s.tr.discard(s)
 		s.awaitFlushed()
-		s.awaitAcked()
+		if end == io.EOF {
+			s.awaitAcked()
+		}
 	}
 	s.setFlag(flagClosing)
 	s.refuse(ErrSessionClosed)

@@ -127,15 +127,19 @@ func (t *stream) serve(s *session) error {
 	}
 }
 
-// readFailed makes an error of the connection the session's cause at once: the writes of handlers
-// that are still to run will fail too, and with errors that tell less.
+// readFailed makes an error of reading the session's cause at once, since what handlers then meet
+// tells less. On a socket it is one of the connection: nothing can be written any more either.
 func (t *stream) readFailed(s *session, err error) {
 	if err == io.EOF {
 		return
 	}
 	t.broken = err
-	if !s.has(flagHard | flagExpired) {
-		s.setCause(err)
+	if s.has(flagHard | flagExpired) {
+		return
+	}
+	s.setCause(err)
+	if socketOf(t.conn) != nil {
+		s.setFlag(flagRefuse)
 	}
 }
 
