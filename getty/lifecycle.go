@@ -230,6 +230,7 @@ func (s *session) conclude(err error) {
 	}
 	s.setFlag(flagClosing)
 	s.refuse(ErrSessionClosed)
+	s.countUnacked()
 	s.closeHard()
 	s.discardQueue()
 	s.clock.stop()
@@ -436,7 +437,6 @@ func (s *session) unacked() uint64 {
 func (s *session) awaitAcked() {
 	for pause := time.Millisecond; s.unacked() > 0; pause = min(2*pause, 8*time.Millisecond) {
 		if st, err := netx.Alive(s.tr.netConn()); err != nil || st == netx.Broken {
-			s.countUnacked()
 			return
 		}
 		time.Sleep(pause)
