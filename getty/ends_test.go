@@ -128,6 +128,9 @@ func (p wirePeer) ended(err error) bool {
 // patientClose makes nothing of a test depend on a WaitTime.
 func patientClose(o *getty.ServerOptions) { o.WaitTime = patience }
 
+// briefClose is for peers that do not end when the session does.
+func briefClose(o *getty.ServerOptions) { o.WaitTime = 20 * time.Millisecond }
+
 func eachWire(t *testing.T, f func(t *testing.T, w wire)) {
 	for _, w := range wires {
 		t.Run(w.name, func(t *testing.T) { f(t, w) })

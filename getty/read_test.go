@@ -57,7 +57,7 @@ func TestMisbehavingReader(t *testing.T) {
 				c := dial(t, serve(t, prepare(l, readerFunc(func(b []byte) (any, int, error) {
 					calls.Add(1)
 					return test.answer(b)
-				})), getty.WithServerDispatch(d)))
+				})), getty.WithServerDispatch(d), briefClose))
 				_, err := c.Write([]byte("hello"))
 				require.NoError(t, err)
 				s := within(t, l.closed, "OnClose")
@@ -91,7 +91,7 @@ func TestMaxMsgLen(t *testing.T) {
 			eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 				l := newTracer(t)
 				l.message = func(getty.Session, any) { t.Error("OnMessage") }
-				c := dial(t, serve(t, prepare(l, test.codec), getty.WithServerDispatch(d),
+				c := dial(t, serve(t, prepare(l, test.codec), getty.WithServerDispatch(d), briefClose,
 					func(o *getty.ServerOptions) { o.MaxMsgLen = 1024 }))
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
