@@ -280,7 +280,7 @@ func (c *clock) review() {
 		}
 		if t >= by {
 			c.mu.Unlock()
-			c.s.spawn(c.s.closeHard)
+			c.s.spawn(c.s.expire)
 			return
 		}
 		next.add(by)
@@ -326,8 +326,8 @@ func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error)
 			return false, ErrWriteTimeout
 		}
 	}
-	if s.has(flagClosing) {
-		return false, nil // what comes is discarded, for at most WaitTime
+	if s.has(flagClosing | flagReadEnd) {
+		return false, nil // what comes is discarded, for at most WaitTime; or nothing comes any more
 	}
 	read, idle := c.readLimit.Load(), c.idleLimit.Load()
 	switch busy, ticking := s.busy(); {

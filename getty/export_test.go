@@ -181,3 +181,6 @@ func BatchKeeps(n int) (kept int) {
 	}
 	return kept
 }
+
+// HasFreed reports whether a session's descriptor is closed, or about to be.
+func HasFreed(ss Session) bool { return ss.(*session).has(flagHard) }

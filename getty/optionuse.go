@@ -45,6 +45,7 @@ var optionUse = map[string]kind{
 	"IdleTimeout":      all,
 	"WriteTimeout":     all,
 	"WaitTime":         all,
+	"HalfClose":        queued, // a datagram ends no stream
 	"CronPeriod":       all,
 	"HighWater":        queued,
 	"LowWater":         queued,

@@ -51,7 +51,7 @@ func (r *rawStream) init(t *stream) {
 func (t *stream) read(s *session, need int) (int, error) {
 	r := &t.raw
 	if r.rc == nil {
-		return t.readPlain(need)
+		return t.readPlain(s, need)
 	}
 	r.rs, r.need = s, need
 	if err := r.rc.Read(r.readFn); err != nil {
@@ -60,8 +60,16 @@ func (t *stream) read(s *session, need int) (int, error) {
 	return r.n, r.err
 }
 
+// tryRead sets flagReading before it looks whether it may read, and Shutdown sets flagDrain before
+// it looks whether a read is in progress, so that one of them sees the other. The descriptor must
+// not be closed in here, where it is referenced: if Shutdown left that to the reader, tryRead
+// returns nothing and serve sees to it.
 func (r *rawStream) tryRead(fd uintptr) bool {
-	if r.rs.holds() {
+	s := r.rs
+	if !s.has(flagReading) {
+		s.setFlag(flagReading)
+	}
+	if s.holds() {
 		r.n, r.err = 0, nil
 		return true
 	}
@@ -77,6 +85,10 @@ func (r *rawStream) tryRead(fd uintptr) bool {
 				bytespool.Put(buf)
 			} else if t.kept == 0 {
 				t.drop()
+			}
+			if s.flags.And(^flagReading)&(flagDrain|flagClosing) == flagDrain {
+				r.n, r.err = 0, nil
+				return true
 			}
 			return false
 		case err != nil:

@@ -238,6 +238,8 @@ func (t *datagrams) ends(err error) bool {
 
 func (t *datagrams) farewell(*session) []byte { return nil }
 
+func (t *datagrams) discard(*session) error { return io.EOF } // what comes destroys nothing
+
 // encode sends one datagram.
 func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	var to netip.AddrPort
@@ -321,6 +323,7 @@ func (t *datagrams) serve(s *session) error {
 		if err := t.received(s, t.first, UDPContext{}, false); err != nil {
 			return err
 		}
+		s.endRead()
 		t.first = nil
 	}
 	var in packetReader
@@ -331,6 +334,7 @@ func (t *datagrams) serve(s *session) error {
 		if err == nil {
 			failures = 0
 			err = t.received(s, b, from, truncated)
+			s.endRead()
 			in.done()
 			if err != nil {
 				return err
@@ -357,7 +361,8 @@ func (t *datagrams) serve(s *session) error {
 func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bool) error {
 	s.tallyRead(len(b))
 	switch {
-	case s.has(flagClosing | flagDrain): // nothing new: a flood must not put the end off
+	case s.flags.Or(flagReading)&(flagClosing|flagDrain) != 0:
+		// Nothing new: a flood must not put the end off.
 		s.tally(&s.count.Dropped, 1)
 		return nil
 	case t.answer && isProbe(b):

@@ -25,6 +25,7 @@ type outbound struct {
 	encMu    sync.Mutex
 	out      *batch        // guarded by encMu: accepted and not taken by a flush
 	appended uint64        // guarded by encMu: bytes ever queued
+	largest  int           // guarded by encMu: the largest package ever queued
 	hint     int           // guarded by encMu: recent package size, to leave a chunk before it is outgrown
 	gone     atomic.Uint64 // bytes ever taken by the kernel, withdrawn or discarded
 
@@ -39,6 +40,7 @@ type outbound struct {
 	gain      int8         // guarded by qMu: how much gathering has paid lately
 	tries     uint8        // guarded by qMu
 	finSent   bool         // guarded by qMu
+	controls  uint64       // guarded by qMu: bytes of control frames ever taken by a flush
 	refused   error        // guarded by qMu: why nothing is accepted any more
 }
 
@@ -507,6 +509,7 @@ func (s *session) publish(p, whole []byte, w *waiter, parts [][]byte) {
 		b.ends = append(b.ends, b.size)
 	}
 	s.appended += uint64(len(p))
+	s.largest = max(s.largest, len(p))
 	if !s.has(flagBlocked) && s.queuedBytes() >= uint64(s.opts.HighWater) {
 		s.setFlag(flagBlocked) // the flush that must follow looks whether it is over
 	}
