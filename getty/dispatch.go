@@ -32,6 +32,7 @@ const (
 	flagQueued                      // packages are queued; changed with encMu held
 	flagTurn                        // a turn has the token
 	flagAwaited                     // somebody waits for the token; set with qMu held
+	flagMessage                     // the turn has packages
 	flagTick                        // the turn runs OnCron or OnWritable
 	flagLine                        // writers wait in line (line.go); changed with qMu held
 	flagReading                     // the reader is between a read and the end of what it brought
@@ -119,7 +120,7 @@ func (s *session) endTurn(pkgs int, active bool) {
 		}
 	}
 	// From this step on who queues flushes for itself; who did before is seen here.
-	f := s.flags.And(^(flagTurn | flagAwaited))
+	f := s.flags.And(^(flagTurn | flagAwaited | flagMessage))
 	if f&flagAwaited != 0 {
 		s.qMu.Lock()
 		s.qCond.Broadcast()
@@ -145,6 +146,7 @@ func (s *session) inTurn() bool { return s.has(flagTurn) || s.tasks.Load() > 0 }
 // at the high mark, before the end of b.
 func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err error) {
 	s.beginTurn()
+	s.setFlag(flagMessage)
 	where := "Reader"
 	pkgs, done := 0, false
 	defer func() {
@@ -327,6 +329,9 @@ func (s *session) handleBatch() (more bool) {
 		m, ok := s.box.takeOrdered()
 		if !ok {
 			break
+		}
+		if handled == 0 {
+			s.setFlag(flagMessage)
 		}
 		handled++
 		bytes += m.size

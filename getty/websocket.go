@@ -465,6 +465,7 @@ func (t *webSocket) received(b []byte, text bool) error {
 	}
 	if t.turn == 0 {
 		s.beginTurn()
+		s.setFlag(flagMessage)
 	}
 	t.turn++
 	if s.has(flagsAttended) {
