@@ -36,7 +36,9 @@ const Unbounded = math.MaxInt
 //
 // The zero value has no room: every push reports [ErrFull]. [NewMPSC] makes one that is useful.
 // TryPop, PopN, Pop, Drain and Receive belong to the consumer, as with [SPSC]; all other methods
-// may be called by any goroutine. No goroutine belongs to the queue. An MPSC must not be copied.
+// may be called by any goroutine. No goroutine belongs to the queue. Slots hold items by value,
+// and the first segment has 16 whatever their size: use pointers to items of many kilobytes. An
+// MPSC must not be copied.
 type MPSC[T any] struct {
 	tail     atomic.Pointer[segment[T]]
 	head     atomic.Pointer[segment[T]]
