@@ -112,10 +112,10 @@ func closableBuffer(b byteBuffer, fill func(n int) error) closable {
 	}
 }
 
-// TestCloseOvertakesPublication closes while producers publish without pause, so that in many of the
-// rounds Close falls between a producer's look at the closed bit and its publication. The queue
-// must then be closed for good, and hold exactly what was accepted; in every second round a
-// consumer is at work too, and must not see the end before the last item.
+// TestCloseOvertakesPublication closes while producers publish without pause, so that in many
+// of the rounds Close falls between a producer's look at the closed bit and its publication.
+// The queue must then be closed for good, and hold exactly what was accepted; in every second
+// round a consumer is at work too, and must not see the end before the last item.
 func TestCloseOvertakesPublication(t *testing.T) {
 	for name, fresh := range closables {
 		t.Run(name, func(t *testing.T) {

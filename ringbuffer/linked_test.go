@@ -334,9 +334,9 @@ func TestLinkedReaderPanics(t *testing.T) {
 	require.Zero(t, pool.lent())
 }
 
-// TestLinkedStressClose closes while the writer is in the middle of a chunk and the reader drains, with an
-// allocator that lends a chunk again at once: nobody may write to a chunk that was given back,
-// and none may be lost.
+// TestLinkedStressClose closes while the writer is in the middle of a chunk and the reader
+// drains, with an allocator that lends a chunk again at once: nobody may write to a chunk that
+// was given back, and none may be lost.
 func TestLinkedStressClose(t *testing.T) {
 	eachProcs(t, func(t *testing.T) {
 		watch(t, func() {

@@ -132,6 +132,7 @@ func (q *MPSC[T]) TryPush(v T) error {
 	}
 	s := q.last()
 	for {
+		// The add gives each producer a slot of its own, in one instruction that cannot fail.
 		c := s.claims.Add(1) - 1
 		if c&closedBit != 0 {
 			q.turnedAway(s, 1, 1)
@@ -214,7 +215,7 @@ func (q *MPSC[T]) last() *segment[T] {
 // begin makes the first segment. head decides which goroutine's it is. As long as tail is nil
 // nobody can have appended to that segment, so head cannot have left it.
 func (q *MPSC[T]) begin() *segment[T] {
-	if q.head.Load() == nil {
+	if q.head.Load() == nil { // else a segment would be made for nothing
 		q.head.CompareAndSwap(nil, newSegment[T](1, 0))
 	}
 	q.tail.CompareAndSwap(nil, q.head.Load())
@@ -227,6 +228,7 @@ func (q *MPSC[T]) grow(s *segment[T]) *segment[T] {
 	if n == nil {
 		n = s.append(newSegment[T](q.blocksAfter(s), s.end()))
 	}
+	// A lost swap means that another producer has moved tail, there or further.
 	q.tail.CompareAndSwap(s, n)
 	return n
 }
@@ -286,6 +288,7 @@ func (q *MPSC[T]) TryPop() (v T, err error) {
 	}
 	b, i := q.oldest()
 	if b == nil || b.ready.Load()>>i&1 == 0 {
+		// Later slots may be ready. They wait, since items come out in the order of their slots.
 		return v, q.emptyOrClosed(i)
 	}
 	v = b.slots[i]
@@ -295,8 +298,8 @@ func (q *MPSC[T]) TryPop() (v T, err error) {
 	return v, nil
 }
 
-// oldest returns the block and the index in it of the oldest slot that was not taken, going on to the
-// next block or segment if need be. The block is nil if there is no such slot yet.
+// oldest returns the block and the index in it of the oldest slot that was not taken, going on
+// to the next block or segment if need be. The block is nil if there is no such slot yet.
 func (q *MPSC[T]) oldest() (*block[T], uint32) {
 	s := q.head.Load()
 	for s != nil {
@@ -307,6 +310,8 @@ func (q *MPSC[T]) oldest() (*block[T], uint32) {
 			}
 			q.block++
 		}
+		// Moving head lets go of the old segment: the collector takes it when the last producer
+		// that still looks at it has gone on.
 		if s = s.next.Load(); s != nil {
 			q.block = 0
 			q.head.Store(s)
@@ -315,9 +320,10 @@ func (q *MPSC[T]) oldest() (*block[T], uint32) {
 	return nil, 0
 }
 
-// emptyOrClosed tells the two apart when slot i of the block, the oldest one, is not ready. It is
-// the end if that slot was not even claimed when the closed bit was set. The caller may have found
-// no segment, and the first one may have been made, filled and closed since: then the count is not 0.
+// emptyOrClosed tells the two apart when slot i of the block, the oldest one, is not ready. It
+// is the end if that slot was not even claimed when the closed bit was set. The caller may have
+// found no segment, and the first one may have been made, filled and closed since: then the
+// count is not 0.
 func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 	s := q.head.Load()
 	if s == nil {
@@ -327,6 +333,7 @@ func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 	if c&closedBit == 0 {
 		return ErrEmpty
 	}
+	// Slots that were claimed before Close will be filled: it is not the end before they are taken.
 	if c>>sealShift&sealMask == uint64(q.block)*blockSize+uint64(i) {
 		return ErrClosed
 	}
@@ -357,6 +364,7 @@ func (q *MPSC[T]) PopN(dst []T) (int, error) {
 		b, i := q.oldest()
 		n := 0
 		if b != nil {
+			// As many as are ready in a row.
 			n = min(bits.TrailingZeros32(^(b.ready.Load() >> i)), len(dst)-done)
 		}
 		if n == 0 {
@@ -391,8 +399,9 @@ func (q *MPSC[T]) Pop(ctx context.Context) (T, error) {
 	return v, err
 }
 
-// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes everybody
-// who waits. It may be called from any goroutine, also more than once, and always returns nil.
+// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes all
+// waiting goroutines. It may be called from any goroutine, also more than once, and always
+// returns nil.
 func (q *MPSC[T]) Close() error {
 	s := q.last()
 	for {
@@ -401,11 +410,15 @@ func (q *MPSC[T]) Close() error {
 			break
 		}
 		if n := c & claimMask; n < s.size() {
+			// The count of good claims is kept beside the bit: claims go on being counted in
+			// the lower half until each producer has taken its own back.
 			if s.claims.CompareAndSwap(c, closedBit|n<<sealShift|n) {
 				break
 			}
 			continue
 		}
+		// Producers may already be on their way past a full segment. A sealed one behind it
+		// stops them, unless one of them was faster and linked a segment to fill.
 		n := s.next.Load()
 		if n == nil {
 			n = s.append(sealed[T](s.end()))

@@ -89,8 +89,8 @@ func TestResetWithinASlotStays(t *testing.T) {
 	w.check()
 }
 
-// While the goroutine sleeps, the shard keeps up with the clock as far as nothing lies between: what
-// starts then goes to the level that its duration asks for.
+// While the goroutine sleeps, the shard keeps up with the clock as far as nothing lies between:
+// what starts then goes to the level that its duration asks for.
 func TestLevelsFollowTheClock(t *testing.T) {
 	w, sh := byHand(t)
 	w.AfterFunc(1000*time.Hour, func() {})

@@ -252,7 +252,8 @@ func TestNoWakeUpIsLost(t *testing.T) {
 	tm.sh = &w.shards[0]
 	begin := time.Now()
 	for i := range rounds {
-		// Where the two goroutines share a processor a round takes milliseconds: then they are fewer.
+		// Where the two goroutines share a processor a round takes milliseconds: then they are
+		// fewer.
 		if i%100 == 0 && time.Since(begin) > 5*time.Second {
 			t.Logf("%d rounds", i)
 			break

@@ -114,6 +114,7 @@ func (a *Arena[T]) Trim() {
 		if nodes == nil {
 			continue
 		}
+		// The list as it would be with this chunk's free elements; it counts if the chunk stays.
 		start := chunkStart(c)
 		head, live, highest := a.free, false, uint32(0)
 		for off := len(nodes) - 1; off >= 0; off-- {
@@ -234,7 +235,7 @@ func (a *Arena[T]) alloc() (uint32, *node[T]) {
 func (a *Arena[T]) release(i uint32, n *node[T]) {
 	var zero T
 	n.val = zero // or the collector would keep what it points to
-	n.gen++
+	n.gen++      // handles of the element are stale from here on
 	if n.gen != retired {
 		n.link = a.free
 		a.free = i
@@ -267,7 +268,7 @@ func (a *Arena[T]) grow() {
 
 // vacancy returns the number of the chunk to make.
 func (a *Arena[T]) vacancy() int {
-	if a.missing > 0 {
+	if a.missing > 0 { // as a rule nothing is, and there is nothing to look for
 		for c := range a.made {
 			if a.chunk(c) == nil && a.capacity(c) > 0 && a.floor[c] != retired {
 				a.missing--

@@ -222,7 +222,7 @@ func (l *List[T]) Clear() {
 	prev, cur := uint32(0), l.head
 	for cur != 0 {
 		n := l.arena.at(cur)
-		next := n.link ^ prev
+		next := n.link ^ prev // before release, which puts another number into link
 		l.arena.release(cur, n)
 		prev, cur = cur, next
 	}
