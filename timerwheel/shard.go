@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/cpu"
 )
 
 // How much is done before a shard's lock is given to others, and before other shards get
@@ -47,7 +49,7 @@ type shard struct {
 	stopped uint64
 	latest  int64
 
-	_ [64]byte // a cache line, so that the next shard's first words do not share one with these
+	_ cpu.CacheLinePad // the next shard's first words are written by other goroutines
 }
 
 // arm sets t to expire at the time at and reports whether it was pending. If t is a ticker's,
