@@ -37,7 +37,7 @@ func Example_bytespool() {
 	b := bytespool.Get(1500) // 1500 bytes, content undefined
 	n := copy(b, "a datagram")
 	fmt.Println(string(b[:n]), len(b))
-	bytespool.Put(b) // from here on b belongs to somebody else
+	bytespool.Put(b) // from here on b belongs to its next user
 
 	// Output: a datagram 1500
 }

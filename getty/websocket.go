@@ -51,6 +51,7 @@ type webSocket struct {
 	s       *session
 	at      int   // bytes of stream.buf that gorilla has read
 	readErr error // what the stream's read ended with
+	within  bool  // a message has begun and is not complete
 	turn    int   // packages of the inline turn in progress
 	stage   *mailQueue
 	staged  int // bytes in stage
@@ -118,10 +119,16 @@ func (t *webSocket) fill() error {
 		return err
 	}
 	s.awaitCredit()
+	if t.within {
+		s.clock.begun()
+	}
 	n, err := t.stream.read(s, 0)
 	if n > 0 {
 		s.tallyRead(n)
 		s.clock.touch()
+		if t.within {
+			s.clock.arrived(n)
+		}
 		t.kept, t.at = n, 0
 	}
 	if err != nil {
@@ -334,8 +341,9 @@ func (t *webSocket) messages() error {
 		if s.has(flagClosing) {
 			continue // the message is skipped, up to the peer's close frame
 		}
-		s.clock.begun()
+		t.within = true
 		b, err := t.readMessage(r)
+		t.within = false
 		s.clock.complete()
 		if err == nil && kind == websocket.TextMessage && !utf8.Valid(b) {
 			err = t.violation(closeBadUTF8, errors.New("getty: text message is not UTF-8"))
