@@ -177,7 +177,8 @@ func overtake(t *testing.T, c closable, round, turns int) {
 	n, end := c.drain()
 	taken.Add(int64(n))
 	if end != c.ended || accepted.Load() != taken.Load() || c.length() != 0 {
-		t.Fatalf("round %d: %d accepted, %d taken, %d left, %v", round, accepted.Load(), taken.Load(), c.length(), end)
+		t.Fatalf("round %d: %d accepted, %d taken, %d left, %v",
+			round, accepted.Load(), taken.Load(), c.length(), end)
 	}
 }
 

@@ -237,7 +237,9 @@ func FuzzLinked(f *testing.F) {
 }
 
 func TestLinkedBadInput(t *testing.T) {
-	for _, c := range []LinkedConfig{{}, {MaxBytes: -1}, {MaxBytes: 1, ChunkSize: -1}, {MaxBytes: 1, ChunkSize: Unbounded}} {
+	for _, c := range []LinkedConfig{
+		{}, {MaxBytes: -1}, {MaxBytes: 1, ChunkSize: -1}, {MaxBytes: 1, ChunkSize: Unbounded},
+	} {
 		_, err := NewLinked(c)
 		require.Error(t, err, "%+v", c)
 	}
@@ -343,7 +345,9 @@ func TestLinkedStressClose(t *testing.T) {
 			pool := newLender(t)
 			rnd := rand.New(rand.NewPCG(11, 12))
 			for range scaled(600) {
-				l, err := NewLinked(LinkedConfig{MaxBytes: 1 + rnd.IntN(300), ChunkSize: 1 + rnd.IntN(64), Allocator: pool})
+				l, err := NewLinked(LinkedConfig{
+					MaxBytes: 1 + rnd.IntN(300), ChunkSize: 1 + rnd.IntN(64), Allocator: pool,
+				})
 				require.NoError(t, err)
 				var wrote, got uint64
 				var wg sync.WaitGroup
