@@ -152,6 +152,7 @@ func (b *Bytes) window(p uint64, n int) (first, second []byte) {
 	if n == 0 {
 		return nil, nil
 	}
+	// The capacities are limited, so that appending to a piece cannot run into foreign bytes.
 	i := int(p & uint64(len(b.buf)-1))
 	if i+n <= len(b.buf) {
 		return b.buf[i : i+n : i+n], nil
@@ -186,6 +187,8 @@ func (b *Bytes) Advance(n int) {
 		b.reader.enter("reader")
 		defer b.reader.leave()
 	}
+	// Checked against what this side has seen, not what is there: a reader that advances over
+	// bytes it never looked at has a mistake in its arithmetic.
 	h := b.head.Load()
 	if n < 0 || n > int(b.tailSeen-h) {
 		panic("ringbuffer: Advance beyond the bytes that ReadSlices returned")
@@ -246,6 +249,7 @@ func (b *Bytes) TryRead(p []byte) (int, error) {
 			return 0, ErrEmpty
 		}
 	}
+	// Bytes hold no pointers, so what was read is not cleared.
 	first, second := b.window(h, min(int(b.tailSeen-h), len(p)))
 	n := copy(p, first)
 	n += copy(p[n:], second)

@@ -38,6 +38,7 @@ type chunk struct {
 var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 func newChunk(from Allocator, size int) *chunk {
+	// A used header is as good as a new one: drop has cleared it, and the last reference is gone.
 	c := chunks.Get().(*chunk)
 	c.from, c.buf = from, from.Get(size)
 	c.refs.Store(1)

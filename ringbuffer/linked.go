@@ -200,6 +200,8 @@ func (l *Linked) Close() error { return l.CloseWithError(nil) }
 // last byte. A nil err means what Close means. The first close wins; later ones change nothing. It
 // always returns nil.
 func (l *Linked) CloseWithError(err error) error {
+	// One instruction sets the bit and finds out whether the writer is in its chunk: neither can
+	// change without the other being seen.
 	l.cause.CompareAndSwap(nil, &err)
 	if l.written.Or(closedBit)&(closedBit|writingBit) == 0 {
 		l.leave() // for the writer, which is outside and stays outside
@@ -280,6 +282,7 @@ func (l *Linked) TryWrite(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	// Filled chunk by chunk and published once, so that the reader is woken once.
 	n := min(l.room(w, len(p)), len(p))
 	for rest := p[:n]; len(rest) > 0; {
 		k := copy(l.space(), rest)
@@ -313,6 +316,7 @@ func (l *Linked) WriteSlice(n int) ([]byte, error) {
 	}
 	room := l.room(w, n)
 	if room < n {
+		// Leaving the chunk again is publishing nothing.
 		err := ErrFull
 		if uint64(n) > l.max {
 			err = ErrTooLarge

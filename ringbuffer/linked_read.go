@@ -121,6 +121,7 @@ func (l *Linked) TryRead(p []byte) (int, error) {
 	}
 	n = min(n, len(p))
 	for done := 0; done < n; {
+		// Advancing after each chunk lets the writer go on while the rest is copied.
 		k := copy(p[done:n], l.front(n-done))
 		l.advance(k)
 		done += k
@@ -144,6 +145,7 @@ func (l *Linked) Peek(n int) ([]byte, error) {
 	if uint64(n) > l.max {
 		return nil, ErrTooLarge
 	}
+	// Also for n == 0: the look is what lets the reader of a closed buffer leave.
 	have, end := l.look()
 	if n == 0 {
 		return nil, nil
@@ -223,6 +225,7 @@ func (l *Linked) Until(delim byte) ([]byte, error) {
 			return l.peek(k + 1), nil
 		}
 	}
+	// No delim can come any more when no byte can: waiting for it would be for ever.
 	if end == nil && uint64(n) >= l.max {
 		return nil, ErrTooLarge
 	}
@@ -303,6 +306,7 @@ func (l *Linked) Slice(n int) (*View, error) {
 	if err := ahead(have, n, end); err != nil {
 		return nil, err
 	}
+	// The usual view lies in one or two chunks and costs one allocation.
 	v := &View{n: n}
 	v.parts, v.chunks = v.part[:0], v.chunk[:0]
 	for done := 0; done < n; {

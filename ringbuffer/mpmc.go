@@ -145,6 +145,7 @@ func (q *MPMC[T]) hasItem(h uint64) bool {
 
 // itemsAfterLook fetches the producers' position.
 func (q *MPMC[T]) itemsAfterLook(h uint64) int64 {
+	// As with headSeen: an older value from a slower consumer errs on the safe side.
 	t := q.tail.Load() &^ closedBit
 	q.tailSeen.Store(t)
 	return int64(t - h)
@@ -183,6 +184,7 @@ func (q *MPMC[T]) PushN(vs []T) (int, error) {
 		if q.tail.CompareAndSwap(t, t+uint64(n)) {
 			put(q.slots, t, vs[:n])
 			q.flip(t, n, false)
+			// One token for n items: the consumer that takes the first wakes the next sleeper.
 			q.notEmpty.wake()
 			if n < len(vs) {
 				return n, ErrFull
@@ -248,6 +250,7 @@ func (q *MPMC[T]) Push(ctx context.Context, v T) error {
 // too, the next sleeper is woken. When a fast-path push moves the tail under its eyes it looks
 // again, since that push looks at nothing.
 func (q *MPMC[T]) passRoom() {
+	// Nobody to wake is the common case, and costs one load.
 	for q.notFull.sleepers.Load() != 0 {
 		t := q.tail.Load()
 		if t&closedBit != 0 {
@@ -310,7 +313,7 @@ func (q *MPMC[T]) PopN(dst []T) (int, error) {
 	}
 	for round := 0; ; round++ {
 		h := q.head.Load()
-		items := int64(q.tailSeen.Load() - h)
+		items := int64(q.tailSeen.Load() - h) // negative if h is ahead of an old tailSeen
 		if items < int64(len(dst)) {
 			items = q.itemsAfterLook(h)
 		}
@@ -325,6 +328,7 @@ func (q *MPMC[T]) PopN(dst []T) (int, error) {
 			continue // h was stale
 		}
 		if q.head.CompareAndSwap(h, h+uint64(n)) {
+			// The claim is ours, so there is time: nobody else touches these slots until the flip.
 			take(q.slots, h, dst[:n])
 			q.flip(h, n, true)
 			q.notFull.wake()
@@ -358,6 +362,7 @@ func (q *MPMC[T]) Pop(ctx context.Context) (T, error) {
 func (q *MPMC[T]) passItem() {
 	for q.notEmpty.sleepers.Load() != 0 {
 		h := q.head.Load()
+		// The look at tail before the bit, as in TryPop: the bit may be one of the last round.
 		ready := q.itemsAfterLook(h) > 0 && q.run(h, 1, ^uint32(0)) == 1
 		if ready || q.emptyOrClosed(h) == ErrClosed {
 			q.notEmpty.wake()

@@ -236,6 +236,7 @@ func (q *MPSC[T]) grow(s *segment[T]) *segment[T] {
 // blocksAfter chooses the size of the next segment: half of this one if the consumer has nearly
 // emptied it already, the same if it has begun to, twice as many if it has not.
 func (q *MPSC[T]) blocksAfter(s *segment[T]) int {
+	// Reading two counts of the consumer costs a line transfer, once a segment.
 	n := len(s.blocks)
 	switch {
 	case q.head.Load() != s || s.blocks[0].taken.Load() == 0:
@@ -251,6 +252,7 @@ func (q *MPSC[T]) blocksAfter(s *segment[T]) int {
 // no waiting does not look at ctx.
 func (q *MPSC[T]) Push(ctx context.Context, v T) error {
 	err := q.TryPush(v)
+	// A zero queue has no gate to wait at: it stays full.
 	if err == ErrFull && q.room != nil {
 		r := q.room
 		if werr := r.notFull.wait(ctx, func() bool {
@@ -268,6 +270,7 @@ func (q *MPSC[T]) Push(ctx context.Context, v T) error {
 }
 
 func (q *MPSC[T]) fullOrClosed() error {
+	// The closed bit is in the last segment, which tail may not have reached yet.
 	s := q.tail.Load()
 	for s != nil {
 		if s.claims.Load()&closedBit != 0 {
@@ -342,6 +345,7 @@ func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 
 // giveBack returns n places to the quota.
 func (q *MPSC[T]) giveBack(n int) {
+	// After the slot was cleared. Only the consumer writes taken, so load and store are no race.
 	if r := q.room; r != noLimit {
 		r.taken.Store(r.taken.Load() + uint64(n))
 		r.notFull.wake()
@@ -373,6 +377,7 @@ func (q *MPSC[T]) PopN(dst []T) (int, error) {
 			}
 			break
 		}
+		// One store of taken for the whole run.
 		from := b.slots[i : int(i)+n]
 		copy(dst[done:], from)
 		clear(from)

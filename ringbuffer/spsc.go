@@ -166,6 +166,7 @@ func (q *SPSC[T]) PushN(vs []T) (int, error) {
 		}
 		room = uint64(len(q.slots)) - (t - q.headSeen)
 	}
+	// All items before one publication: the consumer fetches the position once for all of them.
 	n := int(min(room, uint64(len(vs))))
 	put(q.slots, t, vs[:n])
 	// All or nothing: after a Close in between the consumer may have been told the end already.
@@ -189,6 +190,7 @@ func put[T any](slots []T, p uint64, vs []T) {
 // take copies the slots from position p on into dst and clears them, so that the ring keeps
 // nothing reachable.
 func take[T any](slots []T, p uint64, dst []T) {
+	// Copied and cleared piece by piece, while the lines are in the cache.
 	from := slots[p&uint64(len(slots)-1):]
 	n := copy(dst, from)
 	clear(from[:n])
@@ -211,6 +213,7 @@ func wipe[T any](slots []T, p uint64, n int) {
 // gets closed, or the cause of ctx if that ends first; v was not added then. A push that needs
 // no waiting does not look at ctx.
 func (q *SPSC[T]) Push(ctx context.Context, v T) error {
+	// Tried before ctx is looked at: a queue with room costs no look at the context.
 	err := q.TryPush(v)
 	if err == ErrFull {
 		if werr := q.notFull.wait(ctx, func() bool {
@@ -303,6 +306,8 @@ func (q *SPSC[T]) Pop(ctx context.Context) (T, error) {
 // waiting goroutines. It may be called from any goroutine, also more than once, and always
 // returns nil.
 func (q *SPSC[T]) Close() error {
+	// The bit before the wake-ups: a goroutine that announces itself too late to be woken finds
+	// it in its second try.
 	q.tail.Or(closedBit)
 	q.notEmpty.wakeAll()
 	q.notFull.wakeAll()

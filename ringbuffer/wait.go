@@ -155,6 +155,7 @@ func (g *gate) announce() *waiter {
 func (g *gate) retract(w *waiter) {
 	q := g.line()
 	q.mu.Lock()
+	// Either w is still queued, and nobody will ever give it a token, or its token is certain.
 	given := !w.queued
 	if !given {
 		g.take(q, w)
@@ -207,6 +208,7 @@ func (g *gate) wait(ctx context.Context, try func() bool) error {
 		}
 		select { // 3
 		case <-w.token:
+			// The token channel is empty again, so w can serve another sleeper.
 			g.recycle(w)
 		case <-done:
 			g.retract(w)

@@ -215,6 +215,7 @@ func (a *Arena[T]) alloc() (uint32, *node[T]) {
 	if a.free|a.unused == 0 {
 		a.grow()
 	}
+	// Used elements first: their memory is likely to be in the cache.
 	i := a.free
 	if i != 0 {
 		n := a.at(i)
@@ -244,6 +245,7 @@ func (a *Arena[T]) release(i uint32, n *node[T]) {
 
 // grow makes a chunk when no element is free: one that is missing, else the next one.
 func (a *Arena[T]) grow() {
+	// Numbered with the first chunk: an arena without elements has issued no handles.
 	if a.id == 0 {
 		a.id = lastArena.Add(1)
 	}

@@ -83,6 +83,7 @@ func (c *Cursor[T]) Prev() bool {
 	if !c.Valid() {
 		return false
 	}
+	// The element before the new place is found from the one behind it, which is the old place.
 	next := c.cur
 	switch {
 	case c.cur != 0:
@@ -140,6 +141,7 @@ func (c *Cursor[T]) InsertBefore(v T) Handle {
 	if !c.Valid() {
 		return Handle{}
 	}
+	// memory, since the cursor may be at the edge of a list that has none yet.
 	i, n := c.list.memory().alloc()
 	n.val = v
 	c.linkBefore(i, n)
@@ -170,6 +172,7 @@ func (c *Cursor[T]) Remove() (v T, ok bool) {
 	if !c.on() {
 		return v, false
 	}
+	// The element leaves the list before it is free: release puts another number into its link.
 	i := c.cur
 	n := c.list.arena.at(i)
 	v = n.val

@@ -43,7 +43,7 @@ func (l *List[T]) walk(backward bool) iter.Seq[T] {
 		if backward {
 			cur = l.tail
 		}
-		step := uint32(1)
+		step := uint32(1) // the guess; a list filled at its front goes the other way
 		for cur != 0 {
 			// Within a chunk the next element is found without going through the tables again.
 			nodes, start := l.arena.run(cur)
@@ -55,6 +55,8 @@ func (l *List[T]) walk(backward bool) iter.Seq[T] {
 				if l.stamp != seen {
 					panic("xorlist: the list was changed during All or Backward")
 				}
+				// Compared, not computed: the branch is predicted, and the load of the next
+				// element does not wait for this link.
 				next := cur + step
 				if n.link != next^prev {
 					next = n.link ^ prev

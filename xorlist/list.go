@@ -119,7 +119,9 @@ func (l *List[T]) PopFront() (v T, ok bool) {
 	nodes, start := l.arena.run(i)
 	n := &nodes[i-start]
 	v = n.val
-	l.head = n.link // the front has no other neighbour
+	// The front has one neighbour, so its link is that one's number, and taking the front out of
+	// the neighbour's link is one XOR more.
+	l.head = n.link
 	if off := l.head - start; off < uint32(len(nodes)) {
 		nodes[off].link ^= i
 	} else if l.head != 0 {
@@ -212,6 +214,7 @@ func (l *List[T]) Remove(h Handle) (v T, ok bool) {
 // Reverse turns the order of the elements around. It takes constant time: a link does not know
 // which of its two neighbours comes first.
 func (l *List[T]) Reverse() {
+	// No element changes: a link is the same in both directions.
 	l.head, l.tail = l.tail, l.head
 	l.stamp.changes++
 }
@@ -290,6 +293,7 @@ func (l *List[T]) find(h Handle) *node[T] {
 
 // link puts element i between the neighbours p and n; 0 stands for none.
 func (l *List[T]) link(i uint32, at *node[T], p, n uint32) {
+	// A neighbour's link loses one number and gains another by XOR with both.
 	at.link = p ^ n
 	if p != 0 {
 		l.arena.at(p).link ^= n ^ i

@@ -11,6 +11,7 @@ package xorlist
 //
 // A list cannot be moved into itself: then nothing happens.
 func (l *List[T]) Concat(other *List[T]) {
+	// A new cursor is at the edge, and before the edge is the back.
 	c := l.Cursor()
 	c.SpliceBefore(other)
 }
