@@ -8,7 +8,7 @@ package xorlist
 type List[T any] struct {
 	_ noCopy
 
-	arena      *Arena[T] // nil until needed
+	arena      *slab[T] // nil until needed
 	head, tail uint32
 	len        int
 	stamp      stamp
@@ -43,7 +43,7 @@ func (l *List[T]) PushFront(v T) Handle {
 	if a == nil || a.free|a.unused == 0 {
 		a = l.room()
 	}
-	i := a.free // from here on as in Arena.alloc
+	i := a.free // from here on as in slab.alloc
 	if i == 0 {
 		i = a.unused
 	}
@@ -79,7 +79,7 @@ func (l *List[T]) PushBack(v T) Handle {
 	if a == nil || a.free|a.unused == 0 {
 		a = l.room()
 	}
-	i := a.free // from here on as in Arena.alloc
+	i := a.free // from here on as in slab.alloc
 	if i == 0 {
 		i = a.unused
 	}
@@ -235,26 +235,26 @@ func (l *List[T]) Clear() {
 // Trim gives back memory that no element uses, as [Arena.Trim] does for the arena of l.
 func (l *List[T]) Trim() {
 	if l.arena != nil {
-		l.arena.Trim()
+		l.arena.trim()
 	}
 }
 
 // memory returns the arena, which exists from the first insertion on.
-func (l *List[T]) memory() *Arena[T] {
+func (l *List[T]) memory() *slab[T] {
 	if l.arena == nil {
-		l.adopt(new(Arena[T]))
+		l.adopt(new(slab[T]))
 	}
 	return l.arena
 }
 
 // adopt gives l, which has no arena and so no elements, the arena a.
-func (l *List[T]) adopt(a *Arena[T]) {
+func (l *List[T]) adopt(a *slab[T]) {
 	l.arena = a
 	l.stamp.life = lastLife.Add(1)
 }
 
 // room returns the arena when it has a free element.
-func (l *List[T]) room() *Arena[T] {
+func (l *List[T]) room() *slab[T] {
 	a := l.memory()
 	if a.free|a.unused == 0 {
 		a.grow()
