@@ -18,14 +18,14 @@ import (
 func TestUnannounced(t *testing.T) {
 	put := func(q *queue[Task], task Task) {
 		q.mu.Lock()
-		q.putLocked(task)
+		q.putLocked(task, nil)
 		q.mu.Unlock()
 	}
 	post := func(m *Mailbox, task Task) {
 		m.q.mu.Lock()
 		_, err := m.scheduleLocked()
 		require.NoError(t, err)
-		m.q.putLocked(task)
+		m.q.putLocked(task, nil)
 		m.q.mu.Unlock()
 	}
 	type ender interface {
@@ -95,7 +95,7 @@ func TestLeft(t *testing.T) {
 			<-started
 			// Whoever stops the pool is held up between the moment in which lists take no more and the look at what
 			// workers hold.
-			r := o.c.enrolled()[0].local.(*runner)
+			r := everyOf(&o.c)[0].local.(*strandRunner)
 			r.batch.mu.Lock()
 			go func() {
 				defer r.batch.mu.Unlock()
@@ -167,7 +167,7 @@ func TestDisplaceWithLine(t *testing.T) {
 				state := func() (n int, line bool) {
 					c.q.mu.Lock()
 					defer c.q.mu.Unlock()
-					return c.q.n, c.q.first != nil
+					return c.q.lenLocked(), c.q.line.n.Load() > 0
 				}
 				waited := make(chan error)
 				go func() { waited <- c.wait(context.Background(), add(-1)) }()
@@ -283,14 +283,14 @@ func TestStaleWidth(t *testing.T) {
 	p.Resize(1)
 	require.True(t, o.lists[3].push(&m.strand))
 	m.scheduled = true
-	m.q.putLocked(func() { close(ran) })
+	m.q.putLocked(func() { close(ran) }, nil)
 	m.q.mu.Unlock()
 	e.tell()
 	<-ran
 	require.False(t, o.lists[3].any())
-	roster := o.c.enrolled()
-	require.Len(t, roster, 1)
-	require.Zero(t, roster[0].slot)
+	all := everyOf(&o.c)
+	require.Len(t, all, 1)
+	require.Zero(t, all[0].slot)
 	require.NoError(t, p.Close())
 }
 
@@ -300,13 +300,13 @@ func TestLastTaken(t *testing.T) {
 		o := NewOrdered(Config{Workers: 1, IdleTimeout: -1})
 		require.NoError(t, o.DoKey(context.Background(), 1, func() {}))
 		synctest.Wait()
-		r := o.c.enrolled()[0].local.(*runner)
+		r := everyOf(&o.c)[0].local.(*strandRunner)
 		require.Nil(t, r.cur.Load())
 		require.Nil(t, r.run)
 
 		// While it works it may know one that it has given back.
 		m := o.NewMailbox(0)
-		m.q.putLocked(func() {})
+		m.q.putLocked(func() {}, nil)
 		require.True(t, o.lists[0].push(&m.strand))
 		r.cur.Store(&m.strand)
 		require.Equal(t, 1, o.Stats().Queued, "counted once")

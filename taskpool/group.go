@@ -85,7 +85,7 @@ func (g *Group) run(f func(context.Context) error) {
 	g.running++
 	g.mu.Unlock()
 	var err error
-	d := newErrand(func() { err = f(g.ctx) })
+	d := newCall(func() { err = f(g.ctx) })
 	defer func() {
 		if d.err != nil {
 			err = d.err

@@ -30,7 +30,7 @@ func NewKeyed(cfg Config) *Keyed {
 	p.o.init(cfg, cfg.Queues)
 	p.o.width.Store(uint32(cfg.Workers))
 	p.o.c.pinned = true
-	p.o.c.seats = make([]seat, cfg.Queues)
+	p.o.c.bySlot = make([]place, cfg.Queues)
 	for i := range p.boxes {
 		p.boxes[i] = p.o.newMailbox(cfg.QueueLen, uint32(i))
 	}
@@ -62,7 +62,7 @@ func (p *Keyed) Go(key Key, t Task) error { return p.o.goTo(p.box(key), t) }
 
 // Do runs t in the order of key and waits for its end, as [Ordered.DoKey] does.
 func (p *Keyed) Do(ctx context.Context, key Key, t Task) error {
-	return p.o.c.doInOrder(ctx, t, p.box(key).Submit)
+	return p.o.c.doInOrder(ctx, t, p.box(key).submit)
 }
 
 // Resize changes the number of workers, up to Config.Queues. Queues move to other workers whole, and none is ever run
@@ -71,7 +71,7 @@ func (p *Keyed) Resize(n int) {
 	o := &p.o
 	o.admin.Lock()
 	defer o.admin.Unlock()
-	n = min(o.c.workers(n), len(p.boxes))
+	n = min(o.c.limitFor(n), len(p.boxes))
 	o.width.Store(uint32(n))
 	o.c.resize(n)
 	for i := range o.lists {
@@ -85,7 +85,7 @@ func (p *Keyed) Stats() Stats {
 	s.Queues = make([]int, len(p.boxes))
 	for i, m := range p.boxes {
 		m.q.mu.Lock()
-		s.Queues[i] = m.q.n
+		s.Queues[i] = m.q.lenLocked()
 		s.Accepted += m.q.accepted
 		m.q.mu.Unlock()
 	}

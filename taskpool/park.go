@@ -5,16 +5,16 @@ package taskpool
 import "runtime"
 
 // A worker without work parks in the crew's list of idle workers, or leaves. What makes it leave is here and in
-// expiry.go; why no task is forgotten on either way is told at crew.
+// expiry.go; why no task is forgotten on either way is told at workers.
 
 // park waits for work. It returns false if the worker is to leave.
-func (c *crew) park(w *worker) bool {
-	if c.looks > 0 && !c.over.Load() {
+func (c *workers) park(w *worker) bool {
+	if c.spins > 0 && !c.over.Load() {
 		// While it looks it counts as searching, so that producers need not start another worker.
 		if !c.pinned && !w.searching && c.searching.CompareAndSwap(0, 1) {
 			w.searching = true
 		}
-		for range c.looks {
+		for range c.spins {
 			runtime.Gosched()
 			if c.src.pending(w) {
 				return true
@@ -23,7 +23,7 @@ func (c *crew) park(w *worker) bool {
 	}
 	c.mu.Lock()
 	if c.surplusLocked(w) || (c.closing.Load() && !c.src.pending(w)) {
-		c.dischargeLocked(w)
+		c.retireLocked(w)
 		c.mu.Unlock()
 		return false
 	}
@@ -39,7 +39,7 @@ func (c *crew) park(w *worker) bool {
 	c.idleSlot.Store(int64(w.slot))
 	c.spare.Add(1)
 	if c.pinned {
-		c.seats[w.slot].busy.Store(false)
+		c.bySlot[w.slot].busy.Store(false)
 	}
 	if w.searching {
 		w.searching = false
@@ -59,18 +59,18 @@ func (c *crew) park(w *worker) bool {
 		c.mu.Unlock()
 	}
 	<-w.wake
-	return !w.discharge
+	return !w.retired
 }
 
-// handOver makes sure that a worker that leaves, and is out of the books, was not the only one that knew of some work.
-func (c *crew) handOver(w *worker) {
+// recheck makes sure that a worker that leaves, and is out of the books, was not the only one that knew of some work.
+func (c *workers) recheck(w *worker) {
 	if w.searching {
 		w.searching = false
 		c.searching.Add(-1)
 	}
 	if c.src.pending(w) {
 		if c.pinned {
-			if w.slot < len(c.seats) {
+			if w.slot < len(c.bySlot) {
 				c.notifySlot(w.slot)
 			}
 			return
@@ -79,15 +79,15 @@ func (c *crew) handOver(w *worker) {
 	}
 }
 
-func (c *crew) unparkLocked(w *worker) {
+func (c *workers) unparkLocked(w *worker) {
 	c.unlinkIdleLocked(w)
 	c.spare.Add(-1)
 	if c.pinned {
-		c.seats[w.slot].busy.Store(true)
+		c.bySlot[w.slot].busy.Store(true)
 	}
 }
 
-func (c *crew) unlinkIdleLocked(w *worker) {
+func (c *workers) unlinkIdleLocked(w *worker) {
 	if w.prev != nil {
 		w.prev.next = w.next
 	} else {
@@ -107,38 +107,38 @@ func (c *crew) unlinkIdleLocked(w *worker) {
 	}
 }
 
-// dischargeLocked takes w out of the books: its goroutine will end.
-func (c *crew) dischargeLocked(w *worker) {
+// retireLocked takes w out of the books: its goroutine will end.
+func (c *workers) retireLocked(w *worker) {
 	if w.idle {
 		c.unparkLocked(w)
 	}
-	w.discharge = true
+	w.retired = true
 	c.live--
 	c.spare.Add(1)
-	c.strikeLocked(w)
+	c.removeLocked(w)
 	c.steals += w.steals.Load()
 	if c.pinned {
-		c.seats[w.slot].w = nil
-		c.seats[w.slot].busy.Store(false)
+		c.bySlot[w.slot].w = nil
+		c.bySlot[w.slot].busy.Store(false)
 	} else {
 		c.free = append(c.free, w.slot)
 	}
 	c.over.Store(c.anySurplusLocked())
 }
 
-func (c *crew) surplusLocked(w *worker) bool {
+func (c *workers) surplusLocked(w *worker) bool {
 	if c.pinned {
 		return w.slot >= c.limit
 	}
 	return c.live > c.limit
 }
 
-func (c *crew) anySurplusLocked() bool {
+func (c *workers) anySurplusLocked() bool {
 	if !c.pinned {
 		return c.live > c.limit
 	}
-	for i := c.limit; i < len(c.seats); i++ {
-		if c.seats[i].w != nil {
+	for i := c.limit; i < len(c.bySlot); i++ {
+		if c.bySlot[i].w != nil {
 			return true
 		}
 	}
@@ -147,7 +147,7 @@ func (c *crew) anySurplusLocked() bool {
 
 // resize changes the limit. Idle workers beyond it leave now, others when they have finished what they took along. Work
 // that waited because the limit was reached gets the workers that may be started now.
-func (c *crew) resize(n int) {
+func (c *workers) resize(n int) {
 	c.mu.Lock()
 	c.spare.Add(int64(n - c.limit))
 	c.limit = n
@@ -156,7 +156,7 @@ func (c *crew) resize(n int) {
 	for w := c.idleBottom; w != nil && c.over.Load(); {
 		above := w.prev
 		if c.surplusLocked(w) {
-			c.dischargeLocked(w)
+			c.retireLocked(w)
 			leaving = append(leaving, w)
 		}
 		w = above

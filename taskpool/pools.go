@@ -38,7 +38,7 @@ type Stealing struct{ tasks }
 func NewStealing(cfg Config) *Stealing {
 	cfg = cfg.filled(procs())
 	p := new(Stealing)
-	p.init(cfg, min(cfg.Workers, maxBatchers), pickRandom)
+	p.init(cfg, min(cfg.Workers, maxCarriers), pickRandom)
 	return p
 }
 
@@ -51,7 +51,7 @@ type Sharded struct{ tasks }
 func NewSharded(cfg Config) *Sharded {
 	cfg = cfg.filled(procs())
 	if cfg.Queues <= 0 {
-		cfg.Queues = min(cfg.Workers, maxBatchers)
+		cfg.Queues = min(cfg.Workers, maxCarriers)
 	}
 	p := new(Sharded)
 	p.init(cfg, cfg.Queues, pickRobin)
@@ -71,9 +71,9 @@ func NewElastic(cfg Config) *Elastic {
 		cfg.QueueLen = -1
 	}
 	p := new(Elastic)
-	p.c.boundless = true
+	p.c.unlimited = true
 	p.init(cfg, 1, pickFirst)
-	p.take = 1 // its tasks are expected to block: nobody takes two
+	p.carriers, p.take = nil, 1 // its tasks are expected to block: nobody takes two
 	return p
 }
 
@@ -82,5 +82,5 @@ func NewElastic(cfg Config) *Elastic {
 // started, Do returns the cause of ctx and t goes on. Called from a task of this pool, Do runs t at once on the calling
 // goroutine, because there may be no other worker.
 func (p *tasks) Do(ctx context.Context, t Task) error {
-	return p.c.do(ctx, t, p.Submit)
+	return p.do(ctx, t, func(t Task) Task { return t }, p.submit)
 }

@@ -62,7 +62,7 @@ func (s *Strand) Init(p Pool, run func() (more bool)) {
 	s.run = run
 	if o, ok := p.(*Ordered); ok {
 		s.pool = o
-		s.home = o.seat()
+		s.home = o.nextHome()
 		return
 	}
 	s.other = &foreignStrand{s: s, pool: p}
@@ -137,6 +137,40 @@ func (s *Strand) place(width uint32) int {
 // set changes the state of a strand that the caller owns; others may only say Queued or Again meanwhile. Swap rather
 // than Store: whoever takes the strand next sees what each Wake saw.
 func (s *Strand) set(to uint32) { s.state.Swap(s.state.Load()&^strandMask | to) }
+
+// begin makes s, which the caller has taken from a list, a running one; false if the pool was
+// stopped meanwhile.
+func (s *Strand) begin() bool {
+	for {
+		v := s.state.Load()
+		// Entering: the waker has pushed s, and has not come to saying so.
+		if m := v & strandMask; m != strandQueued && m != strandEntering {
+			return false
+		}
+		if s.state.CompareAndSwap(v, v&^strandMask|strandRunning) {
+			return true
+		}
+	}
+}
+
+// cancel makes s, which waits or was taken to be run, an idle one; false if it has begun, or was
+// cancelled before. The caller that succeeds calls the drop function.
+func (s *Strand) cancel() bool {
+	for {
+		v := s.state.Load()
+		switch v & strandMask {
+		case strandQueued:
+			if s.state.CompareAndSwap(v, v&^strandMask|strandIdle) {
+				return true
+			}
+		case strandEntering:
+			// If its waker finds the list shut, Wake returns ErrClosed, and nothing was dropped.
+			runtime.Gosched()
+		default:
+			return false
+		}
+	}
+}
 
 // end ends a run, and returns false if s was woken meanwhile.
 func (s *Strand) end() bool {

@@ -29,6 +29,8 @@ var (
 	ErrFull = errors.New("taskpool: queue is full")
 	// ErrClosed reports that a task was refused because Shutdown or Close had been called.
 	ErrClosed = errors.New("taskpool: pool is closed")
+	// ErrNilTask reports that nil was given for a task or function.
+	ErrNilTask = errors.New("taskpool: nil task")
 	// ErrInTask reports that a task asked its own pool to wait for something that includes the task itself.
 	ErrInTask = errors.New("taskpool: a task cannot wait for its own pool")
 	// ErrGoexit is what Do, Group and Future report for a task that ended through runtime.Goexit.

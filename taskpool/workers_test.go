@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHandOver: producers wake nobody while a worker is searching. If that worker leaves instead, as Resize may tell it
+// TestRecheck: producers wake nobody while a worker is searching. If that worker leaves instead, as Resize may tell it
 // to, it must send another. The moment is too short to be hit by chance, so it is made.
-func TestHandOver(t *testing.T) {
+func TestRecheck(t *testing.T) {
 	ran := make(chan struct{}, 1)
 	task := func() { ran <- struct{}{} }
 	wait := func(what string) {
@@ -31,16 +31,16 @@ func TestHandOver(t *testing.T) {
 	p.c.searching.Store(1)
 	require.NoError(t, p.TrySubmit(task))
 	require.Zero(t, p.Stats().Workers, "somebody is searching")
-	p.c.handOver(&worker{searching: true})
+	p.c.recheck(&worker{searching: true})
 	wait("a worker of Shared")
 	require.NoError(t, p.Close())
 
 	k := NewKeyed(Config{Workers: 1})
-	k.o.c.seats[0].busy.Store(true)
+	k.o.c.bySlot[0].busy.Store(true)
 	require.NoError(t, k.TrySubmit(1, task))
 	require.Zero(t, k.Stats().Workers, "its worker is busy")
-	k.o.c.seats[0].busy.Store(false)
-	k.o.c.handOver(&worker{slot: 0})
+	k.o.c.bySlot[0].busy.Store(false)
+	k.o.c.recheck(&worker{slot: 0})
 	wait("the worker of a key")
 	require.NoError(t, k.Close())
 }
@@ -64,7 +64,7 @@ func TestTrim(t *testing.T) {
 			q := &p.queues[0]
 			q.mu.Lock()
 			defer q.mu.Unlock()
-			return len(q.buf)
+			return len(q.ring)
 		}
 		require.Equal(t, 1024, size())
 		time.Sleep(2 * time.Minute)
@@ -74,27 +74,26 @@ func TestTrim(t *testing.T) {
 	})
 }
 
-// TestClosedThief: a worker whose batch the end of the pool has closed takes nothing from others.
-func TestClosedThief(t *testing.T) {
+// TestClosedBatch: a worker whose batch the end of the pool has closed takes nothing from others.
+func TestClosedBatch(t *testing.T) {
 	p := NewShared(Config{Workers: 2})
-	p.c.spare.Store(0) // nobody may be hired: there are no other workers than these two
-	thief, victim := &worker{slot: 0}, &worker{slot: 1}
-	p.c.mu.Lock()
-	p.attach(thief)
-	p.attach(victim)
-	p.c.mu.Unlock()
-	mine, other := thief.local.(*batch[Task]), victim.local.(*batch[Task])
-	other.mu.Lock()
-	other.addLocked([]Task{func() {}, func() {}, func() {}, func() {}})
-	other.mu.Unlock()
-	require.True(t, p.pending(thief))
-	_, ok := p.steal(thief, mine)
+	add := func() (*worker, *batch[Task]) {
+		p.c.mu.Lock()
+		defer p.c.mu.Unlock()
+		w := p.c.addLocked(-1) // there are no others: both slots are taken
+		return w, w.local.(*itemRunner[Task]).batch
+	}
+	w, mine := add()
+	_, other := add()
+	fill(other, &p.queues[0].queue, 4)
+	require.True(t, p.pending(w))
+	_, ok := p.steal(w, mine)
 	require.True(t, ok)
 	require.Equal(t, 1, mine.len(), "half, of which one runs at once")
 	require.Equal(t, 2, other.len())
-	require.EqualValues(t, 2, thief.steals.Load())
+	require.EqualValues(t, 2, w.steals.Load())
 	require.Len(t, mine.close(), 1)
-	_, ok = p.steal(thief, mine)
+	_, ok = p.steal(w, mine)
 	require.False(t, ok)
 	require.Equal(t, 2, other.len())
 	for i := range other.slot {
@@ -103,34 +102,45 @@ func TestClosedThief(t *testing.T) {
 	_, ok = other.take()
 	require.True(t, ok)
 	require.Nil(t, other.slot[0])
-	p.c.mu.Lock()
-	p.c.staff = nil
-	p.c.publishLocked()
-	p.c.mu.Unlock()
-	require.NoError(t, p.Close())
+	require.Len(t, p.abandon(), 1)
+}
+
+// fill makes n tasks the items of the empty batch b.
+func fill(b *batch[Task], from *queue[Task], n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range n {
+		b.slot[i] = func() {}
+	}
+	b.filledLocked(n, from)
+}
+
+func everyOf(c *workers) []*worker {
+	all, _ := c.every()
+	return all
 }
 
 // TestAbandonTakesBatchesFirst: the end of the pool may find a mailbox with two workers, one that has just put it back in
 // line and one that has taken a batch of it since. What comes back is in order all the same.
 func TestAbandonTakesBatchesFirst(t *testing.T) {
 	p := NewOrdered(Config{Workers: 2})
-	p.c.spare.Store(0) // nobody may be hired: there are no other workers than these two
-	before, after := &worker{slot: 0}, &worker{slot: 1}
-	p.c.mu.Lock()
-	p.attach(before)
-	p.attach(after)
-	p.c.mu.Unlock()
+	add := func() *strandRunner {
+		p.c.mu.Lock()
+		defer p.c.mu.Unlock()
+		return p.c.addLocked(-1).local.(*strandRunner) // there are no others: both slots are taken
+	}
+	before, after := add(), add()
 	m := p.NewMailbox(-1)
 	var got, want []int
 	for i := range 12 {
 		require.NoError(t, m.Post(func() { got = append(got, i) }))
 		want = append(want, i)
 	}
-	s, _ := p.lists[m.strand.home].pop(after.local.(*runner))
+	s, _ := p.lists[m.strand.home].pop(&visit{arrived: true}, &after.cur)
 	require.Same(t, &m.strand, s)
-	before.local.(*runner).cur.Store(s)
+	before.cur.Store(s)
 	m.q.mu.Lock()
-	require.Equal(t, 8, after.local.(*runner).batch.fill(&m.q, 8))
+	require.Equal(t, 8, after.batch.fill(&m.q, 8))
 	m.q.mu.Unlock()
 	p.begin()
 	left := p.abandon()
@@ -139,10 +149,6 @@ func TestAbandonTakesBatchesFirst(t *testing.T) {
 		task()
 	}
 	require.Equal(t, want, got)
-	p.c.mu.Lock()
-	p.c.staff = nil
-	p.c.mu.Unlock()
-	require.NoError(t, p.Close())
 }
 
 // TestChoice: the picker of Stealing prefers the queue of the worker that would be woken.
@@ -159,62 +165,6 @@ func TestChoice(t *testing.T) {
 	}
 	require.Len(t, seen, 4)
 	require.NoError(t, p.Close())
-}
-
-// TestRunList: both parts of a list are one to those who look, clear and count.
-func TestRunList(t *testing.T) {
-	var l runList
-	var s [4]Strand
-	var r runner
-	add := func(x *Strand) {
-		require.True(t, l.push(x))
-	}
-	add(&s[0])
-	add(&s[1])
-	got, more := l.pop(&r)
-	require.Same(t, &s[0], got)
-	require.True(t, more, "in the part that workers take from")
-	require.True(t, l.any())
-	require.Same(t, got, r.cur.Load())
-	add(&s[2])
-	first := l.clear(false)
-	require.Same(t, &s[1], first)
-	require.Same(t, &s[2], first.next)
-	require.Nil(t, first.next.next)
-	require.False(t, l.any())
-	got, more = l.pop(&r)
-	require.Nil(t, got)
-	require.False(t, more)
-	add(&s[0])
-	got, more = l.pop(&r)
-	require.Same(t, &s[0], got)
-	require.False(t, more)
-	add(&s[0])
-	add(&s[1])
-	_, _ = l.pop(&r)
-	_, more = l.pop(&r)
-	require.False(t, more)
-	add(&s[2])
-	add(&s[3])
-	_, _ = l.pop(&r)
-	add(&s[2])
-	_, more = l.pop(&r)
-	require.True(t, more, "in the part that producers add to")
-	add(&s[3])
-	l.close()
-	l.close()
-	require.False(t, l.push(&s[0]), "shut")
-	require.True(t, l.any(), "what waits stays")
-	require.False(t, l.aborted)
-	first = l.clear(true)
-	require.Same(t, &s[2], first, "oldest first")
-	require.Same(t, &s[3], first.next)
-	require.Nil(t, first.next.next)
-	require.True(t, l.aborted)
-	require.False(t, l.any())
-	require.False(t, l.push(&s[0]), "still shut")
-	got, _ = l.pop(&r)
-	require.Nil(t, got)
 }
 
 // TestNothingKept: a mailbox does not keep tasks alive that it gave away, in the memory that it began with either.
@@ -245,37 +195,38 @@ func TestNothingKept(t *testing.T) {
 			require.NoError(t, p.Close())
 		}
 		for i := range m.few {
-			require.Nil(t, m.few[i], i)
+			require.Nil(t, m.few[i].item, i)
 		}
 	}
 }
 
-// TestLateThief: what a worker steals that is started while the pool takes back its tasks, comes back too.
+// TestLateSteal: what a worker steals that is started while the pool takes back its tasks, comes back too.
 // acceptance: Y01
-func TestLateThief(t *testing.T) {
+func TestLateSteal(t *testing.T) {
 	p := NewShared(Config{Workers: 3})
-	enlist := func() (*worker, *batch[Task]) {
+	add := func() (*worker, *batch[Task]) {
 		p.c.mu.Lock()
 		defer p.c.mu.Unlock()
-		w := p.c.enlistLocked(-1)
-		return w, w.local.(*batch[Task])
+		w := p.c.addLocked(-1)
+		return w, w.local.(*itemRunner[Task]).batch
 	}
-	_, first := enlist()
-	_, second := enlist()
-	p.queues[0].mu.Lock()
-	p.queues[0].putLocked(func() {})
-	p.queues[0].mu.Unlock()
-	second.mu.Lock()
-	second.addLocked([]Task{func() {}, func() {}, func() {}, func() {}})
-	second.mu.Unlock()
-	first.mu.Lock() // holds up whoever stops the pool
+	_, first := add()
+	_, second := add()
+	q := &p.queues[0].queue
+	q.mu.Lock()
+	q.putLocked(func() {}, nil)
+	q.mu.Unlock()
+	fill(second, q, 4)
+	first.mu.Lock() // holds up the goroutine that stops the pool
 	left := make(chan []Task)
 	go func() { left <- p.abandon() }()
-	for p.some() {
-		time.Sleep(time.Millisecond)
+	for drained := false; !drained; runtime.Gosched() {
+		q.mu.Lock()
+		drained = q.drained
+		q.mu.Unlock()
 	}
-	time.Sleep(5 * time.Millisecond) // it has drained the queue and knows of two workers
-	w, third := enlist()
+	time.Sleep(5 * time.Millisecond) // it knows of two workers by now
+	w, third := add()
 	_, ok := p.steal(w, third)
 	require.True(t, ok)
 	require.Equal(t, 1, third.len(), "half of four, of which one is about to run")
@@ -297,10 +248,10 @@ func TestManyWorkers(t *testing.T) {
 		require.NoError(t, p.TrySubmitKey(k, func() { running.Done(); <-block }))
 	}
 	running.Wait()
-	require.Len(t, p.c.enrolled(), workers)
+	require.Len(t, everyOf(&p.c), workers)
 	close(block)
 	require.NoError(t, p.Close())
-	require.Empty(t, p.c.enrolled())
+	require.Empty(t, everyOf(&p.c))
 	runtime.ReadMemStats(&after)
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(workers*8<<10))
 }
