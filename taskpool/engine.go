@@ -46,6 +46,7 @@ const maxCarriers = 256
 // itemRunner is what a worker of an engine carries.
 type itemRunner[E any] struct {
 	batch *batch[E]
+	along int // how many items it may take along with the one that it runs
 	next  int // the queue to look into first
 }
 
@@ -53,10 +54,11 @@ func (g *engine[E]) attach(w *worker) {
 	r := &itemRunner[E]{next: w.slot % len(g.queues)}
 	w.local = r
 	if w.slot >= len(g.carriers) {
-		r.batch = newBatch[E](1)
+		r.batch = newBatch[E](1) // for what it steals
 		return
 	}
-	r.batch = newBatch[E](g.take)
+	r.along = g.take - 1
+	r.batch = newBatch[E](batchLen)
 	g.carriers[w.slot].Store(w)
 	g.width.Store(max(g.width.Load(), int32(w.slot)+1)) // workers.mu is held
 }
@@ -124,43 +126,32 @@ func (g *engine[E]) grab(w *worker, r *itemRunner[E]) (e E, ok bool) {
 			continue
 		}
 		q.lock()
-		n := q.lenLocked()
-		if n == 1 && !w.searching && q.line.n.Load() == 0 {
-			// The usual case of a pool that keeps up. Nobody need be told of anything.
-			e, ok = q.popOneLocked()
-			q.unlock()
-			g.countSteals(w, i, 1)
-			return e, ok
-		}
 		// No more than a fair share, so that others have something without stealing.
-		k := r.batch.fill(&q.queue, min(1+n/min(g.c.cfg.Workers, batchLen), len(r.batch.slot)))
-		more := k > 1 || q.lenLocked() > 0
-		q.unlock()
-		if k == 0 {
+		k := min(1+q.lenLocked()/min(g.c.cfg.Workers, batchLen), r.along+1)
+		if e, ok = q.popOneLocked(); !ok {
+			q.unlock()
 			misses++ // another worker was faster, or the pool has been stopped
 			continue
 		}
-		g.countSteals(w, i, k)
+		w.claim()
+		if k > 1 && q.lenLocked() > 0 {
+			k = 1 + r.batch.fill(&q.queue, k-1)
+		}
+		more := k > 1 || q.lenLocked() > 0
+		q.unlock()
 		if k > 1 {
 			g.watchOverdue()
 		}
-		// Before the claim, since it may take long: what is claimed must begin at once, or it
-		// would begin after a Shutdown that has given up had returned.
-		g.c.found(w, more)
-		if e, ok = r.batch.take(); ok {
-			return e, true
+		if g.pick == pickRandom && i != w.slot%len(g.queues) {
+			w.steals.Add(uint64(k))
 		}
-		misses = 0 // others were faster: there was work a moment ago
+		g.c.found(w, more)
+		w.begin()
+		return e, true
 	}
 	// Nothing waits. A producer that sees this worker idle puts its item into the home queue.
 	r.next = w.slot % len(g.queues)
 	return e, false
-}
-
-func (g *engine[E]) countSteals(w *worker, queue, k int) {
-	if g.pick == pickRandom && queue != w.slot%len(g.queues) {
-		w.steals.Add(uint64(k))
-	}
 }
 
 // steal takes half of another worker's batch.
@@ -262,6 +253,7 @@ func (g *engine[E]) abandon() []E {
 		}
 		// A worker that has come meanwhile may have stolen from a batch that was still open.
 		if _, now := g.c.every(); now == started {
+			awaitBegun(all)
 			break
 		}
 	}

@@ -7,8 +7,12 @@ package taskpool
 // [NewFunc]; all methods may be called from any goroutine.
 type Func[T any] struct{ engine[T] }
 
-// NewFunc returns a pool of cfg.Workers workers on one queue that call fn with each item.
+// NewFunc returns a pool of cfg.Workers workers on one queue that call fn with each item. It
+// panics if fn is nil.
 func NewFunc[T any](cfg Config, fn func(T)) *Func[T] {
+	if fn == nil {
+		panic("taskpool: NewFunc without a function")
+	}
 	p := new(Func[T])
 	p.init(cfg.filled(procs()), 1, pickFirst, fn, func(v T) Task { return func() { fn(v) } })
 	return p

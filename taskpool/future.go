@@ -15,6 +15,9 @@ type Future[T any] struct {
 
 // Async submits f to p, waiting for room if there is none, and returns its future. The error is that of p's Submit.
 func Async[T any](ctx context.Context, p Pool, f func() (T, error)) (*Future[T], error) {
+	if f == nil {
+		return nil, ErrNilTask
+	}
 	r := &Future[T]{ended: stopped(p)}
 	r.call = newCall(func() { r.value, r.err = f() })
 	if err := p.Submit(ctx, r.call.run); err != nil {

@@ -54,6 +54,10 @@ func NewGroup(ctx context.Context, p Pool, limit int) (*Group, context.Context) 
 // context has ended or the pool is closed, f does not run and the error counts as one of the group. A panic in f becomes
 // a *[PanicError], Goexit [ErrGoexit].
 func (g *Group) Go(f func(ctx context.Context) error) {
+	if f == nil {
+		g.fail(ErrNilTask)
+		return
+	}
 	if g.sem != nil {
 		select {
 		case g.sem <- struct{}{}:

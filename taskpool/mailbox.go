@@ -225,18 +225,19 @@ func (m *Mailbox) runBatch(r *strandRunner) (more bool) {
 	b, q, c := r.batch, &m.q, &m.pool.c
 	if !r.mid {
 		q.mu.Lock()
-		// A lone task is claimed by taking it out of the queue. More go through the batch, and so
-		// does one whose leaving lets producers in: waking them takes long, and what is claimed
-		// must begin at once (see engine.grab).
-		var first Task
-		if q.lenLocked() == 1 && q.line.n.Load() == 0 {
-			first, _ = q.popOneLocked()
-		} else {
-			b.fill(q, batchLen)
+		// The first is claimed by taking it out of the queue, so that a lone task never touches
+		// the batch.
+		first, ok := q.popOneLocked()
+		if ok {
+			r.w.claim()
+		}
+		if q.lenLocked() > 0 {
+			b.fill(q, batchLen-1)
 		}
 		q.unlock()
 		r.mid = true
-		if first != nil {
+		if ok {
+			r.w.begin()
 			first()
 			c.resetLabels()
 		}

@@ -39,6 +39,7 @@ type Ordered struct {
 
 // strandRunner is what a worker of Ordered carries.
 type strandRunner struct {
+	w   *worker
 	run *Strand // in progress; only its worker looks
 	// cur is the last strand it took, set under the lock of the list that it came from.
 	cur   atomic.Pointer[Strand]
@@ -161,7 +162,7 @@ func (o *Ordered) notify(i int) {
 }
 
 func (o *Ordered) attach(w *worker) {
-	r := &strandRunner{batch: newBatch[Task](batchLen)}
+	r := &strandRunner{w: w, batch: newBatch[Task](batchLen)}
 	r.visit = visit{at: w.slot % len(o.lists), arrived: true}
 	w.local = r
 }
@@ -247,30 +248,26 @@ func (o *Ordered) runUnkeyed(w *worker, r *strandRunner) bool {
 		return false
 	}
 	q.lock()
-	n := q.lenLocked()
 	if r.visit.arrived {
-		r.visit.arrived, r.quota = false, n
+		r.visit.arrived, r.quota = false, q.lenLocked()
 	}
-	if n == 0 || r.quota == 0 {
+	if r.quota == 0 {
+		q.mu.Unlock()
+		return false
+	}
+	t, ok := q.popOneLocked()
+	if !ok {
 		q.mu.Unlock()
 		return false
 	}
 	r.quota--
-	var t Task
-	if n == 1 && !w.searching && q.line.n.Load() == 0 {
-		t, _ = q.popOneLocked()
-		q.unlock()
-	} else {
-		r.batch.fill(&q.queue, 1)
-		q.unlock()
-		o.c.found(w, n > 1)
-		// Claimed only now, see engine.grab.
-		t, _ = r.batch.take()
-	}
-	if t != nil { // else the pool has been stopped
-		t()
-		o.c.resetLabels()
-	}
+	w.claim()
+	more := q.lenLocked() > 0
+	q.unlock()
+	o.c.found(w, more)
+	w.begin()
+	t()
+	o.c.resetLabels()
 	return true
 }
 
@@ -574,6 +571,7 @@ func (o *Ordered) drainAll() (left []Task, dropped []*Strand) {
 			dropped = append(dropped, s)
 		}
 	}
+	awaitBegun(all)
 	o.c.end()
 	return append(left, o.drainLeft()...), dropped
 }

@@ -5,6 +5,7 @@ package taskpool
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // Some tasks run on goroutines of their own instead of workers: those of the policies Spawn and
@@ -13,7 +14,7 @@ import (
 // before they have begun. That a caller waits for its task, and does not run it itself, is what
 // keeps a Goexit in the task from ending the caller.
 
-// spawnedSet holds the tasks whose goroutine has been started, and which have not begun.
+// spawnedSet holds the tasks whose goroutine has been started, and which have not ended.
 type spawnedSet[E any] struct {
 	mu     sync.Mutex
 	tasks  map[*spawnedTask[E]]struct{}
@@ -21,11 +22,17 @@ type spawnedSet[E any] struct {
 }
 
 type spawnedTask[E any] struct {
-	item E
+	item  E
+	state atomic.Int32
 	// done is nil if nobody waits. It is closed when the task has ended, or will not run.
-	done    chan struct{}
-	refused bool // valid after done: the pool was stopped before the task began
+	done chan struct{}
 }
+
+const (
+	spawnedWaiting int32 = iota
+	spawnedBegun
+	spawnedRefused // the pool was stopped before the task began
+)
 
 func (s *spawnedSet[E]) add(t *spawnedTask[E]) bool {
 	s.mu.Lock()
@@ -40,14 +47,10 @@ func (s *spawnedSet[E]) add(t *spawnedTask[E]) bool {
 	return true
 }
 
-// claim is called by the goroutine of t; false if the pool has taken t back.
-func (s *spawnedSet[E]) claim(t *spawnedTask[E]) bool {
+func (s *spawnedSet[E]) remove(t *spawnedTask[E]) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.tasks[t]
 	delete(s.tasks, t)
-	t.refused = !ok
-	return ok
+	s.mu.Unlock()
 }
 
 // drain takes back the tasks that have not begun, and lets no more be added. It returns those that
@@ -57,11 +60,10 @@ func (s *spawnedSet[E]) drain() (left []E) {
 	defer s.mu.Unlock()
 	s.closed = true
 	for t := range s.tasks {
-		if t.done == nil {
+		if t.state.CompareAndSwap(spawnedWaiting, spawnedRefused) && t.done == nil {
 			left = append(left, t.item)
 		}
 	}
-	s.tasks = nil
 	return left
 }
 
@@ -81,7 +83,7 @@ func (in *intake[E]) callerRuns(e E) error {
 		return err
 	}
 	<-t.done
-	if t.refused {
+	if t.state.Load() == spawnedRefused {
 		return ErrClosed
 	}
 	in.c.callerRan.Add(1)
@@ -97,7 +99,7 @@ func (in *intake[E]) doInside(ctx context.Context, d *call, e E) error {
 	in.c.didInside.Add(1)
 	select {
 	case <-t.done:
-		if t.refused {
+		if t.state.Load() == spawnedRefused {
 			return ErrClosed
 		}
 		return d.err
@@ -115,7 +117,9 @@ func (in *intake[E]) start(t *spawnedTask[E]) error {
 		return ErrClosed
 	}
 	go in.c.runSpawned(func() {
-		if in.spawned.claim(t) {
+		defer in.spawned.remove(t)
+		// As the last thing before the call: what is claimed must begin at once, see awaitBegun.
+		if t.state.CompareAndSwap(spawnedWaiting, spawnedBegun) {
 			in.exec(t.item)
 		}
 	}, t.done)

@@ -58,7 +58,15 @@ const (
 // On a Pool other than Ordered, Wake submits a task that was allocated here; run may then be called once more than
 // needed, and Shutdown returns that task like any other instead of calling the drop function. If that pool drops the task
 // by policy DropOldest and OnDrop does not run it, s never runs again.
+//
+// There, a run that was promised while another was in progress may follow it in the same task, also
+// when the pool has been stopped meanwhile.
+//
+// Init panics if p or run is nil.
 func (s *Strand) Init(p Pool, run func() (more bool)) {
+	if p == nil || run == nil {
+		panic("taskpool: Strand.Init without a pool or a function")
+	}
 	s.run = run
 	if o, ok := p.(*Ordered); ok {
 		s.pool = o

@@ -4,6 +4,7 @@ package taskpool
 
 import (
 	"context"
+	"runtime"
 	"runtime/pprof"
 	"slices"
 	"sync"
@@ -37,6 +38,11 @@ type worker struct {
 	searching bool
 	finished  bool // the goroutine ends as planned
 	retired   bool // no longer counted in workers.live; written under workers.mu
+
+	// claimed counts tasks taken straight from a queue, and is guarded by that queue's lock; begun
+	// follows it when the task is about to be called, see awaitBegun.
+	claimed uint64
+	begun   atomic.Uint64
 
 	// Guarded by workers.mu.
 	at         int // index in workers.all
@@ -238,6 +244,25 @@ func (c *workers) every() ([]*worker, uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.all), c.started
+}
+
+// claim is called with the lock of the queue held from which w takes a task to run it, and begin
+// when it is about to call the task.
+func (w *worker) claim() { w.claimed++ }
+
+func (w *worker) begin() { w.begun.Store(w.claimed) }
+
+// awaitBegun waits until what each worker has taken from a queue has begun. It is called when the
+// queues have been drained, so that no more can be taken. Between the two a worker wakes producers
+// and other workers, and giving up a contended lock may cost it its processor; without the wait a
+// task could start long after a Shutdown that has given up had returned. None of this runs a user's
+// code, so that the wait is short.
+func awaitBegun(all []*worker) {
+	for _, w := range all {
+		for w.begun.Load() != w.claimed {
+			runtime.Gosched()
+		}
+	}
 }
 
 // run is the goroutine of a worker. It starts in launch, ends when the worker is surplus, has been
