@@ -235,6 +235,76 @@ func TestLateSteal(t *testing.T) {
 	require.Zero(t, third.len())
 }
 
+// TestBegunBeforeStopped: what a worker has taken, and not begun to run, holds up the end of the
+// pool until it has begun.
+// case: 5
+func TestBegunBeforeStopped(t *testing.T) {
+	type stopping interface {
+		Stopped() <-chan struct{}
+		Shutdown(ctx context.Context) ([]Task, error)
+	}
+	over, stop := context.WithCancel(context.Background())
+	stop()
+	shared, ordered, keyed := NewShared(Config{}), NewOrdered(Config{}), NewKeyed(Config{})
+	for name, p := range map[string]struct {
+		stopping
+		c *workers
+	}{
+		"shared":  {shared, &shared.c},
+		"ordered": {ordered, &ordered.c},
+		"keyed":   {keyed, &keyed.o.c},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.c.mu.Lock()
+			slot := -1
+			if p.c.pinned {
+				slot = 0
+			}
+			w := p.c.addLocked(slot)
+			p.c.mu.Unlock()
+			w.claim()
+			given := make(chan error, 1)
+			go func() {
+				_, err := p.Shutdown(over)
+				given <- err
+			}()
+			select {
+			case <-p.Stopped():
+				require.Fail(t, "stopped before a task that was taken has begun")
+			case <-given:
+				require.Fail(t, "Shutdown returned before a task that was taken has begun")
+			case <-time.After(20 * time.Millisecond):
+			}
+			w.begin()
+			require.ErrorIs(t, <-given, context.Canceled)
+			<-p.Stopped()
+		})
+	}
+}
+
+// TestStrandTakenIsDropped: a strand that a worker has taken from its list, and not begun, is told
+// that the pool was stopped, and does not run.
+// case: 5
+func TestStrandTakenIsDropped(t *testing.T) {
+	p := NewOrdered(Config{Workers: 1})
+	p.c.mu.Lock()
+	r := p.c.addLocked(-1).local.(*strandRunner) // there are no others
+	p.c.mu.Unlock()
+	var s Strand
+	told := 0
+	s.Init(p, func() bool { t.Error("ran"); return false })
+	s.OnDrop(func() { told++ })
+	require.NoError(t, s.TryWake())
+	got, _ := p.lists[0].pop(&r.visit, &r.cur)
+	require.Same(t, &s, got)
+	require.Empty(t, p.abandon())
+	require.Equal(t, 1, told)
+	r.run = got
+	p.resume(r)
+	require.Empty(t, p.abandon())
+	require.Equal(t, 1, told)
+}
+
 // TestManyWorkers: the memory that it takes to start and end workers grows as their number does, not as its square.
 func TestManyWorkers(t *testing.T) {
 	const workers = 4000
