@@ -290,12 +290,15 @@ func (o *Ordered) resume(r *strandRunner) {
 	o.c.resetLabels()
 	// Before settle, whose drop function may call Goexit: the run has ended.
 	r.run = nil
-	o.settle(s, more)
+	o.settle(r, s, more)
 }
 
 // settle ends a run of s, which is not that of a mailbox.
-func (o *Ordered) settle(s *Strand, more bool) {
+func (o *Ordered) settle(r *strandRunner, s *Strand, more bool) {
 	if more || !s.end() {
+		// First, so that the end of the pool does not take it for a strand that has yet to begin:
+		// if it may not go on, this worker tells it.
+		r.cur.Store(nil)
 		s.set(strandQueued)
 		o.relist(s)
 	}
@@ -307,7 +310,7 @@ func (o *Ordered) relist(s *Strand) {
 		return
 	}
 	if s.mail == nil {
-		if s.cancel() {
+		if s.cancel(nil) {
 			o.tellDropped(s)
 		}
 		return
@@ -332,7 +335,7 @@ func (o *Ordered) crashed(w *worker) {
 	r := w.local.(*strandRunner)
 	if s := r.run; s != nil && s.mail == nil {
 		r.run = nil
-		o.settle(s, false)
+		o.settle(r, s, false)
 	}
 }
 
@@ -552,7 +555,7 @@ func (o *Ordered) drainAll() (left []Task, dropped []*Strand) {
 		switch {
 		case s.mail != nil:
 			left = append(left, s.mail.drain()...)
-		case s.cancel():
+		case s.cancel(nil):
 			dropped = append(dropped, s)
 		}
 	}
@@ -562,12 +565,13 @@ func (o *Ordered) drainAll() (left []Task, dropped []*Strand) {
 		left = append(left, w.local.(*strandRunner).batch.close()...)
 	}
 	for _, w := range all {
-		s := w.local.(*strandRunner).cur.Load()
+		r := w.local.(*strandRunner)
+		s := r.cur.Load()
 		switch {
 		case s == nil:
 		case s.mail != nil:
 			left = append(left, s.mail.drain()...)
-		case s.cancel(): // taken from its list, and not begun
+		case s.cancel(&r.cur): // taken from its list, and not begun
 			dropped = append(dropped, s)
 		}
 	}

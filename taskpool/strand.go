@@ -162,12 +162,16 @@ func (s *Strand) begin() bool {
 }
 
 // cancel makes s, which waits or was taken to be run, an idle one; false if it has begun, or was
-// cancelled before. The caller that succeeds calls the drop function.
-func (s *Strand) cancel() bool {
+// cancelled before, or cur, if not nil, is no longer s. The caller that succeeds calls the drop
+// function.
+func (s *Strand) cancel(cur *atomic.Pointer[Strand]) bool {
 	for {
 		v := s.state.Load()
 		switch v & strandMask {
 		case strandQueued:
+			if cur != nil && cur.Load() != s {
+				return false
+			}
 			if s.state.CompareAndSwap(v, v&^strandMask|strandIdle) {
 				return true
 			}
