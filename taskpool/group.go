@@ -51,8 +51,9 @@ func NewGroup(ctx context.Context, p Pool, limit int) (*Group, context.Context) 
 }
 
 // Go submits f, and waits for room in the pool and within the limit of the group. If that fails, because the group's
-// context has ended or the pool is closed, f does not run and the error counts as one of the group. A panic in f becomes
-// a *[PanicError], Goexit [ErrGoexit].
+// context has ended, the pool is closed or f is nil, f does not run and the error counts as one of the group. A panic
+// in f becomes a *[PanicError], Goexit [ErrGoexit]. A function of the group that calls Go while the group is at its
+// limit waits for a place that it may hold itself: with a limit of one it waits until the context ends.
 func (g *Group) Go(f func(ctx context.Context) error) {
 	if f == nil {
 		g.fail(ErrNilTask)

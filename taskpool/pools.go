@@ -18,7 +18,10 @@ func (p *tasks) init(cfg Config, queues int, pick picker) {
 	p.engine.init(cfg, queues, pick, func(t Task) { t() }, func(t Task) Task { return t })
 }
 
-// Shared is one queue and N workers: tasks start in the order of submission, and no worker is idle while a task waits.
+// Shared is one queue and N workers, and no worker is idle while a task waits. Workers take tasks in
+// the order of submission, up to 16 at a time; so one worker starts them in that order, and several
+// about in that order: a task may start before up to 15 older ones of each other worker. What waits
+// for longer than about a millisecond behind a task that runs goes to the next free worker.
 // It is the pool to begin with. Create it with [NewShared]; all methods may be called from any goroutine.
 type Shared struct{ tasks }
 
@@ -77,10 +80,11 @@ func NewElastic(cfg Config) *Elastic {
 	return p
 }
 
-// Do runs t on the pool and waits for its end. It returns nil, a *[PanicError] if t panicked (OnPanic is not told),
-// [ErrGoexit], the cause of ctx, or [ErrClosed]. If ctx or the pool ends before t has started, t never runs; if t has
-// started, Do returns the cause of ctx and t goes on. Called from a task of this pool, Do runs t at once on the calling
-// goroutine, because there may be no other worker.
+// Do runs t on the pool and waits for its end. It returns nil, a *[PanicError] if t panicked
+// (OnPanic is not told), [ErrGoexit], the cause of ctx, [ErrNilTask] or [ErrClosed]. If ctx or the
+// pool ends before t has started, t never runs, and its place in the queue is free at once; if t has
+// started, Do returns the cause of ctx and t goes on. Called from a task of this pool, Do runs t at
+// once on a goroutine of its own, because there may be no other worker.
 func (p *tasks) Do(ctx context.Context, t Task) error {
 	return p.do(ctx, t, func(t Task) Task { return t }, p.submit)
 }

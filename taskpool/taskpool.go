@@ -11,8 +11,14 @@ import (
 	"time"
 )
 
-// Task is one unit of work. A pool runs an accepted task exactly once, or hands it back through Shutdown, Close or
-// [Config].OnDrop.
+// Task is one unit of work. A pool runs an accepted task exactly once, or hands it back through
+// Shutdown, Close or [Config].OnDrop. A nil Task is refused with [ErrNilTask].
+//
+// A task leaves its goroutine as it found it. Profiler labels that it sets are reset after it. What
+// cannot be seen from outside is its own to undo: a task that calls runtime.LockOSThread and does not
+// unlock keeps its worker on that thread, and so do tasks that follow; one that has spoilt its thread
+// should end with runtime.Goexit while locked, which ends thread and goroutine, and the worker goes on
+// with new ones.
 type Task = func()
 
 // Pool is what users of a pool should depend on. [Shared], [Stealing], [Sharded], [Elastic], [Ordered] and [Mailbox]
@@ -88,7 +94,9 @@ const (
 	Block Policy = iota
 	// Reject returns ErrFull.
 	Reject
-	// CallerRuns runs the task on the calling goroutine. It would break order: NewKeyed and NewOrdered refuse it.
+	// CallerRuns runs the task while the calling goroutine waits, on a goroutine of the pool, so that
+	// neither a panic nor a Goexit in it reaches the caller. It would break order: NewKeyed and
+	// NewOrdered refuse it.
 	CallerRuns
 	// DropOldest removes the task that has waited longest in the queue and gives it to OnDrop. Unless OnDrop runs it,
 	// whoever waits for it (Do, Group, Future) waits until ctx or the pool ends, and a Strand on that pool that is not an
@@ -116,7 +124,7 @@ type Config struct {
 	// Policy is what Go does without room; zero: Block.
 	Policy Policy
 	// OnDrop receives tasks removed by DropOldest, which requires it, and those that Close leaves. It is called on
-	// the goroutine that called Go or Close and must not block.
+	// the goroutine that called Go or Close and must not block. If it panics, OnPanic is told.
 	OnDrop func(Task)
 	// OnPanic is told of every task that panicked or called Goexit, on the worker that ran it. Nil: such tasks are
 	// logged through Logger.
