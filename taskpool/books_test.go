@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestCallerRunsIsolated: a task that policy CallerRuns runs, and one that a task gives to Do of its
-// own pool, end nobody but themselves.
+// TestCallerRunsIsolated: a task that policy CallerRuns runs, and one that a task gives to Do of
+// its own pool, end nobody but themselves.
 // case: 5
 func TestCallerRunsIsolated(t *testing.T) {
 	for _, k := range kinds {
@@ -124,7 +124,8 @@ func TestNothingStartsAfterStopped(t *testing.T) {
 				default:
 				}
 			}
-			// On another pool a run that was promised follows the one in progress, in the same task.
+			// On another pool a run that was promised follows the one in progress, in the same
+			// task.
 			var strand taskpool.Strand
 			o, ordered := p.(*taskpool.Ordered)
 			if ordered {

@@ -4,9 +4,9 @@ package taskpool
 
 import "time"
 
-// Idle workers retire without a helper goroutine and without a timer of their own: one runtime timer per crew runs only
-// while somebody is idle, counts half idle timeouts, and sends home those that have been idle for three of its ticks
-// (between one and one and a half timeouts).
+// Idle workers retire without a helper goroutine and without a timer of their own: one runtime
+// timer per pool runs only while somebody is idle, counts half idle timeouts, and sends home those
+// that have been idle for three of its ticks (between one and one and a half timeouts).
 
 const (
 	expireTicks = 3

@@ -169,7 +169,8 @@ func TestFairTurns(t *testing.T) {
 			}
 			receive(t, enough, "the turns")
 			for i := range turns {
-				// 400 on average. Lists differ in length, and a worker may be held up by the machine.
+				// 400 on average. Lists differ in length, and a worker may be held up by the
+				// machine.
 				require.Greater(t, turns[i].Load(), int64(40), "number %d of %d", i, len(turns))
 			}
 			stop.Store(true)

@@ -4,8 +4,8 @@ package taskpool
 
 import "context"
 
-// Future is the result of a function that runs on a pool. Create it with [Async]; its methods may be called from any
-// goroutine and any number of times.
+// Future is the result of a function that runs on a pool. Create it with [Async]; its methods may
+// be called from any goroutine and any number of times.
 type Future[T any] struct {
 	call  *call
 	ended <-chan struct{}
@@ -13,8 +13,8 @@ type Future[T any] struct {
 	err   error
 }
 
-// Async submits f to p, waiting for room if there is none, and returns its future. The error is that of p's
-// Submit, or [ErrNilTask].
+// Async submits f to p, waiting for room if there is none, and returns its future. The error is
+// that of p's Submit, or [ErrNilTask].
 func Async[T any](ctx context.Context, p Pool, f func() (T, error)) (*Future[T], error) {
 	if f == nil {
 		return nil, ErrNilTask
@@ -27,14 +27,15 @@ func Async[T any](ctx context.Context, p Pool, f func() (T, error)) (*Future[T],
 	return r, nil
 }
 
-// Done returns a channel that is closed when f has returned. If the pool ends before f has started it is never closed;
-// Wait notices that.
+// Done returns a channel that is closed when f has returned. If the pool ends before f has started
+// it is never closed; Wait notices that.
 func (r *Future[T]) Done() <-chan struct{} { return r.call.done }
 
-// Wait waits for the end of f and returns what f returned, or the zero value and a *[PanicError], [ErrGoexit],
-// [ErrClosed] if the pool ended before f had started (f then never runs), or the cause of ctx (f may still run, and Wait
-// be called again). A task of the same pool that waits holds its worker: if all workers wait for
-// functions that have not started, nobody runs them, and Wait returns only when ctx ends.
+// Wait waits for the end of f and returns what f returned, or the zero value and a *[PanicError],
+// [ErrGoexit], [ErrClosed] if the pool ended before f had started (f then never runs), or the cause
+// of ctx (f may still run, and Wait be called again). A task of the same pool that waits holds its
+// worker: if all workers wait for functions that have not started, nobody runs them, and Wait
+// returns only when ctx ends.
 func (r *Future[T]) Wait(ctx context.Context) (T, error) {
 	var zero T
 	select {

@@ -21,8 +21,8 @@ func (k *keyMap) len() (n int) {
 	return n
 }
 
-// TestIdleKeys: a key that is not used costs nothing after one and a half idle timeouts, one that is in use keeps its
-// mailbox and with it its order, and no count is lost with a mailbox.
+// TestIdleKeys: a key that is not used costs nothing after one and a half idle timeouts, one that
+// is in use keeps its mailbox and with it its order, and no count is lost with a mailbox.
 func TestIdleKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewOrdered(Config{Workers: 4, IdleTimeout: time.Minute})
@@ -71,7 +71,8 @@ func TestIdleKeys(t *testing.T) {
 	})
 }
 
-// TestKeySweepAlone: the map is swept also while every worker is busy and nobody is idle to run the timer.
+// TestKeySweepAlone: the map is swept also while every worker is busy and nobody is idle to run the
+// timer.
 func TestKeySweepAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewOrdered(Config{Workers: 1, IdleTimeout: time.Minute})

@@ -6,10 +6,11 @@ import "context"
 
 var _ Pool = (*Mailbox)(nil)
 
-// Mailbox is a queue of tasks that run one at a time and in order on the workers of an [Ordered] pool. An owner that
-// has one per session or connection needs no key and no map; a Mailbox without tasks costs its memory and nothing else.
-// It needs no Close: it ends with its pool, or is collected as garbage. Create it with [Ordered.NewMailbox]; all methods
-// may be called from any goroutine, and by its own tasks.
+// Mailbox is a queue of tasks that run one at a time and in order on the workers of an [Ordered]
+// pool. An owner that has one per session or connection needs no key and no map; a Mailbox without
+// tasks costs its memory and nothing else. It needs no Close: it ends with its pool, or is
+// collected as garbage. Create it with [Ordered.NewMailbox]; all methods may be called from any
+// goroutine, and by its own tasks.
 type Mailbox struct {
 	strand Strand
 	pool   *Ordered
@@ -17,13 +18,15 @@ type Mailbox struct {
 	q    queue[Task]
 	line line[Task]    // of producers that wait for room
 	few  [4]cell[Task] // what q begins with: it needs no other memory until more are waiting
-	// scheduled, guarded by q.mu, is true while the strand is in a list or with a worker. A worker that is done with
-	// the mailbox makes it false under the lock under which it finds the queue empty.
+	// scheduled, guarded by q.mu, is true while the strand is in a list or with a worker. A worker
+	// that is done with the mailbox makes it false under the lock under which it finds the queue
+	// empty.
 	scheduled bool
 	touched   uint64 // by a key: the key map's tick when it was last used; guarded by q.mu
 }
 
-// NewMailbox returns a mailbox in which limit tasks may wait; zero means Config.QueueLen, negative no limit.
+// NewMailbox returns a mailbox in which limit tasks may wait; zero means Config.QueueLen, negative
+// no limit.
 func (o *Ordered) NewMailbox(limit int) *Mailbox {
 	if limit == 0 {
 		limit = o.limit
@@ -38,8 +41,8 @@ func (o *Ordered) newMailbox(limit int, home uint32) *Mailbox {
 	return m
 }
 
-// scheduleLocked makes sure that a worker will come, and find the tasks that the caller adds before it gives up q.mu;
-// then the caller calls tell.
+// scheduleLocked makes sure that a worker will come, and find the tasks that the caller adds before
+// it gives up q.mu; then the caller calls tell.
 func (m *Mailbox) scheduleLocked() (e entry, err error) {
 	if m.pool.c.closing.Load() {
 		return e, ErrClosed

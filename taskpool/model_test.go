@@ -33,7 +33,8 @@ func (m *modelQueue) popped() {
 	}
 }
 
-// queueModel makes the operations that ops encode on a queue and on its model, and compares them after each.
+// queueModel makes the operations that ops encode on a queue and on its model, and compares them
+// after each.
 func queueModel(t *testing.T, ops []byte) {
 	if len(ops) == 0 {
 		return
@@ -238,8 +239,9 @@ func FuzzQueue(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ops []byte) { queueModel(t, ops[:min(len(ops), 500)]) })
 }
 
-// TestMailboxModel: over many rounds with random batches, panics, Goexit and ends, what one producer gave one mailbox
-// runs in its order, and what did not run comes back in its order, behind it. Nothing is missing between the two.
+// TestMailboxModel: over many rounds with random batches, panics, Goexit and ends, what one
+// producer gave one mailbox runs in its order, and what did not run comes back in its order, behind
+// it. Nothing is missing between the two.
 func TestMailboxModel(t *testing.T) {
 	rounds := 300
 	for seed := range uint64(rounds) {

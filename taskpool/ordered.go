@@ -477,10 +477,11 @@ func (o *Ordered) Stats() Stats {
 // Stopped returns a channel that is closed when no further task will start.
 func (o *Ordered) Stopped() <-chan struct{} { return o.c.ended }
 
-// Shutdown refuses further tasks, lets the workers run those that were accepted, also in owners' mailboxes, and waits
-// for the workers to end. If ctx ends before, it takes back the tasks that have not started and returns them with the
-// cause of ctx: those of one mailbox in their order. Called from a task of this pool it only begins the shutdown and
-// returns [ErrInTask]. Of several calls, one gets the tasks.
+// Shutdown refuses further tasks, lets the workers run those that were accepted, also in owners'
+// mailboxes, and waits for the workers to end. If ctx ends before, it takes back the tasks that
+// have not started and returns them with the cause of ctx: those of one mailbox in their order.
+// Called from a task of this pool it only begins the shutdown and returns [ErrInTask]. Of several
+// calls, one gets the tasks.
 func (o *Ordered) Shutdown(ctx context.Context) ([]Task, error) {
 	o.begin()
 	if o.c.inside() {
@@ -493,9 +494,9 @@ func (o *Ordered) Shutdown(ctx context.Context) ([]Task, error) {
 	return o.abandon(), err
 }
 
-// Close is Shutdown without drain: tasks that have not started never will. They go to Config.OnDrop, if set, and are
-// returned in a *[LeftError]. It waits for those that are running, except when called from a task, as Shutdown.
-// Further calls wait too and return nil.
+// Close is Shutdown without drain: tasks that have not started never will. They go to
+// Config.OnDrop, if set, and are returned in a *[LeftError]. It waits for those that are running,
+// except when called from a task, as Shutdown. Further calls wait too and return nil.
 func (o *Ordered) Close() error {
 	o.begin()
 	left := o.abandon()
@@ -514,7 +515,7 @@ func (o *Ordered) begin() {
 		o.lists[i].close()
 	}
 	o.refuse()
-	// Before the crew may end: whoever added something may not have told a worker yet.
+	// Before the end may be noted: whoever added something may not have told a worker yet.
 	for i := range o.lists {
 		if o.lists[i].any() {
 			o.notify(i)
@@ -526,8 +527,8 @@ func (o *Ordered) begin() {
 	o.c.close()
 }
 
-// abandon takes back what has not started. Every such task is in a mailbox whose strand is in a list
-// or with a worker, in a worker's batch, in the intake, or in left. Lists come first: a strand
+// abandon takes back what has not started. Every such task is in a mailbox whose strand is in a
+// list or with a worker, in a worker's batch, in the intake, or in left. Lists come first: a strand
 // leaves a list only for a worker's cur, under the list's lock, and cannot come back; then what a
 // worker holds, batches before mailboxes since their tasks are older; then left, where workers put
 // what they may not put back.

@@ -4,8 +4,8 @@ package taskpool
 
 import "runtime"
 
-// A worker without work parks in the crew's list of idle workers, or leaves. What makes it leave is here and in
-// expiry.go; why no task is forgotten on either way is told at workers.
+// A worker without work parks in the list of idle workers, or leaves. What makes it leave is
+// here and in expiry.go; why no task is forgotten on either way is told at workers.
 
 // park waits for work. It returns false if the worker is to leave.
 func (c *workers) park(w *worker) bool {
@@ -22,11 +22,14 @@ func (c *workers) park(w *worker) bool {
 		}
 	}
 	c.mu.Lock()
+	// A closing pool wakes nobody who parks from now on: a worker may stay only for work that it sees.
 	if c.surplusLocked(w) || (c.closing.Load() && !c.src.pending(w)) {
 		c.retireLocked(w)
 		c.mu.Unlock()
 		return false
 	}
+	// On top, so that the workers that were needed last are those that are woken first, and those at
+	// the bottom stay idle long enough to retire.
 	w.idle, w.idleSince = true, c.ticks
 	w.prev, w.next = nil, c.idleTop
 	if c.idleTop != nil {
@@ -37,6 +40,8 @@ func (c *workers) park(w *worker) bool {
 	c.idleTop = w
 	c.nIdle++
 	c.idleSlot.Store(int64(w.slot))
+	// From here on producers see that this worker is idle, and no longer that it searches. A producer
+	// that saw the opposite had added its work before, where the look below finds it.
 	c.spare.Add(1)
 	if c.pinned {
 		c.bySlot[w.slot].busy.Store(false)
@@ -56,13 +61,15 @@ func (c *workers) park(w *worker) bool {
 			c.mu.Unlock()
 			return true
 		}
+		// Somebody has taken it off the list in the meantime, and owes it a token.
 		c.mu.Unlock()
 	}
 	<-w.wake
 	return !w.retired
 }
 
-// recheck makes sure that a worker that leaves, and is out of the books, was not the only one that knew of some work.
+// recheck makes sure that a worker that leaves, and is out of the books, was not the only one that
+// knew of some work.
 func (c *workers) recheck(w *worker) {
 	if w.searching {
 		w.searching = false
@@ -145,8 +152,9 @@ func (c *workers) anySurplusLocked() bool {
 	return false
 }
 
-// resize changes the limit. Idle workers beyond it leave now, others when they have finished what they took along. Work
-// that waited because the limit was reached gets the workers that may be started now.
+// resize changes the limit. Idle workers beyond it leave now, others when they have finished what
+// they took along. Work that waited because the limit was reached gets the workers that may be
+// started now.
 func (c *workers) resize(n int) {
 	c.mu.Lock()
 	c.spare.Add(int64(n - c.limit))
@@ -165,7 +173,9 @@ func (c *workers) resize(n int) {
 	for _, w := range leaving {
 		w.wake <- struct{}{}
 	}
-	if !c.pinned && c.src.pending(nil) { // the source of a pinned crew moves its work, and tells each worker
+	// What waited because the limit was reached has nobody else who would tell a worker. Where
+	// workers are pinned, Resize moves the work, and tells each worker.
+	if !c.pinned && c.src.pending(nil) {
 		c.notify()
 	}
 }

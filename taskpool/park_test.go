@@ -12,8 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// script is a source whose looks for work can be interrupted: the moments in which wakeups get lost are too short to be
-// hit by chance, so they are made. Everything runs on one worker, under synctest.
+// script is a source whose looks for work can be interrupted: the moments in which wakeups get lost
+// are too short to be hit by chance, so they are made. Everything runs on one worker, under
+// synctest.
 type script struct {
 	c     workers
 	tasks int
@@ -66,13 +67,13 @@ func (s *script) close(t *testing.T) {
 	require.NoError(t, s.c.wait(context.Background()))
 }
 
-// TestParkLooksAgain: a producer that sees a searching worker wakes nobody; that worker may have looked a moment before,
-// and must look again after it has said that it does not search any more.
+// TestParkLooksAgain: a producer that sees a searching worker wakes nobody; that worker may have
+// looked a moment before, and must look again after it has said that it does not search any more.
 func TestParkLooksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScript(1)
 		s.after = func(look int) {
-			// The first is the producer's hire; then the worker looks before it parks.
+			// The first is the producer's wakeOne; then the worker looks before it parks.
 			if s.ran == 1 && s.tasks == 0 && s.c.searching.Load() == 1 && look >= s.c.spins {
 				s.after = nil
 				s.add()
@@ -86,8 +87,8 @@ func TestParkLooksAgain(t *testing.T) {
 	})
 }
 
-// TestParkDuringClose: the work that kept a worker from leaving a closing pool may be gone when it looks again; then
-// nobody will wake it.
+// TestParkDuringClose: the work that kept a worker from leaving a closing pool may be gone when it
+// looks again; then nobody will wake it.
 func TestParkDuringClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScript(1)
@@ -117,7 +118,8 @@ func TestParkDuringClose(t *testing.T) {
 	})
 }
 
-// TestLeaverLooks: a worker that was idle, and is sent home before its second look, hands over what it sees then.
+// TestLeaverLooks: a worker that was idle, and is sent home before its second look, hands over what
+// it sees then.
 func TestLeaverLooks(t *testing.T) {
 	for name, send := range map[string]func(s *script){
 		"resize": func(s *script) { s.c.resize(1) },
@@ -152,7 +154,8 @@ func TestLeaverLooks(t *testing.T) {
 	}
 }
 
-// TestBooks: workers that leave give back their slot and their place in the snapshot, over any number of generations.
+// TestBooks: workers that leave give back their slot and their place in the snapshot, over any
+// number of generations.
 func TestBooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewShared(Config{Workers: 3, IdleTimeout: time.Second})

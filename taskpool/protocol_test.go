@@ -9,10 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// This file is a model of how workers of an unpinned pool park, are woken, retire and are resized away, step by step as
-// workers.go does it (except for the end of the pool): one step is one access to a word that others see without the lock, or a stretch under workers.mu that
-// touches none. TestProtocol tries every order of the steps. The model is kept by hand; it is worth something only while
-// each step below can be found in workers.go.
+// This file is a model of how workers of an unpinned pool park, are woken, retire and are resized
+// away, step by step as workers.go does it (except for the end of the pool): one step is one access
+// to a word that others see without the lock, or a stretch under workers.mu that touches none.
+// TestProtocol tries every order of the steps. The model is kept by hand; it is worth something
+// only while each step below can be found in workers.go.
 
 const modelWorkers = 4 // goroutines that may exist at a time; more than any limit below, since leavers overlap with others
 
@@ -90,7 +91,7 @@ type modelFault int
 
 const (
 	noFault          modelFault = iota
-	leaveEmptyHanded            // a parked worker that is discharged does not hand over
+	leaveEmptyHanded            // a parked worker that is retired does not recheck
 	resizeSilently              // a larger limit does not look for waiting tasks
 	parkWithoutLook             // no second look after announcing
 	findSilently                // found does not wake the next one
@@ -105,7 +106,8 @@ const (
 // limits are what the calls of Resize ask for, the last call's first.
 var modelLimits = [...]int8{2, 1}
 
-// step returns the states that follow s when process i makes its next step; none if it is blocked or over.
+// step returns the states that follow s when process i makes its next step; none if it is blocked
+// or over.
 func (s model) step(i int, fault modelFault) []model {
 	p := &s.procs[i]
 	wakeOne := func(then modelPC) { p.pc, p.ret = wakeLock, then }
@@ -371,7 +373,8 @@ func (s *model) lost() bool {
 	return s.tasks > 0 && busy < s.limit || s.searching != 0 || s.locked
 }
 
-// explore visits every state that can be reached from s and returns how many there are, and one in which a task is lost.
+// explore visits every state that can be reached from s and returns how many there are, and one in
+// which a task is lost.
 func explore(s model, fault modelFault) (states int, stuck *model) {
 	seen := map[model]bool{s: true}
 	todo := []model{s}
@@ -395,8 +398,8 @@ func explore(s model, fault modelFault) (states int, stuck *model) {
 	return len(seen), nil
 }
 
-// TestProtocol: in no interleaving does a task wait while everybody who could run it sleeps; and a checker that finds
-// the mistakes of modelFault is able to find one.
+// TestProtocol: in no interleaving does a task wait while everybody who could run it sleeps; and a
+// checker that finds the mistakes of modelFault is able to find one.
 func TestProtocol(t *testing.T) {
 	start := func(limit, tasks, blocking, resizes, retires int8) model {
 		s := model{limit: limit, spare: limit, blocking: blocking}

@@ -31,7 +31,8 @@ func (c *workers) log(msg string, info PanicInfo) {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	logger.Error(msg, "pool", info.Pool, "panic", info.Value, "goexit", info.Goexit, "stack", string(info.Stack))
+	logger.Error(msg, "pool", info.Pool, "panic", info.Value, "goexit", info.Goexit,
+		"stack", string(info.Stack))
 }
 
 // guarded runs t on a goroutine that is not a worker.

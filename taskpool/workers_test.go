@@ -13,8 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRecheck: producers wake nobody while a worker is searching. If that worker leaves instead, as Resize may tell it
-// to, it must send another. The moment is too short to be hit by chance, so it is made.
+// TestRecheck: producers wake nobody while a worker is searching. If that worker leaves instead, as
+// Resize may tell it to, it must send another. The moment is too short to be hit by chance, so it
+// is made.
 func TestRecheck(t *testing.T) {
 	ran := make(chan struct{}, 1)
 	task := func() { ran <- struct{}{} }
@@ -45,7 +46,8 @@ func TestRecheck(t *testing.T) {
 	require.NoError(t, k.Close())
 }
 
-// TestTrim: an idle pool gives back the memory of a queue that was long, and never one that holds something.
+// TestTrim: an idle pool gives back the memory of a queue that was long, and never one that holds
+// something.
 func TestTrim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewShared(Config{Workers: 1, QueueLen: -1, IdleTimeout: time.Minute})
@@ -120,8 +122,9 @@ func everyOf(c *workers) []*worker {
 	return all
 }
 
-// TestAbandonTakesBatchesFirst: the end of the pool may find a mailbox with two workers, one that has just put it back in
-// line and one that has taken a batch of it since. What comes back is in order all the same.
+// TestAbandonTakesBatchesFirst: the end of the pool may find a mailbox with two workers, one that
+// has just put it back in line and one that has taken a batch of it since. What comes back is in
+// order all the same.
 func TestAbandonTakesBatchesFirst(t *testing.T) {
 	p := NewOrdered(Config{Workers: 2})
 	add := func() *strandRunner {
@@ -167,7 +170,8 @@ func TestChoice(t *testing.T) {
 	require.NoError(t, p.Close())
 }
 
-// TestNothingKept: a mailbox does not keep tasks alive that it gave away, in the memory that it began with either.
+// TestNothingKept: a mailbox does not keep tasks alive that it gave away, in the memory that it
+// began with either.
 func TestNothingKept(t *testing.T) {
 	for _, drain := range []bool{true, false} {
 		p := NewOrdered(Config{Workers: 1})
@@ -200,7 +204,8 @@ func TestNothingKept(t *testing.T) {
 	}
 }
 
-// TestLateSteal: what a worker steals that is started while the pool takes back its tasks, comes back too.
+// TestLateSteal: what a worker steals that is started while the pool takes back its tasks, comes
+// back too.
 // acceptance: Y01
 func TestLateSteal(t *testing.T) {
 	p := NewShared(Config{Workers: 3})
@@ -305,7 +310,8 @@ func TestStrandTakenIsDropped(t *testing.T) {
 	require.Equal(t, 1, told)
 }
 
-// TestManyWorkers: the memory that it takes to start and end workers grows as their number does, not as its square.
+// TestManyWorkers: the memory that it takes to start and end workers grows as their number does,
+// not as its square.
 func TestManyWorkers(t *testing.T) {
 	const workers = 4000
 	p := NewOrdered(Config{})
