@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,8 +135,8 @@ func TestSlowTask(t *testing.T) {
 	}
 }
 
-// TestFairTurns: keys and strands that are always ready get about as many turns each, also while
-// one of them blocks a worker.
+// TestFairTurns: keys and strands that are always ready all get their turns, while one of them blocks
+// a worker and the others never leave the workers without work.
 // case: 1
 func TestFairTurns(t *testing.T) {
 	for _, workers := range []int{2, 4, 8} {
@@ -143,13 +144,13 @@ func TestFairTurns(t *testing.T) {
 			p := taskpool.NewOrdered(taskpool.Config{Workers: workers})
 			const each = 20
 			var turns [2 * each]atomic.Int64
-			var total atomic.Int64
-			enough, block, began := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			block, began := make(chan struct{}), make(chan struct{})
 			var stop atomic.Bool
+			var enough sync.WaitGroup
+			enough.Add(len(turns))
 			turn := func(i int) (more bool) {
-				turns[i].Add(1)
-				if total.Add(1) == 400*2*each {
-					close(enough)
+				if turns[i].Add(1) == 400 {
+					enough.Done()
 				}
 				return !stop.Load()
 			}
@@ -167,12 +168,9 @@ func TestFairTurns(t *testing.T) {
 				}
 				require.NoError(t, p.TrySubmitKey(taskpool.Key(i), again))
 			}
-			receive(t, enough, "the turns")
-			for i := range turns {
-				// 400 on average. Lists differ in length, and a worker may be held up by the
-				// machine.
-				require.Greater(t, turns[i].Load(), int64(40), "number %d of %d", i, len(turns))
-			}
+			all := make(chan struct{})
+			go func() { enough.Wait(); close(all) }()
+			receive(t, all, "400 turns of each")
 			stop.Store(true)
 			close(block)
 			require.NoError(t, errOf(p.Shutdown(context.Background())))
@@ -203,6 +201,18 @@ func TestStartOrder(t *testing.T) {
 	})
 }
 
+// awaitLine waits until n producers wait for room.
+func awaitLine(t *testing.T, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
+		buf := make([]byte, 1<<20)
+		if strings.Count(string(buf[:runtime.Stack(buf, true)]), "taskpool.(*line[...]).await(") == n {
+			return
+		}
+		require.True(t, time.Now().Before(deadline), "no %d producers in line", n)
+	}
+}
+
 // TestRoomForOne: each place that a worker makes free lets in one producer, the one that has waited
 // longest, and TrySubmit finds it if nobody waits.
 // case: 3
@@ -228,7 +238,7 @@ func TestRoomForOne(t *testing.T) {
 					in <- i
 				}
 			}()
-			time.Sleep(5 * time.Millisecond)
+			awaitLine(t, i+1)
 		}
 		require.Empty(t, in)
 		// The worker takes the next task, and perhaps some along: as many places become free.
@@ -292,7 +302,7 @@ func TestLineOfManyQueues(t *testing.T) {
 						in <- i
 					}
 				}()
-				time.Sleep(5 * time.Millisecond)
+				awaitLine(t, i+1)
 			}
 			require.Empty(t, in)
 			for i := range waiting {
