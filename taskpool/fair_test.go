@@ -249,6 +249,9 @@ func TestRoomForOne(t *testing.T) {
 			step <- struct{}{}
 			require.Equal(t, i, receive(t, began, "a task"), "first come, first served")
 		}
+		for range waiting - 1 {
+			receive(t, in, "the other producers") // none is left for the next pool's awaitLine
+		}
 		require.NoError(t, p.TrySubmit(func() {}))
 		step <- struct{}{}
 		require.NoError(t, errOf(p.Shutdown(context.Background())))
