@@ -105,23 +105,24 @@ func (b *batch[E]) claimLocked(dst []E, half bool) int {
 	}
 }
 
-// stealFrom moves half of from's items to the empty batch b and returns how many. Only the owner of
-// b calls it.
-func (b *batch[E]) stealFrom(from *batch[E]) int {
+// stealFrom moves half of from's items to the empty batch b, claims the first for w, the owner of b,
+// and returns it and how many there were.
+func (b *batch[E]) stealFrom(from *batch[E], w *worker) (e E, k int) {
 	// Both locks: the end of the pool must find each item in one of the batches. If two workers
 	// steal from each other, at most one of them gets both; the other finds nothing worth waiting
 	// for, since the batch it looks at belongs to a worker that is awake.
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed || !from.mu.TryLock() {
-		return 0
+		return e, 0
 	}
 	defer from.mu.Unlock()
-	k := from.claimLocked(b.slot, true)
-	if k > 0 {
+	if k = from.claimLocked(b.slot, true); k > 0 {
 		b.filledLocked(k, from.from)
+		e, _ = b.take()
+		w.claim()
 	}
-	return k
+	return e, k
 }
 
 // close claims all items and lets none be added.

@@ -169,12 +169,11 @@ func (g *engine[E]) steal(w *worker, b *batch[E]) (e E, ok bool) {
 		if from == nil || from == b || from.len() == 0 {
 			continue
 		}
-		if k := b.stealFrom(from); k > 0 {
+		if first, k := b.stealFrom(from, w); k > 0 {
 			w.steals.Add(uint64(k))
 			g.c.found(w, k > 1)
-			if e, ok = b.take(); ok {
-				return e, true
-			}
+			w.begin()
+			return first, true
 		}
 	}
 	return e, false
