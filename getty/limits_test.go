@@ -196,7 +196,9 @@ func TestASilentPeerIsDead(t *testing.T) {
 				_, s := line.connect(t, l, func(o *getty.ServerOptions) {
 					o.Dispatch = d
 					o.CronPeriod = 10 * time.Millisecond
-					o.WebSocketServerOptions.PingPeriod = 10 * time.Millisecond
+					if line.name == "ws" {
+						o.WebSocketServerOptions.PingPeriod = 10 * time.Millisecond
+					}
 				})
 				stop := make(chan struct{})
 				defer close(stop)
@@ -249,7 +251,7 @@ func TestPingsGoOnUntilTheyAreAnswered(t *testing.T) {
 			o.CronPeriod = 5 * time.Millisecond
 			if answers {
 				o.WebSocketServerOptions.PingPeriod = time.Hour // asked in time all the same
-				o.IdleTimeout = 500 * time.Millisecond
+				o.IdleTimeout = time.Second
 			}
 		})
 		run(t, srv, prepare(l))
@@ -273,7 +275,7 @@ func TestPingsGoOnUntilTheyAreAnswered(t *testing.T) {
 				}
 			}
 		}()
-		for range 5 {
+		for range 3 {
 			within(t, pings, "a ping")
 		}
 		require.False(t, s.IsClosed())
