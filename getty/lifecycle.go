@@ -42,6 +42,16 @@ type transport interface {
 	remoteAddr() net.Addr
 }
 
+// A failer is a transport that can tell its peer why a session fails.
+type failer interface {
+	// failing ends the session gracefully, with a farewell that fits err, and reports whether it could;
+	// else the descriptor is closed at once. It does not wait.
+	failing(s *session, err error) bool
+	// dismiss is failing for a session that did not open. It is called on the session's goroutine and
+	// returns when the peer has ended too, or after a short time.
+	dismiss(s *session, err error)
+}
+
 // session implements Session. One goroutine owns it: it prepares the session, reads until the input ends
 // and runs the end. Everything else that touches a session (writers, handlers, the flusher, the wheel)
 // is named in docs/architecture.md.
@@ -50,6 +60,7 @@ type session struct {
 	bornAt int64
 	ep     *endpoint
 	tr     transport
+	framed framing         // tr, if it cuts the packages out of the stream itself
 	opts   *SessionOptions // the endpoint's, never changed
 
 	attributes
@@ -87,6 +98,7 @@ var sessionIDs atomic.Uint64
 
 func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
 	s := &session{id: sessionIDs.Add(1), bornAt: now(), ep: ep, tr: tr, opts: opts, dispatch: opts.Dispatch, queues: tr.queues()}
+	s.framed, _ = tr.(framing)
 	s.qCond.L = &s.qMu
 	s.hint = 256
 	s.maxMsgLen.Store(int64(opts.MaxMsgLen))
@@ -180,6 +192,9 @@ func (s *session) mailbox() *mailbox {
 // abandon ends a session that never opened: no callback runs any more.
 func (s *session) abandon(err error) {
 	s.setCause(err)
+	if f, ok := s.tr.(failer); ok {
+		f.dismiss(s, err)
+	}
 	s.setFlag(flagClosing | flagEnded)
 	s.refuse(ErrSessionClosed)
 	s.closeHard()
@@ -194,14 +209,7 @@ func (s *session) conclude(err error) {
 	ended := err == io.EOF || err == io.ErrUnexpectedEOF
 	if ended && !s.has(flagClosing) {
 		// The peer has ended its stream: what it sent is handled, what that answers is flushed.
-		if s.box != nil {
-			if s.dispatch == Unordered {
-				for s.box.waits() { // the pool may be one that drops tasks
-					s.handleOne()
-				}
-			}
-			s.box.awaitHandled()
-		}
+		s.handleRest()
 		if !s.has(flagClosing) {
 			s.setCause(err)
 		}
@@ -221,6 +229,19 @@ func (s *session) conclude(err error) {
 	s.clock.stop()
 	s.ep.freed(s)
 	s.callbacksOfEnd()
+}
+
+// handleRest returns when what was read is handled, or when nothing is delivered any more.
+func (s *session) handleRest() {
+	if s.box == nil {
+		return
+	}
+	if s.dispatch == Unordered {
+		for s.box.waits() { // the pool may be one that drops tasks
+			s.handleOne()
+		}
+	}
+	s.box.awaitHandled()
 }
 
 // callbacksOfEnd waits for the callback that may be running, and runs the last ones. All of it is
@@ -309,10 +330,14 @@ func (s *session) drain() {
 // CloseNow implements [Session].
 func (s *session) CloseNow() { s.fail(ErrSessionClosed) }
 
-// fail ends the session at once; err is the cause unless there was one before. It blocks only for as long
+// fail ends the session at once, or with a farewell that fits err where the transport has one; err is the
+// cause unless there was one before. It blocks only for as long
 // as it takes to wake who waits on the descriptor.
 func (s *session) fail(err error) {
 	s.setCause(err)
+	if f, ok := s.tr.(failer); ok && f.failing(s, err) {
+		return
+	}
 	s.setFlag(flagClosing)
 	s.refuse(ErrSessionClosed)
 	s.closeHard()

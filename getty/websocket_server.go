@@ -4,18 +4,18 @@ package getty
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/gorilla/websocket"
+	"github.com/gostkit/kit/getty/internal/wsframe"
 )
 
 // WebSocketServerOptions are the part of [ServerOptions] that only WebSocket servers use.
@@ -45,17 +45,12 @@ type WebSocketServerOptions struct {
 	MaxHeaderBytes int
 }
 
-const (
-	wsServerBuffer   = 512 // gorilla's write buffer on servers: headers, and messages that are smaller
-	wsClientBuffer   = 4096
-	wsReadBuffer     = 256 // gorilla's read buffer: large enough for any control frame
-	wsMaxHeaderBytes = 16 << 10
-)
+const wsMaxHeaderBytes = 16 << 10
 
 // NewWSServer returns a server of WebSocket sessions (RFC 6455). One package is one message, whatever its
 // size. The dispatch is Ordered unless another is chosen, so that pings are answered while a handler runs.
 //
-// A session keeps about 1 KiB of gorilla's buffers while it is idle.
+// Connections count for MaxSessions from the moment they are accepted. One too many is answered with status 503.
 func NewWSServer(opts ...ServerOption) *Server {
 	return newServer(opts, &webService{}, wsDefaults)
 }
@@ -139,6 +134,8 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 		MaxHeaderBytes:    s.opts.MaxHeaderBytes,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
+	waiting := upgrades{ep: s.ep, limit: s.opts.MaxSessions, places: make(map[net.Conn]*place)}
+	srv.ConnContext, srv.ConnState = waiting.accepted, waiting.changed
 	v.mu.Lock()
 	v.srv = srv
 	v.mu.Unlock()
@@ -147,6 +144,61 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 		return nil, ErrEndpointClosed
 	}
 	return ln.Addr(), nil
+}
+
+// upgrades are the connections of a webService that are no sessions yet. Each has a place among the sessions
+// from the moment it is accepted, so that those who never ask for an upgrade count too.
+type upgrades struct {
+	ep    *endpoint
+	limit int
+
+	mu     sync.Mutex
+	places map[net.Conn]*place // guarded by mu
+	excess int                 // guarded by mu: how many of them have none
+}
+
+// maxExcess is how many connections without a place wait for their request, to be answered with status 503.
+// Beyond that they are closed at once.
+const maxExcess = 256
+
+// A place is what a connection holds while it is no session yet.
+type place struct{ reserved bool }
+
+type placeKey struct{}
+
+// accepted is the http.Server's ConnContext.
+func (u *upgrades) accepted(ctx context.Context, conn net.Conn) context.Context {
+	pl := &place{reserved: u.ep.reserve(u.limit)}
+	u.mu.Lock()
+	u.places[conn] = pl
+	if !pl.reserved {
+		u.excess++
+	}
+	full := u.excess > maxExcess
+	u.mu.Unlock()
+	if full && !pl.reserved {
+		u.ep.stats.accepts.Add(1)
+		u.ep.stats.refused.Add(1)
+		_ = conn.Close() // the http.Server notices when it reads
+	}
+	return context.WithValue(ctx, placeKey{}, pl)
+}
+
+// changed is the http.Server's ConnState. The place of a connection that was taken over goes with it.
+func (u *upgrades) changed(conn net.Conn, state http.ConnState) {
+	if state != http.StateClosed && state != http.StateHijacked {
+		return
+	}
+	u.mu.Lock()
+	pl := u.places[conn]
+	delete(u.places, conn)
+	if pl != nil && !pl.reserved {
+		u.excess--
+	}
+	u.mu.Unlock()
+	if pl != nil && pl.reserved && state == http.StateClosed {
+		u.ep.unreserve()
+	}
 }
 
 // stop closes the listener and the connections that are still shaking hands; those of sessions were taken
@@ -159,60 +211,87 @@ func (v *webService) stop() {
 	}
 }
 
-// upgrade makes a session of a request, or answers why not.
+// upgrade makes a session of a request, or answers why not. The session's place is taken before the client is
+// told that there is one.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSessionCallback) {
 	s.ep.stats.accepts.Add(1)
-	if limit := s.opts.MaxSessions; s.ep.isClosed() || limit > 0 && s.ep.table.Load() >= int64(limit) {
+	refuse := func(status int, why string) {
 		s.ep.stats.refused.Add(1)
-		http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
-		return
+		http.Error(w, why, status)
 	}
-	declineWindowBits(r.Header)
-	up := websocket.Upgrader{
-		HandshakeTimeout:  s.opts.HandshakeTimeout,
-		ReadBufferSize:    wsReadBuffer,
-		WriteBufferSize:   wsServerBuffer,
-		Subprotocols:      s.opts.WebSocketServerOptions.Subprotocols,
-		EnableCompression: s.opts.WebSocketServerOptions.Compression,
-		CheckOrigin:       s.originAllowed,
-	}
-	h := &hijacker{ResponseWriter: w}
-	ws, err := up.Upgrade(h, r, nil)
+	q, err := wsframe.ParseRequest(r)
 	if err != nil {
-		s.ep.stats.refused.Add(1)
-		if h.t != nil {
-			_ = h.t.close()
+		status := http.StatusBadRequest
+		if e := (*wsframe.Refusal)(nil); errors.As(err, &e) {
+			status = e.Status
 		}
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		if status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", http.MethodGet)
+		}
+		refuse(status, err.Error())
 		return
 	}
-	t := h.t
-	t.text = s.opts.WebSocketServerOptions.TextMessages
-	t.pings = s.opts.WebSocketServerOptions.PingPeriod
-	t.begin(ws)
-	if _, err := s.ep.open(t, s.opts.MaxSessions, func(ss Session) error {
-		if err := s.tune(t.conn); err != nil {
-			return err
+	if !s.originAllowed(r) {
+		refuse(http.StatusForbidden, "origin not allowed")
+		return
+	}
+	pl, _ := r.Context().Value(placeKey{}).(*place)
+	if pl == nil { // the http.Server is the user's
+		pl = &place{}
+	}
+	if s.ep.isClosed() || !pl.reserved && !s.ep.reserve(s.opts.MaxSessions) {
+		w.Header().Set("Connection", "close")
+		refuse(http.StatusServiceUnavailable, http.StatusText(http.StatusServiceUnavailable))
+		return
+	}
+	conn, brw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		if !pl.reserved {
+			s.ep.unreserve()
 		}
-		return prepare(ss)
-	}); err != nil {
-		_ = t.close()
+		refuse(http.StatusInternalServerError, "the connection cannot be taken over")
+		return
+	}
+	t, err := s.switchProtocols(conn, brw.Reader, q)
+	if err == nil {
+		_, err = s.ep.openReserved(t, func(ss Session) error {
+			if err := s.tune(conn); err != nil {
+				return err
+			}
+			return prepare(ss)
+		})
+	} else {
+		s.ep.unreserve()
+		s.ep.stats.refused.Add(1)
+	}
+	if err != nil {
+		_ = conn.Close()
 	}
 }
 
-// hijacker gives the upgrader an engine-owned connection.
-type hijacker struct {
-	http.ResponseWriter
-	t *webSocket
-}
-
-// Hijack implements [http.Hijacker].
-func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, brw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
+// switchProtocols answers q on a connection that was taken over from an http.Server.
+func (s *Server) switchProtocols(conn net.Conn, early *bufio.Reader, q wsframe.Request) (*webSocket, error) {
+	if early.Buffered() > 0 {
+		const answer = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+		_, _ = conn.Write([]byte(answer))
+		return nil, errors.New("the client did not wait for the answer")
 	}
-	h.t = &webSocket{stream: newStream(conn)}
-	return h.t, brw, nil
+	o := &s.opts.WebSocketServerOptions
+	answer, deflate := q.Accept(o.Subprotocols, o.Compression)
+	if err := conn.SetDeadline(time.Now().Add(s.opts.HandshakeTimeout)); err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(answer); err != nil {
+		return nil, err
+	}
+	// Deadlines belong to the handshake. From here on the session's clock keeps all limits.
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	t := newWebSocket(newStream(conn), false, deflate, nil)
+	t.text, t.pings = o.TextMessages, o.PingPeriod
+	return t, nil
 }
 
 // originAllowed is the origin policy: the same origin, and those that the options name.
@@ -228,24 +307,4 @@ func (s *Server) originAllowed(r *http.Request) bool {
 	}
 	u, err := url.Parse(origin)
 	return err == nil && strings.EqualFold(u.Host, r.Host)
-}
-
-// declineWindowBits removes every compression offer that asks the server for a window size. gorilla would
-// accept it and not keep it, since compress/flate has one window; RFC 7692, section 7.1.2.1, wants such an
-// offer declined.
-func declineWindowBits(h http.Header) {
-	const name = "Sec-Websocket-Extensions"
-	var kept []string
-	for _, line := range h[name] {
-		for _, offer := range strings.Split(line, ",") {
-			if !strings.Contains(strings.ToLower(offer), "server_max_window_bits") {
-				kept = append(kept, strings.TrimSpace(offer))
-			}
-		}
-	}
-	if kept = slices.DeleteFunc(kept, func(o string) bool { return o == "" }); len(kept) == 0 {
-		delete(h, name)
-	} else {
-		h[name] = []string{strings.Join(kept, ", ")}
-	}
 }
