@@ -60,6 +60,7 @@ type webSocket struct {
 	at       int  // bytes in front of the input not used by a package: control frames and fragments
 	messages int  // how many were completed
 	size     int  // of the latest
+	pongs    int  // bytes of pongs queued and not flushed
 	early    bool // bytes of stream.buf came with the handshake
 
 	room int // guarded by encMu: the header of recent messages
@@ -166,9 +167,19 @@ func (t *webSocket) input(s *session, b []byte) (used, need int, err error) {
 	return used, need, err
 }
 
-// decode implements framing: it decodes the next message of b. Control frames and fragments before it are
-// consumed, which t.at remembers until a package comes.
+// decode implements framing.
 func (t *webSocket) decode(s *session, b []byte) (pkg any, n int, err error) {
+	pkg, n, err = t.next(s, b)
+	if t.pongs > 0 { // before the handler is called, which may take long
+		t.pongs = 0
+		s.flush()
+	}
+	return pkg, n, err
+}
+
+// next decodes the next message of b. Control frames and fragments before it are consumed, which t.at remembers
+// until a package comes.
+func (t *webSocket) next(s *session, b []byte) (pkg any, n int, err error) {
 	for {
 		m, used, need, err := t.dec.Next(b[t.at:], s.MaxMsgLen())
 		if err != nil {
@@ -181,6 +192,10 @@ func (t *webSocket) decode(s *session, b []byte) (pkg any, n int, err error) {
 		switch m.Op {
 		case wsframe.Ping:
 			t.control(s, wsframe.Pong, m.Payload)
+			if t.pongs += len(m.Payload) + 2; t.pongs >= maxControl/2 {
+				t.pongs = 0
+				s.flush()
+			}
 		case wsframe.Close:
 			return nil, 0, t.peerClosed(s, m.Payload)
 		case wsframe.Text, wsframe.Binary:
@@ -363,17 +378,19 @@ func (t *webSocket) tell(s *session, code int) bool {
 	return true
 }
 
-// control queues a control frame and offers it to the kernel.
+// control queues a control frame. A flush has to follow.
 func (t *webSocket) control(s *session, op byte, payload []byte) {
 	f := wsframe.Frame{Op: op, Masked: t.client}
 	var room [wsframe.MaxHeader + wsframe.MaxControl]byte
 	s.queueControl(f.Append(room[:0], payload), op == wsframe.Pong)
-	s.flush() // also during a turn, which may be a long one
 }
 
 func (t *webSocket) pingEvery() time.Duration { return t.pings }
 
-func (t *webSocket) ping(s *session) { t.control(s, wsframe.Ping, nil) }
+func (t *webSocket) ping(s *session) {
+	t.control(s, wsframe.Ping, nil)
+	s.flush()
+}
 
 // farewell is the close frame of a session that ends.
 func (t *webSocket) farewell(s *session) []byte {
