@@ -550,7 +550,10 @@ func TestWebSocketMessagesBehindTheAnswer(t *testing.T) {
 // case: 30
 func TestWebSocketAnswersTheLatestPing(t *testing.T) {
 	const pings = 2000
-	for _, reads := range []bool{true, false} {
+	for name, c := range map[string]struct{ reads, short bool }{
+		"read while blocked": {reads: true}, "the last one is short": {reads: true, short: true}, "read late": {},
+	} {
+		reads := c.reads
 		setup := wsSetup{session: func(o *getty.SessionOptions) {
 			o.HighWater, o.ReadWhileBlocked, o.WriteTimeout = 64<<10, reads, patience
 		}}
@@ -563,13 +566,16 @@ func TestWebSocketAnswersTheLatestPing(t *testing.T) {
 				}
 			}
 		}
-		t.Run(fmt.Sprintf("ReadWhileBlocked=%v", reads), func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			eachEnd(t, setup, func(t *testing.T, p *wsPeer) {
 				s := within(t, p.l.opened, "OnOpen")
 				before := s.Stats().BytesRead
 				var all []wsFrame
 				for i := range pings {
-					all = append(all, wsFrame{first: finPing, payload: fmt.Sprintf("%08d", i) + strings.Repeat(".", i%7*16)})
+					all = append(all, wsFrame{first: finPing, payload: fmt.Sprintf("%08d", i) + strings.Repeat(".", 117)})
+				}
+				if c.short { // so that there is room for its answer, but not before the others
+					all[pings-1].payload = all[pings-1].payload[:8]
 				}
 				p.send(all...)
 				if reads {
@@ -587,6 +593,13 @@ func TestWebSocketAnswersTheLatestPing(t *testing.T) {
 						require.Greater(t, payload, last, "in order, none twice")
 						last = payload
 					}
+				}
+				p.send(closeFrame(1000, ""))
+				for first := byte(0); first != finClose; {
+					var err error
+					first, _, err = p.next()
+					require.NoError(t, err)
+					require.NotEqual(t, byte(finPong), first, "nothing behind the latest")
 				}
 			})
 		})
@@ -737,7 +750,10 @@ func TestWebSocketFailsUnderAFlood(t *testing.T) {
 //
 // case: 34
 func TestWebSocketFailsBehindAQueue(t *testing.T) {
-	const answers, size = 4, 512 << 10
+	const answers, size = 20, 512 << 10 // more than the kernel's buffers take
+	if instrumented {
+		t.Skip("such a session waits for half a second")
+	}
 	setup := wsSetup{
 		session: func(o *getty.SessionOptions) { o.HighWater = 2 * answers * size },
 		listener: func(l *tracer) {
