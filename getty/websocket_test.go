@@ -400,6 +400,8 @@ func deflateCases() []conformance {
 // RFC 6455, sections 5 to 8, and RFC 7692, for both ends and every dispatch: the answers, the code of the
 // close frame and the session's error.
 //
+// fault: 60, 61, 63, 64, 68
+//
 // case: 31, 33
 func TestWebSocketConformance(t *testing.T) {
 	for _, deflated := range []bool{false, true} {
