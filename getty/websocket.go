@@ -15,21 +15,23 @@ import (
 	"github.com/gostkit/kit/taskpool"
 )
 
-// A TypedWriter is a [Writer] that decides for each package whether it goes out as a text or a binary
-// WebSocket message. Packages of other Writers have the type that the endpoint's options say.
+// A TypedWriter is a [Writer] that decides for each package whether it goes out as a text or a
+// binary WebSocket message. Packages of other Writers have the type that the endpoint's options
+// say.
 type TypedWriter interface {
 	// IsText reports whether pkg goes out as a text message.
 	IsText(pkg any) bool
 }
 
-// A TypedReader is a [Reader] that is told the type of a WebSocket message. It is called instead of Read.
+// A TypedReader is a [Reader] that is told the type of a WebSocket message. It is called instead of
+// Read.
 type TypedReader interface {
 	// ReadTyped decodes one whole message.
 	ReadTyped(s Session, b []byte, text bool) (pkg any, err error)
 }
 
-// A CloseError is the cause of a session that a WebSocket peer closed with a code other than 1000 and 1001
-// (RFC 6455, section 7.4), which are clean ends.
+// A CloseError is the cause of a session that a WebSocket peer closed with a code other than 1000
+// and 1001 (RFC 6455, section 7.4), which are clean ends.
 type CloseError struct {
 	Code   int
 	Reason string
@@ -40,11 +42,11 @@ func (e *CloseError) Error() string {
 	return fmt.Sprintf("getty: the WebSocket peer closed with code %d %q", e.Code, e.Reason)
 }
 
-// A webSocket is the transport of WebSocket sessions: a stream whose packages are messages, cut out of it by
-// package wsframe. What one read brought is one turn, as on a stream.
+// A webSocket is the transport of WebSocket sessions: a stream whose packages are messages, cut out
+// of it by package wsframe. What one read brought is one turn, as on a stream.
 //
-// Control frames (RFC 6455, section 5.5) do not pass through the encoder. They are queued beside the
-// packages, so that neither a ping nor a pong nor a close waits for an encoder.
+// Control frames (RFC 6455, section 5.5) do not pass through the encoder. They are queued beside
+// the packages, so that neither a ping nor a pong nor a close waits for an encoder.
 type webSocket struct {
 	*stream
 	client   bool
@@ -66,7 +68,8 @@ type webSocket struct {
 	room int // guarded by encMu: the header of recent messages
 }
 
-// newWebSocket returns the transport that follows a handshake. early is what the peer sent with it already.
+// newWebSocket returns the transport that follows a handshake. early is what the peer sent with it
+// already.
 func newWebSocket(st *stream, client, compress bool, early []byte) *webSocket {
 	t := &webSocket{stream: st, client: client, compress: compress}
 	t.dec.Client, t.dec.Deflate = client, compress
@@ -147,8 +150,8 @@ func (t *webSocket) fill(s *session, need int) (n int, err error) {
 	return n, err
 }
 
-// input delivers the messages that b holds. It returns how many bytes are done with, and how many the rest
-// needs in all, 0 if that is unknown.
+// input delivers the messages that b holds. It returns how many bytes are done with, and how many
+// the rest needs in all, 0 if that is unknown.
 func (t *webSocket) input(s *session, b []byte) (used, need int, err error) {
 	switch {
 	case s.has(flagClosing):
@@ -177,8 +180,8 @@ func (t *webSocket) decode(s *session, b []byte) (pkg any, n int, err error) {
 	return pkg, n, err
 }
 
-// next decodes the next message of b. Control frames and fragments before it are consumed, which t.at remembers
-// until a package comes.
+// next decodes the next message of b. Control frames and fragments before it are consumed, which
+// t.at remembers until a package comes.
 func (t *webSocket) next(s *session, b []byte) (pkg any, n int, err error) {
 	for {
 		m, used, need, err := t.dec.Next(b[t.at:], s.MaxMsgLen())
@@ -213,7 +216,8 @@ func (t *webSocket) next(s *session, b []byte) (pkg any, n int, err error) {
 	}
 }
 
-// weigh implements framing: fragments and compression make a message larger than what its last frame shows.
+// weigh implements framing: fragments and compression make a message larger than what its last
+// frame shows.
 func (t *webSocket) weigh(n int) int { return max(n, t.size) }
 
 // parse makes a package of one message.
@@ -230,7 +234,8 @@ func (t *webSocket) parse(s *session, b []byte, text bool) (pkg any, err error) 
 	case err != nil:
 		return nil, &violation{wsframe.CodePolicy, err}
 	case pkg == nil:
-		err = fmt.Errorf("%w: a message of %d bytes holds no whole package", io.ErrUnexpectedEOF, len(b))
+		err = fmt.Errorf("%w: a message of %d bytes holds no whole package", io.ErrUnexpectedEOF,
+			len(b))
 		return nil, &violation{wsframe.CodePolicy, err}
 	case n != len(b):
 		release(pkg)
@@ -260,7 +265,8 @@ func (t *webSocket) peerClosed(s *session, payload []byte) error {
 		return t.broken(s, err)
 	}
 	t.code.CompareAndSwap(0, int32(code)) // the answer carries the same
-	if code != wsframe.CodeNormal && code != wsframe.CodeGoingAway && code != wsframe.CodeNone && !s.has(flagClosing) {
+	if code != wsframe.CodeNormal && code != wsframe.CodeGoingAway &&
+		code != wsframe.CodeNone && !s.has(flagClosing) {
 		return &peerEnd{&CloseError{code, reason}}
 	}
 	return errPeerClosed
@@ -271,7 +277,8 @@ type peerEnd struct{ *CloseError }
 
 func (e *peerEnd) Is(target error) bool { return target == errPeerClosed }
 
-// failed ends the input for err, which turned up in the input or in a callback. The result is that of serve.
+// failed ends the input for err, which turned up in the input or in a callback. The result is that
+// of serve.
 func (t *webSocket) failed(s *session, err error) error {
 	var v *violation
 	switch {
@@ -287,8 +294,8 @@ func (t *webSocket) failed(s *session, err error) error {
 	return t.violated(s, wsframe.CodeInternal, err)
 }
 
-// violated ends the session because of its input. What came before is handled, and the peer is told with a
-// close frame before the descriptor is closed.
+// violated ends the session because of its input. What came before is handled, and the peer is told
+// with a close frame before the descriptor is closed.
 func (t *webSocket) violated(s *session, code int, err error) error {
 	t.code.CompareAndSwap(0, int32(code))
 	s.setCause(err)
@@ -342,7 +349,8 @@ func (t *webSocket) dismiss(s *session, err error) {
 	}
 }
 
-// failureCode returns the close code for a session that fails with err, 0 if the peer cannot be told.
+// failureCode returns the close code for a session that fails with err, 0 if the peer cannot be
+// told.
 func failureCode(err error) int {
 	var p *PanicError
 	switch {
@@ -360,9 +368,10 @@ func failureCode(err error) int {
 	return 0
 }
 
-// tell ends the session with a close frame, behind what is queued, and the end of the stream. It reports
-// whether it could: not if another end has begun. The reader discards what the peer still sends, since a
-// descriptor that is closed over unread input destroys the close frame; the clock limits that.
+// tell ends the session with a close frame, behind what is queued, and the end of the stream. It
+// reports whether it could: not if another end has begun. The reader discards what the peer still
+// sends, since a descriptor that is closed over unread input destroys the close frame; the clock
+// limits that.
 func (t *webSocket) tell(s *session, code int) bool {
 	if s.has(flagHard) {
 		return false
@@ -405,8 +414,8 @@ func (t *webSocket) farewell(s *session) []byte {
 	return f.Append(nil, wsframe.AppendClose(nil, code, ""))
 }
 
-// closeWrite follows the close frame. Only when both were exchanged may the TCP connection end; serve waits
-// for the peer's, and WaitTime limits that.
+// closeWrite follows the close frame. Only when both were exchanged may the TCP connection end;
+// serve waits for the peer's, and WaitTime limits that.
 func (t *webSocket) closeWrite(s *session) error {
 	if !t.gotEnd.Load() {
 		return nil
@@ -452,7 +461,8 @@ func (t *webSocket) encode(s *session, pkg any, w *waiter) (int, error) {
 // encodeInPlace encodes pkg behind the room for a header, where it is to be sent from.
 func (t *webSocket) encodeInPlace(s *session, pkg any, f wsframe.Frame, w *waiter) (int, error) {
 	o := t.area(s, s.hint+wsframe.MaxHeader)
-	room := max(t.room, wsframe.HeaderSize(0, t.client)) // the header has mostly the size it had before
+	// The header has mostly the size that it had before.
+	room := max(t.room, wsframe.HeaderSize(0, t.client))
 	p, err := s.appender.AppendPkg(o.tail[:room], s, pkg)
 	if err == nil && len(p) < room {
 		err = fmt.Errorf("%w: AppendPkg returned less than it was given", ErrBadReader)
@@ -484,8 +494,8 @@ func (t *webSocket) message(s *session, p []byte, text bool, w *waiter) (int, er
 	return o.publish(s, f.Seal(wsframe.AppendDeflated(o.tail[:room], p), room), w), nil
 }
 
-// An area is where a message is put together: the tail of the batch's memory, or for a large one whole, which
-// is memory of its own.
+// An area is where a message is put together: the tail of the batch's memory, or for a large one
+// whole, which is memory of its own.
 type area struct{ tail, whole []byte }
 
 func (t *webSocket) area(s *session, size int) area {
@@ -497,7 +507,8 @@ func (t *webSocket) area(s *session, size int) area {
 	return area{whole[:0], whole}
 }
 
-// publish queues p, which was appended to o.tail, in place unless it outgrew that. It returns p's size.
+// publish queues p, which was appended to o.tail, in place unless it outgrew that. It returns p's
+// size.
 func (o area) publish(s *session, p []byte, w *waiter) int {
 	b := s.batch()
 	switch {

@@ -56,7 +56,8 @@ func dialWebSocket(ctx context.Context, o *ClientOptions) (transport, error) {
 		return nil, err
 	}
 	offer := wsframe.Offer{
-		Protocols: o.WebSocketClientOptions.Subprotocols, Deflate: o.WebSocketClientOptions.Compression,
+		Protocols: o.WebSocketClientOptions.Subprotocols,
+		Deflate:   o.WebSocketClientOptions.Compression,
 	}
 	u.Scheme, u.Fragment = "http", ""
 	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: o.Header.Clone()}
@@ -83,7 +84,9 @@ func dialWebSocket(ctx context.Context, o *ClientOptions) (transport, error) {
 }
 
 // shakeHands sends the upgrade request and checks the answer, until ctx ends.
-func shakeHands(ctx context.Context, conn net.Conn, req *http.Request, offer *wsframe.Offer) (*webSocket, error) {
+func shakeHands(
+	ctx context.Context, conn net.Conn, req *http.Request, offer *wsframe.Offer,
+) (*webSocket, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	t, err := exchange(conn, req, offer)
 	if !stop() {

@@ -50,7 +50,8 @@ const wsMaxHeaderBytes = 16 << 10
 // NewWSServer returns a server of WebSocket sessions (RFC 6455). One package is one message, whatever its
 // size. The dispatch is Ordered unless another is chosen, so that pings are answered while a handler runs.
 //
-// Connections count for MaxSessions from the moment they are accepted. One too many is answered with status 503.
+// Connections count for MaxSessions from the moment they are accepted. One too many is answered
+// with status 503.
 func NewWSServer(opts ...ServerOption) *Server {
 	return newServer(opts, &webService{}, wsDefaults)
 }
@@ -146,8 +147,8 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 	return ln.Addr(), nil
 }
 
-// upgrades are the connections of a webService that are no sessions yet. Each has a place among the sessions
-// from the moment it is accepted, so that those who never ask for an upgrade count too.
+// upgrades are the connections of a webService that are no sessions yet. Each has a place among the
+// sessions from the moment it is accepted, so that those who never ask for an upgrade count too.
 type upgrades struct {
 	ep    *endpoint
 	limit int
@@ -157,8 +158,8 @@ type upgrades struct {
 	excess int                 // guarded by mu: how many of them have none
 }
 
-// maxExcess is how many connections without a place wait for their request, to be answered with status 503.
-// Beyond that they are closed at once.
+// maxExcess is how many connections without a place wait for their request, to be answered with
+// status 503. Beyond that they are closed at once.
 const maxExcess = 256
 
 // A place is what a connection holds while it is no session yet.
@@ -211,8 +212,8 @@ func (v *webService) stop() {
 	}
 }
 
-// upgrade makes a session of a request, or answers why not. The session's place is taken before the client is
-// told that there is one.
+// upgrade makes a session of a request, or answers why not. The session's place is taken before the
+// client is told that there is one.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSessionCallback) {
 	s.ep.stats.accepts.Add(1)
 	refuse := func(status int, why string) {
@@ -271,7 +272,9 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 }
 
 // switchProtocols answers q on a connection that was taken over from an http.Server.
-func (s *Server) switchProtocols(conn net.Conn, early *bufio.Reader, q wsframe.Request) (*webSocket, error) {
+func (s *Server) switchProtocols(
+	conn net.Conn, early *bufio.Reader, q wsframe.Request,
+) (*webSocket, error) {
 	if early.Buffered() > 0 {
 		const answer = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 		_, _ = conn.Write([]byte(answer))

@@ -73,18 +73,21 @@ func (f wsFrame) bytes(mask bool) []byte {
 }
 
 const (
-	wsFin, wsRsv1, wsRsv2, wsRsv3        = 0x80, 0x40, 0x20, 0x10
-	wsText, wsBinary, wsCont             = 1, 2, 0
-	wsClose, wsPing, wsPong              = 8, 9, 10
-	finText, finBinary, finCont          = wsFin | wsText, wsFin | wsBinary, wsFin | wsCont
-	finClose, finPing, finPong           = wsFin | wsClose, wsFin | wsPing, wsFin | wsPong
-	deflateHeader                 string = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+	wsFin, wsRsv1, wsRsv2, wsRsv3 = 0x80, 0x40, 0x20, 0x10
+	wsText, wsBinary, wsCont      = 1, 2, 0
+	wsClose, wsPing, wsPong       = 8, 9, 10
+	finText, finBinary, finCont   = wsFin | wsText, wsFin | wsBinary, wsFin | wsCont
+	finClose, finPing, finPong    = wsFin | wsClose, wsFin | wsPing, wsFin | wsPong
+
+	noTakeover    = "permessage-deflate; server_no_context_takeover"
+	deflateHeader = noTakeover + "; client_no_context_takeover"
 )
 
 func message(p string) wsFrame { return wsFrame{first: finBinary, payload: p} }
 
 func closeFrame(code int, reason string) wsFrame {
-	return wsFrame{first: finClose, payload: string(binary.BigEndian.AppendUint16(nil, uint16(code))) + reason}
+	return wsFrame{first: finClose,
+		payload: string(binary.BigEndian.AppendUint16(nil, uint16(code))) + reason}
 }
 
 func (p *wsPeer) send(frames ...wsFrame) {
@@ -134,8 +137,8 @@ func (p *wsPeer) expect(first byte, payload string) {
 	require.Equal(p.t, payload, got)
 }
 
-// closeCode reads to the close frame and the end of the stream behind it. 0: there was no close frame; 1005:
-// one without a code.
+// closeCode reads to the close frame and the end of the stream behind it. 0: there was no close
+// frame; 1005: one without a code.
 func (p *wsPeer) closeCode() (code int) {
 	for {
 		first, payload, err := p.next()
@@ -161,7 +164,8 @@ func handshakeAnswer(key string) string {
 		"Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n"
 }
 
-const upgradeRequest = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+const upgradeRequest = "GET / HTTP/1.1\r\nHost: x\r\n" +
+	"Upgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 
 // ask sends an upgrade request with more header lines and returns the answer.
@@ -224,8 +228,8 @@ func clientOf(t testing.TB, srv *getty.Server, l *tracer, deflate bool) *wsPeer 
 	return &wsPeer{t: t, conn: conn, r: r, mask: true, l: l}
 }
 
-// ofClient returns a raw server of a client of ours. The answer to the upgrade has more header lines, and
-// early behind it.
+// ofClient returns a raw server of a client of ours. The answer to the upgrade has more header
+// lines, and early behind it.
 func (c wsSetup) ofClient(t testing.TB) *wsPeer {
 	more := ""
 	if c.deflate {
@@ -239,14 +243,15 @@ func (c wsSetup) answered(t testing.TB, more, early string) (*wsPeer, *getty.Cli
 	ln, err := net.Listen("tcp", own()+":0")
 	require.NoError(t, err)
 	l, prepare := c.tracer(t)
-	client := getty.NewWSClient(getty.WithServerAddress("ws://"+ln.Addr().String()+"/"), func(o *getty.ClientOptions) {
-		o.Dispatch = c.dispatch
-		o.WebSocketClientOptions.Compression = c.deflate
-		o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
-		if c.session != nil {
-			c.session(&o.SessionOptions)
-		}
-	})
+	client := getty.NewWSClient(getty.WithServerAddress("ws://"+ln.Addr().String()+"/"),
+		func(o *getty.ClientOptions) {
+			o.Dispatch = c.dispatch
+			o.WebSocketClientOptions.Compression = c.deflate
+			o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
+			if c.session != nil {
+				c.session(&o.SessionOptions)
+			}
+		})
 	run(t, client, prepare)
 	t.Cleanup(func() { _ = ln.Close() })
 	conn, err := ln.Accept()
@@ -256,14 +261,16 @@ func (c wsSetup) answered(t testing.TB, more, early string) (*wsPeer, *getty.Cli
 	r := bufio.NewReader(conn)
 	req, err := http.ReadRequest(r)
 	require.NoError(t, err)
-	_, err = conn.Write([]byte(handshakeAnswer(req.Header.Get("Sec-WebSocket-Key")) + more + "\r\n" + early))
+	answer := handshakeAnswer(req.Header.Get("Sec-WebSocket-Key")) + more + "\r\n"
+	_, err = conn.Write([]byte(answer + early))
 	require.NoError(t, err)
 	return &wsPeer{t: t, conn: conn, r: r, l: l}, client
 }
 
 // eachEnd runs a test for both ends and every dispatch.
 func eachEnd(t *testing.T, c wsSetup, f func(t *testing.T, p *wsPeer)) {
-	for name, peer := range map[string]func(wsSetup, testing.TB) *wsPeer{"server": wsSetup.ofServer, "client": wsSetup.ofClient} {
+	for name, peer := range map[string]func(wsSetup,
+		testing.TB) *wsPeer{"server": wsSetup.ofServer, "client": wsSetup.ofClient} {
 		t.Run(name, func(t *testing.T) {
 			eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 				c.dispatch = d
@@ -282,8 +289,8 @@ func packed(p string) string {
 	return strings.TrimSuffix(b.String(), "\x00\x00\xff\xff")
 }
 
-// A conformance case is what a peer sends and what it must get: the payloads of messages and pongs in their
-// order, then a close frame with the code, 0 if the session goes on.
+// A conformance case is what a peer sends and what it must get: the payloads of messages and pongs
+// in their order, then a close frame with the code, 0 if the session goes on.
 type conformance struct {
 	name string
 	send []wsFrame
@@ -298,68 +305,121 @@ const wsLimit = 1000
 func plainCases() []conformance {
 	long := strings.Repeat("l", wsLimit)
 	cases := []conformance{
-		{name: "5.2 sizes", send: []wsFrame{message(""), message("x"), message(long[:125]), message(long[:126]), message(long)},
+		{name: "5.2 sizes", send: []wsFrame{message(""), message("x"), message(long[:125]),
+			message(long[:126]), message(long)},
 			want: []string{"", "x", long[:125], long[:126], long}},
 		{name: "5.2 RSV2", send: []wsFrame{{first: finText | wsRsv2}}, code: 1002},
 		{name: "5.2 RSV3", send: []wsFrame{{first: finText | wsRsv3}}, code: 1002},
 		{name: "5.2 RSV1 on a ping", send: []wsFrame{{first: finPing | wsRsv1}}, code: 1002},
 		{name: "5.2 RSV1 on a pong", send: []wsFrame{{first: finPong | wsRsv1}}, code: 1002},
-		{name: "5.2 RSV1 on a close", send: []wsFrame{{first: finClose | wsRsv1, payload: "\x03\xe8"}}, code: 1002},
-		{name: "5.2 RSV1 on a continuation", send: []wsFrame{{first: wsText, payload: "a"}, {first: finCont | wsRsv1, payload: "b"}}, code: 1002},
-		{name: "5.2 length of 16 bits for 125", send: []wsFrame{{first: finText, payload: long[:125], extend: 2}}, code: 1002},
-		{name: "5.2 length of 64 bits for 126", send: []wsFrame{{first: finText, payload: long[:126], extend: 8}}, code: 1002},
-		{name: "5.2 length beyond 63 bits", send: []wsFrame{{first: finText, length: 1 << 63, extend: 8}}, code: 1002},
-		{name: "5.1 the wrong mask", send: []wsFrame{{first: finText, payload: "x", unmask: true}}, code: 1002},
-		{name: "5.4 fragments", send: []wsFrame{{first: wsText, payload: "one "}, {first: wsCont, payload: "two "}, {first: finCont, payload: "three"}},
+		{name: "5.2 RSV1 on a close",
+			send: []wsFrame{{first: finClose | wsRsv1, payload: "\x03\xe8"}}, code: 1002},
+		{name: "5.2 RSV1 on a continuation",
+			send: []wsFrame{{first: wsText, payload: "a"},
+				{first: finCont | wsRsv1, payload: "b"}}, code: 1002},
+		{name: "5.2 length of 16 bits for 125",
+			send: []wsFrame{{first: finText, payload: long[:125], extend: 2}}, code: 1002},
+		{name: "5.2 length of 64 bits for 126",
+			send: []wsFrame{{first: finText, payload: long[:126], extend: 8}}, code: 1002},
+		{name: "5.2 length beyond 63 bits",
+			send: []wsFrame{{first: finText, length: 1 << 63, extend: 8}}, code: 1002},
+		{name: "5.1 the wrong mask",
+			send: []wsFrame{{first: finText, payload: "x", unmask: true}}, code: 1002},
+		{name: "5.4 fragments",
+			send: []wsFrame{{first: wsText, payload: "one "}, {first: wsCont, payload: "two "},
+				{first: finCont, payload: "three"}},
 			want: []string{"one two three"}},
-		{name: "5.4 empty fragments", send: []wsFrame{{first: wsBinary}, {first: wsCont}, {first: finCont}, message("next")}, want: []string{"", "next"}},
-		{name: "5.4 an empty last fragment", send: []wsFrame{{first: wsBinary, payload: "a"}, {first: finCont}}, want: []string{"a"}},
-		{name: "5.4 a ping between fragments", send: []wsFrame{{first: wsText, payload: "a"}, {first: finPing, payload: "p"}, {first: finCont, payload: "b"}},
+		{name: "5.4 empty fragments",
+			send: []wsFrame{{first: wsBinary}, {first: wsCont}, {first: finCont},
+				message("next")}, want: []string{"", "next"}},
+		{name: "5.4 an empty last fragment",
+			send: []wsFrame{{first: wsBinary, payload: "a"},
+				{first: finCont}}, want: []string{"a"}},
+		{name: "5.4 a ping between fragments",
+			send: []wsFrame{{first: wsText, payload: "a"}, {first: finPing, payload: "p"},
+				{first: finCont, payload: "b"}},
 			want: []string{"p", "ab"}},
-		{name: "5.4 continuation of nothing", send: []wsFrame{{first: finCont, payload: "x"}}, code: 1002},
-		{name: "5.4 continuation behind the end", send: []wsFrame{message("a"), {first: wsCont, payload: "x"}}, want: []string{"a"}, code: 1002},
-		{name: "5.4 a message within another", send: []wsFrame{{first: wsText, payload: "a"}, {first: finText, payload: "b"}}, code: 1002},
-		{name: "5.5 long ping", send: []wsFrame{{first: finPing, payload: long[:125]}}, want: []string{long[:125]}},
-		{name: "5.5 too long ping", send: []wsFrame{{first: finPing, payload: long[:126]}}, code: 1002},
-		{name: "5.5 ping with a long length", send: []wsFrame{{first: finPing, payload: "x", extend: 2}}, code: 1002},
+		{name: "5.4 continuation of nothing", send: []wsFrame{{first: finCont, payload: "x"}},
+			code: 1002},
+		{name: "5.4 continuation behind the end",
+			send: []wsFrame{message("a"),
+				{first: wsCont, payload: "x"}}, want: []string{"a"}, code: 1002},
+		{name: "5.4 a message within another",
+			send: []wsFrame{{first: wsText, payload: "a"},
+				{first: finText, payload: "b"}}, code: 1002},
+		{name: "5.5 long ping", send: []wsFrame{{first: finPing, payload: long[:125]}},
+			want: []string{long[:125]}},
+		{name: "5.5 too long ping", send: []wsFrame{{first: finPing, payload: long[:126]}},
+			code: 1002},
+		{name: "5.5 ping with a long length",
+			send: []wsFrame{{first: finPing, payload: "x", extend: 2}}, code: 1002},
 		{name: "5.5 too long close", send: []wsFrame{closeFrame(1000, long[:124])}, code: 1002},
 		{name: "5.5 fragmented ping", send: []wsFrame{{first: wsPing, payload: "x"}}, code: 1002},
 		{name: "5.5 fragmented close", send: []wsFrame{{first: wsClose}}, code: 1002},
-		{name: "5.5.2 ten pings", send: []wsFrame{{first: finPing, payload: "0"}, {first: finPing, payload: "1"}, {first: finPing, payload: "2"},
-			{first: finPing, payload: "3"}, {first: finPing, payload: "4"}, {first: finPing}},
+		{name: "5.5.2 ten pings",
+			send: []wsFrame{{first: finPing, payload: "0"}, {first: finPing, payload: "1"},
+				{first: finPing, payload: "2"},
+				{first: finPing, payload: "3"}, {first: finPing, payload: "4"}, {first: finPing}},
 			want: []string{"0", "1", "2", "3", "4", ""}},
-		{name: "5.5.3 a pong that nobody asked for", send: []wsFrame{{first: finPong, payload: "x"}, message("a")}, want: []string{"a"}},
-		{name: "5.5.1 close without a code", send: []wsFrame{{first: finClose}}, code: 1005, err: io.EOF},
-		{name: "5.5.1 close of one byte", send: []wsFrame{{first: finClose, payload: "\x03"}}, code: 1002},
-		{name: "5.5.1 nothing counts behind a close", send: []wsFrame{closeFrame(1000, ""), {first: wsFin | 15}}, code: 1000, err: io.EOF},
-		{name: "7.1.6 longest reason", send: []wsFrame{closeFrame(1000, long[:123])}, code: 1000, err: io.EOF},
-		{name: "8.1 reason that is not UTF-8", send: []wsFrame{closeFrame(1000, "\xff")}, code: 1007},
-		{name: "8.1 text", send: []wsFrame{{first: finText, payload: "κόσμε \U00010000 \u0000"}}, want: []string{"κόσμε \U00010000 \u0000"}},
-		{name: "8.1 a rune in two fragments", send: []wsFrame{{first: wsText, payload: "\xce"}, {first: wsCont}, {first: finCont, payload: "\xba"}}, want: []string{"κ"}},
-		{name: "8.1 binary need not be UTF-8", send: []wsFrame{message("\xff\xfe")}, want: []string{"\xff\xfe"}},
+		{name: "5.5.3 a pong that nobody asked for",
+			send: []wsFrame{{first: finPong, payload: "x"}, message("a")}, want: []string{"a"}},
+		{name: "5.5.1 close without a code", send: []wsFrame{{first: finClose}}, code: 1005,
+			err: io.EOF},
+		{name: "5.5.1 close of one byte", send: []wsFrame{{first: finClose, payload: "\x03"}},
+			code: 1002},
+		{name: "5.5.1 nothing counts behind a close",
+			send: []wsFrame{closeFrame(1000, ""), {first: wsFin | 15}}, code: 1000, err: io.EOF},
+		{name: "7.1.6 longest reason", send: []wsFrame{closeFrame(1000, long[:123])}, code: 1000,
+			err: io.EOF},
+		{name: "8.1 reason that is not UTF-8", send: []wsFrame{closeFrame(1000, "\xff")},
+			code: 1007},
+		{name: "8.1 text", send: []wsFrame{{first: finText, payload: "κόσμε \U00010000\u0000"}},
+			want: []string{"κόσμε \U00010000\u0000"}},
+		{name: "8.1 a rune in two fragments",
+			send: []wsFrame{{first: wsText, payload: "\xce"}, {first: wsCont},
+				{first: finCont, payload: "\xba"}}, want: []string{"κ"}},
+		{name: "8.1 binary need not be UTF-8", send: []wsFrame{message("\xff\xfe")},
+			want: []string{"\xff\xfe"}},
 		{name: "8.1 half a rune", send: []wsFrame{{first: finText, payload: "\xce"}}, code: 1007},
-		{name: "8.1 a surrogate", send: []wsFrame{{first: finText, payload: "\xed\xa0\x80"}}, code: 1007},
+		{name: "8.1 a surrogate", send: []wsFrame{{first: finText, payload: "\xed\xa0\x80"}},
+			code: 1007},
 		{name: "8.1 overlong", send: []wsFrame{{first: finText, payload: "\xc0\xaf"}}, code: 1007},
-		{name: "8.1 beyond Unicode", send: []wsFrame{{first: finText, payload: "\xf4\x90\x80\x80"}}, code: 1007},
-		{name: "8.1 fails before the fragment ends", send: []wsFrame{{first: wsText, payload: "ab\xffcd", length: 500}}, code: 1007},
-		{name: "8.1 fails before the message ends", send: []wsFrame{{first: wsText, payload: "ab"}, {first: wsCont, payload: "\xf4\x90"}}, code: 1007},
-		{name: "10.4 one frame beyond the limit", send: []wsFrame{{first: finText, length: wsLimit + 1}}, code: 1009, err: getty.ErrTooLong},
-		{name: "10.4 a frame of an exabyte", send: []wsFrame{{first: finBinary, length: 1 << 60, extend: 8}}, code: 1009, err: getty.ErrTooLong},
-		{name: "10.4 fragments beyond the limit", send: []wsFrame{{first: wsBinary, payload: long[:600]}, {first: wsCont, payload: long[:400]}, {first: finCont, payload: "x"}},
+		{name: "8.1 beyond Unicode",
+			send: []wsFrame{{first: finText, payload: "\xf4\x90\x80\x80"}}, code: 1007},
+		{name: "8.1 fails before the fragment ends",
+			send: []wsFrame{{first: wsText, payload: "ab\xffcd", length: 500}}, code: 1007},
+		{name: "8.1 fails before the message ends",
+			send: []wsFrame{{first: wsText, payload: "ab"},
+				{first: wsCont, payload: "\xf4\x90"}}, code: 1007},
+		{name: "10.4 one frame beyond the limit",
+			send: []wsFrame{{first: finText,
+				length: wsLimit + 1}}, code: 1009, err: getty.ErrTooLong},
+		{name: "10.4 a frame of an exabyte",
+			send: []wsFrame{{first: finBinary, length: 1 << 60,
+				extend: 8}}, code: 1009, err: getty.ErrTooLong},
+		{name: "10.4 fragments beyond the limit",
+			send: []wsFrame{{first: wsBinary, payload: long[:600]},
+				{first: wsCont, payload: long[:400]}, {first: finCont, payload: "x"}},
 			code: 1009, err: getty.ErrTooLong},
 	}
 	for _, op := range []byte{3, 4, 5, 6, 7, 11, 12, 13, 14, 15} {
-		cases = append(cases, conformance{name: fmt.Sprintf("5.2 opcode %d", op), send: []wsFrame{message("a"), {first: wsFin | op}}, want: []string{"a"}, code: 1002})
+		cases = append(cases, conformance{name: fmt.Sprintf("5.2 opcode %d", op),
+			send: []wsFrame{message("a"), {first: wsFin | op}}, want: []string{"a"}, code: 1002})
 	}
-	for _, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
-		c := conformance{name: fmt.Sprintf("7.4 close with %d", code), send: []wsFrame{message("a"), closeFrame(code, "bye")}, want: []string{"a"}, code: code, err: io.EOF}
+	for _, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013,
+		1014, 3000, 3999, 4000, 4999} {
+		c := conformance{name: fmt.Sprintf("7.4 close with %d", code),
+			send: []wsFrame{message("a"),
+				closeFrame(code, "bye")}, want: []string{"a"}, code: code, err: io.EOF}
 		if code > 1001 {
 			c.err = &getty.CloseError{Code: code, Reason: "bye"}
 		}
 		cases = append(cases, c)
 	}
-	for _, code := range []int{0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535} {
-		cases = append(cases, conformance{name: fmt.Sprintf("7.4 close with %d", code), send: []wsFrame{closeFrame(code, "")}, code: 1002})
+	for _, code := range []int{0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000,
+		65535} {
+		cases = append(cases, conformance{name: fmt.Sprintf("7.4 close with %d", code),
+			send: []wsFrame{closeFrame(code, "")}, code: 1002})
 	}
 	return cases
 }
@@ -367,8 +427,10 @@ func plainCases() []conformance {
 // Without permessage-deflate only.
 func bareCases() []conformance {
 	return []conformance{
-		{name: "5.2 RSV1", send: []wsFrame{{first: finText | wsRsv1, payload: packed("x")}}, code: 1002},
-		{name: "5.2 RSV1 on a first fragment", send: []wsFrame{{first: wsText | wsRsv1, payload: "x"}}, code: 1002},
+		{name: "5.2 RSV1", send: []wsFrame{{first: finText | wsRsv1, payload: packed("x")}},
+			code: 1002},
+		{name: "5.2 RSV1 on a first fragment",
+			send: []wsFrame{{first: wsText | wsRsv1, payload: "x"}}, code: 1002},
 	}
 }
 
@@ -377,28 +439,54 @@ func deflateCases() []conformance {
 	p := packed("Hello, hello, hello")
 	flood := strings.Repeat("\x00\x00\x00\xff\xff", 1+2*wsLimit/5)
 	return []conformance{
-		{name: "6 compressed", send: []wsFrame{{first: finText | wsRsv1, payload: p}, message("plain")}, want: []string{"Hello, hello, hello", "plain"}},
-		{name: "6.1 fragments", send: []wsFrame{{first: wsText | wsRsv1, payload: p[:3]}, {first: finPing, payload: "p"}, {first: wsCont}, {first: finCont, payload: p[3:]}},
+		{name: "6 compressed", send: []wsFrame{{first: finText | wsRsv1, payload: p},
+			message("plain")}, want: []string{"Hello, hello, hello", "plain"}},
+		{name: "6.1 fragments",
+			send: []wsFrame{{first: wsText | wsRsv1, payload: p[:3]},
+				{first: finPing, payload: "p"}, {first: wsCont}, {first: finCont, payload: p[3:]}},
 			want: []string{"p", "Hello, hello, hello"}},
-		{name: "7.2.3.2 stored", send: []wsFrame{{first: finText | wsRsv1, payload: "\x00\x05\x00\xfa\xffHello\x00"}}, want: []string{"Hello"}},
-		{name: "7.2.3.4 a final block", send: []wsFrame{{first: finText | wsRsv1, payload: "\xf3\x48\xcd\xc9\xc9\x07\x00\x00"}}, want: []string{"Hello"}},
-		{name: "7.2.3.5 two blocks", send: []wsFrame{{first: finText | wsRsv1, payload: "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"}}, want: []string{"Hello"}},
-		{name: "7.2.3.6 empty", send: []wsFrame{{first: finText | wsRsv1, payload: "\x00"}}, want: []string{""}},
-		{name: "7.2.2 bytes behind the final block", send: []wsFrame{{first: finText | wsRsv1, payload: "\xf3\x48\xcd\xc9\xc9\x07\x00junk"}}, code: 1007},
-		{name: "7.2.2 no deflate at all", send: []wsFrame{{first: finBinary | wsRsv1, payload: "\xff\xff\xff"}}, code: 1007},
-		{name: "8.1 compressed text that is not UTF-8", send: []wsFrame{{first: finText | wsRsv1, payload: packed("ab\xff")}}, code: 1007},
-		{name: "8.1 compressed binary need not be UTF-8", send: []wsFrame{{first: finBinary | wsRsv1, payload: packed("\xff")}}, want: []string{"\xff"}},
-		{name: "incompressible up to the limit", send: []wsFrame{{first: finBinary | wsRsv1, payload: "\x00\xe8\x03\x17\xfc" + strings.Repeat("n", wsLimit) + "\x00"}},
+		{name: "7.2.3.2 stored",
+			send: []wsFrame{{first: finText | wsRsv1,
+				payload: "\x00\x05\x00\xfa\xffHello\x00"}}, want: []string{"Hello"}},
+		{name: "7.2.3.4 a final block",
+			send: []wsFrame{{first: finText | wsRsv1,
+				payload: "\xf3\x48\xcd\xc9\xc9\x07\x00\x00"}}, want: []string{"Hello"}},
+		{name: "7.2.3.5 two blocks",
+			send: []wsFrame{{first: finText | wsRsv1,
+				payload: "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"}},
+			want: []string{"Hello"}},
+		{name: "7.2.3.6 empty", send: []wsFrame{{first: finText | wsRsv1, payload: "\x00"}},
+			want: []string{""}},
+		{name: "7.2.2 bytes behind the final block",
+			send: []wsFrame{{first: finText | wsRsv1,
+				payload: "\xf3\x48\xcd\xc9\xc9\x07\x00junk"}}, code: 1007},
+		{name: "7.2.2 no deflate at all",
+			send: []wsFrame{{first: finBinary | wsRsv1, payload: "\xff\xff\xff"}}, code: 1007},
+		{name: "8.1 compressed text that is not UTF-8",
+			send: []wsFrame{{first: finText | wsRsv1, payload: packed("ab\xff")}}, code: 1007},
+		{name: "8.1 compressed binary need not be UTF-8",
+			send: []wsFrame{{first: finBinary | wsRsv1,
+				payload: packed("\xff")}}, want: []string{"\xff"}},
+		{name: "incompressible up to the limit",
+			send: []wsFrame{{first: finBinary | wsRsv1,
+				payload: "\x00\xe8\x03\x17\xfc" + strings.Repeat("n", wsLimit) + "\x00"}},
 			want: []string{strings.Repeat("n", wsLimit)}},
-		{name: "inflated beyond the limit", send: []wsFrame{{first: finText | wsRsv1, payload: packed(strings.Repeat("b", wsLimit+1))}}, code: 1009, err: getty.ErrTooLong},
-		{name: "a flood of empty blocks", send: []wsFrame{{first: finText | wsRsv1, payload: flood}}, code: 1009, err: getty.ErrTooLong},
-		{name: "a flood of empty blocks in fragments", send: []wsFrame{{first: wsText | wsRsv1, payload: flood[:wsLimit]}, {first: wsCont, length: wsLimit}},
+		{name: "inflated beyond the limit",
+			send: []wsFrame{{first: finText | wsRsv1,
+				payload: packed(strings.Repeat("b",
+					wsLimit+1))}}, code: 1009, err: getty.ErrTooLong},
+		{name: "a flood of empty blocks",
+			send: []wsFrame{{first: finText | wsRsv1,
+				payload: flood}}, code: 1009, err: getty.ErrTooLong},
+		{name: "a flood of empty blocks in fragments",
+			send: []wsFrame{{first: wsText | wsRsv1, payload: flood[:wsLimit]},
+				{first: wsCont, length: wsLimit}},
 			code: 1009, err: getty.ErrTooLong},
 	}
 }
 
-// RFC 6455, sections 5 to 8, and RFC 7692, for both ends and every dispatch: the answers, the code of the
-// close frame and the session's error.
+// RFC 6455, sections 5 to 8, and RFC 7692, for both ends and every dispatch: the answers, the code
+// of the close frame and the session's error.
 //
 // fault: 60, 61, 63, 64, 68
 //
@@ -413,7 +501,8 @@ func TestWebSocketConformance(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			for _, c := range cases {
-				setup := wsSetup{deflate: deflated, session: func(o *getty.SessionOptions) { o.MaxMsgLen = wsLimit }}
+				setup := wsSetup{deflate: deflated,
+					session: func(o *getty.SessionOptions) { o.MaxMsgLen = wsLimit }}
 				t.Run(c.name, func(t *testing.T) {
 					eachEnd(t, setup, func(t *testing.T, p *wsPeer) { c.run(t, p, deflated) })
 				})
@@ -458,13 +547,14 @@ func (c conformance) run(t *testing.T, p *wsPeer, deflated bool) {
 }
 
 func unpacked(t *testing.T, p string) string {
-	b, err := io.ReadAll(flate.NewReader(strings.NewReader(p + "\x00\x00\xff\xff\x01\x00\x00\xff\xff")))
+	whole := p + "\x00\x00\xff\xff\x01\x00\x00\xff\xff"
+	b, err := io.ReadAll(flate.NewReader(strings.NewReader(whole)))
 	require.NoError(t, err)
 	return string(b)
 }
 
-// A connection whose last Read returns bytes together with the end, or with an error, as TLS does where
-// close_notify follows the close frame, delivers them.
+// A connection whose last Read returns bytes together with the end, or with an error, as TLS does
+// where close_notify follows the close frame, delivers them.
 //
 // case: 29
 func TestWebSocketBytesThatComeWithTheEnd(t *testing.T) {
@@ -476,7 +566,10 @@ func TestWebSocketBytesThatComeWithTheEnd(t *testing.T) {
 				ln := &endingListener{inner, end}
 				l, prepare := wsSetup{dispatch: d}.tracer(t)
 				handled := make(chan string, 3)
-				l.message = func(_ getty.Session, pkg any) { handled <- pkg.(*codec.Frame).String() }
+				l.message = func(_ getty.Session,
+					pkg any) {
+					handled <- pkg.(*codec.Frame).String()
+				}
 				srv := getty.NewWSServer(getty.WithListener(ln), getty.WithServerDispatch(d))
 				run(t, srv, prepare)
 				p := clientOf(t, srv, l, false)
@@ -524,7 +617,8 @@ func TestWebSocketMessagesBehindTheAnswer(t *testing.T) {
 		for _, early := range []string{"one", "many"} {
 			first := []wsFrame{message("early")}
 			if early == "many" { // also a part of a message
-				first = append(first, message("again"), wsFrame{first: wsText, payload: "be", length: 0})
+				first = append(first, message("again"),
+					wsFrame{first: wsText, payload: "be", length: 0})
 			}
 			var b []byte
 			for _, f := range first {
@@ -553,7 +647,8 @@ func TestWebSocketMessagesBehindTheAnswer(t *testing.T) {
 func TestWebSocketAnswersTheLatestPing(t *testing.T) {
 	const pings = 2000
 	for name, c := range map[string]struct{ reads, short bool }{
-		"read while blocked": {reads: true}, "the last one is short": {reads: true, short: true}, "read late": {},
+		"read while blocked": {reads: true}, "the last one is short": {reads: true,
+			short: true}, "read late": {},
 	} {
 		reads := c.reads
 		setup := wsSetup{session: func(o *getty.SessionOptions) {
@@ -574,7 +669,9 @@ func TestWebSocketAnswersTheLatestPing(t *testing.T) {
 				before := s.Stats().BytesRead
 				var all []wsFrame
 				for i := range pings {
-					all = append(all, wsFrame{first: finPing, payload: fmt.Sprintf("%08d", i) + strings.Repeat(".", 117)})
+					all = append(all,
+						wsFrame{first: finPing,
+							payload: fmt.Sprintf("%08d", i) + strings.Repeat(".", 117)})
 				}
 				if c.short { // so that there is room for its answer, but not before the others
 					all[pings-1].payload = all[pings-1].payload[:8]
@@ -585,7 +682,8 @@ func TestWebSocketAnswersTheLatestPing(t *testing.T) {
 					for _, f := range all {
 						size += len(f.bytes(p.mask))
 					}
-					eventually(t, "all pings are read", func() bool { return s.Stats().BytesRead-before >= uint64(size) })
+					eventually(t, "all pings are read",
+						func() bool { return s.Stats().BytesRead-before >= uint64(size) })
 				}
 				last := ""
 				for last != all[pings-1].payload {
@@ -614,7 +712,8 @@ func TestWebSocketAnswersTheLatestPing(t *testing.T) {
 func TestWebSocketWritersOfASessionThatEnds(t *testing.T) {
 	for name, end := range map[string]wsFrame{
 		"violation": {first: wsFin | 15}, "too long": {first: finText, length: 1 << 40, extend: 8},
-		"text": {first: finText, payload: "\xff"}, "close": closeFrame(1000, ""), "close with an error": closeFrame(1011, ""),
+		"text": {first: finText, payload: "\xff"}, "close": closeFrame(1000,
+			""), "close with an error": closeFrame(1011, ""),
 		"reader": message("bad"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -633,7 +732,8 @@ func TestWebSocketWritersOfASessionThatEnds(t *testing.T) {
 								} else {
 									_, _, err = s.WritePkg("x", time.Duration(i-1)*time.Millisecond)
 								}
-								if err != nil && err != getty.ErrSessionBlocked && err != getty.ErrWriteTimeout {
+								if err != nil && err != getty.ErrSessionBlocked &&
+									err != getty.ErrWriteTimeout {
 									errs <- err
 									return
 								}
@@ -665,20 +765,33 @@ func TestWebSocketWritersOfASessionThatEnds(t *testing.T) {
 // writes gives a Reader the Writer of whole messages.
 type writes struct{ getty.Reader }
 
-func (writes) Write(s getty.Session, pkg any) ([]byte, error) { return codec.Message{}.Write(s, pkg) }
+func (writes) Write(s getty.Session, pkg any) ([]byte,
+	error) {
+	return codec.Message{}.Write(s, pkg)
+}
 
-// A session that fails tells its peer so with a close frame that fits, and the end of the stream behind it.
+// A session that fails tells its peer so with a close frame that fits, and the end of the stream
+// behind it.
 //
 // case: 34
 func TestWebSocketFailuresSayWhy(t *testing.T) {
 	boom := func(getty.Session, any) { panic("boom") }
+	fails := func(err error) wsSetup {
+		return wsSetup{codec: readerFunc(func([]byte) (any, int, error) { return nil, 0, err })}
+	}
+	timeout := func(set func(o *getty.SessionOptions, d time.Duration)) wsSetup {
+		return wsSetup{session: func(o *getty.SessionOptions) { set(o, 20*time.Millisecond) }}
+	}
+	reads := timeout(func(o *getty.SessionOptions, d time.Duration) { o.ReadTimeout = d })
+	idles := timeout(func(o *getty.SessionOptions, d time.Duration) { o.IdleTimeout = d })
 	for name, c := range map[string]struct {
 		setup wsSetup
 		send  []wsFrame
 		code  int
 		err   error
 	}{
-		"panic in OnMessage": {setup: wsSetup{listener: func(l *tracer) { l.message = boom }}, send: []wsFrame{message("a"), message("b")}, code: 1011},
+		"panic in OnMessage": {setup: wsSetup{listener: func(l *tracer) { l.message = boom }},
+			send: []wsFrame{message("a"), message("b")}, code: 1011},
 		"panic in OnOpen": {setup: wsSetup{listener: func(l *tracer) {
 			l.open = func(getty.Session) error { panic("boom") }
 		}}, code: 1011},
@@ -686,20 +799,26 @@ func TestWebSocketFailuresSayWhy(t *testing.T) {
 			listener: func(l *tracer) { l.cron = func(getty.Session) { panic("boom") } },
 			session:  func(o *getty.SessionOptions) { o.CronPeriod = time.Millisecond },
 		}, code: 1011},
-		"panic in the Reader": {setup: wsSetup{codec: readerFunc(func([]byte) (any, int, error) { panic("boom") })}, send: []wsFrame{message("a")}, code: 1011},
+		"panic in the Reader": {setup: wsSetup{codec: readerFunc(func([]byte) (any, int,
+			error) {
+			panic("boom")
+		})}, send: []wsFrame{message("a")}, code: 1011},
 		"error of OnOpen": {setup: wsSetup{listener: func(l *tracer) {
 			l.open = func(getty.Session) error { return fmt.Errorf("no") }
 		}}, code: 1011},
-		"error of the Reader": {setup: wsSetup{codec: readerFunc(func([]byte) (any, int, error) { return nil, 0, fmt.Errorf("no") })}, send: []wsFrame{message("a")}, code: 1008},
-		"IdleTimeout":         {setup: wsSetup{session: func(o *getty.SessionOptions) { o.IdleTimeout = 20 * time.Millisecond }}, code: 1001, err: getty.ErrIdleTimeout},
-		"ReadTimeout": {setup: wsSetup{session: func(o *getty.SessionOptions) { o.ReadTimeout = 20 * time.Millisecond }},
-			send: []wsFrame{{first: wsText, payload: "and"}}, code: 1008, err: getty.ErrReadTimeout},
-		"ReadTimeout in a frame": {setup: wsSetup{session: func(o *getty.SessionOptions) { o.ReadTimeout = 20 * time.Millisecond }},
-			send: []wsFrame{{first: finText, payload: "and", length: 10}}, code: 1008, err: getty.ErrReadTimeout},
-		"too long": {send: []wsFrame{{first: finBinary, length: 1 << 40, extend: 8}}, code: 1009, err: getty.ErrTooLong},
-		"too long for the codec": {setup: wsSetup{codec: readerFunc(func([]byte) (any, int, error) { return nil, 0, getty.ErrTooLong })},
-			send: []wsFrame{message("a")}, code: 1009, err: getty.ErrTooLong},
-		"too many fragments": {send: repeated(wsFrame{first: wsCont}, 20_000), code: 1008, err: getty.ErrProtocol},
+		"error of the Reader": {setup: fails(fmt.Errorf("no")), send: []wsFrame{message("a")}, code: 1008},
+		"IdleTimeout":         {setup: idles, code: 1001, err: getty.ErrIdleTimeout},
+		"ReadTimeout": {setup: reads, send: []wsFrame{{first: wsText, payload: "and"}},
+			code: 1008, err: getty.ErrReadTimeout},
+		"ReadTimeout in a frame": {setup: reads,
+			send: []wsFrame{{first: finText, payload: "and", length: 10}},
+			code: 1008, err: getty.ErrReadTimeout},
+		"too long": {send: []wsFrame{{first: finBinary, length: 1 << 40, extend: 8}},
+			code: 1009, err: getty.ErrTooLong},
+		"too long for the codec": {setup: fails(getty.ErrTooLong), send: []wsFrame{message("a")},
+			code: 1009, err: getty.ErrTooLong},
+		"too many fragments": {send: repeated(wsFrame{first: wsCont}, 20_000), code: 1008,
+			err: getty.ErrProtocol},
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachEnd(t, c.setup, func(t *testing.T, p *wsPeer) {
@@ -723,8 +842,8 @@ func repeated(f wsFrame, n int) []wsFrame {
 	return list
 }
 
-// The close frame of a failed session reaches a peer that goes on sending, and the session does not wait for
-// one that never ends.
+// The close frame of a failed session reaches a peer that goes on sending, and the session does not
+// wait for one that never ends.
 //
 // case: 34
 func TestWebSocketFailsUnderAFlood(t *testing.T) {
@@ -736,7 +855,8 @@ func TestWebSocketFailsUnderAFlood(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			for b, err := bytes.Repeat(message("flood").bytes(p.mask), 1000), error(nil); err == nil; {
+			for b, err := bytes.Repeat(message("flood").bytes(p.mask),
+				1000), error(nil); err == nil; {
 				_, err = p.conn.Write(b)
 			}
 		}()
@@ -795,12 +915,14 @@ func TestWebSocketFailureWithASilentPeer(t *testing.T) {
 func TestWebSocketMailboxBytes(t *testing.T) {
 	const size, sent = 900, 10
 	text := strings.Repeat("x", size)
-	parts := []wsFrame{{first: wsText, payload: text[:400]}, {first: wsCont, payload: text[400:]}, {first: finCont}}
+	parts := []wsFrame{{first: wsText, payload: text[:400]},
+		{first: wsCont, payload: text[400:]}, {first: finCont}}
 	for name, one := range map[string][]wsFrame{
 		"fragments": parts, "compressed": {{first: finText | wsRsv1, payload: packed(text)}},
 	} {
 		release := make(chan struct{})
-		setup := wsSetup{dispatch: getty.Ordered, deflate: true, session: func(o *getty.SessionOptions) { o.MailboxBytes = 1000 }}
+		setup := wsSetup{dispatch: getty.Ordered, deflate: true,
+			session: func(o *getty.SessionOptions) { o.MailboxBytes = 1000 }}
 		setup.listener = func(l *tracer) { l.message = func(getty.Session, any) { <-release } }
 		p := setup.ofServer(t)
 		var all []wsFrame
@@ -854,10 +976,12 @@ func TestWebSocketOwnEnds(t *testing.T) {
 	p := wsSetup{}.ofServer(t)
 	s := within(t, p.l.opened, "OnOpen")
 	s.EndPoint().Close()
-	require.Equal(t, closeFrame(1001, "").payload, func() string { _, payload, _ := p.next(); return payload }())
+	require.Equal(t, closeFrame(1001, "").payload,
+		func() string { _, payload, _ := p.next(); return payload }())
 }
 
-// A bad request gets no session and a status that says why; a good one gets what was asked for and is served.
+// A bad request gets no session and a status that says why; a good one gets what was asked for and
+// is served.
 //
 // case: 32
 func TestWebSocketUpgradeRequests(t *testing.T) {
@@ -867,31 +991,50 @@ func TestWebSocketUpgradeRequests(t *testing.T) {
 	})
 	l := newTracer(t)
 	run(t, srv, prepare(l, codec.Message{}))
-	with := func(lines ...string) string { return upgradeRequest + strings.Join(append(lines, ""), "\r\n") }
+	with := func(lines ...string) string {
+		return upgradeRequest + strings.Join(append(lines,
+			""), "\r\n")
+	}
+	offered := func(param string) string {
+		return with("Sec-WebSocket-Extensions: permessage-deflate; " + param)
+	}
+	extension := func(want string) map[string]string {
+		return map[string]string{"Sec-Websocket-Extensions": want}
+	}
 	for name, c := range map[string]struct {
 		request string
 		status  int
 		headers map[string]string // of the answer; "": not there
 	}{
-		"HTTP/1.0":             {strings.Replace(upgradeRequest, "1.1", "1.0", 1), 400, nil},
-		"POST":                 {strings.Replace(upgradeRequest, "GET", "POST", 1), 405, nil},
-		"no key":               {strings.Replace(upgradeRequest, "-Key", "-Quay", 1), 400, nil},
-		"two keys":             {with("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="), 400, nil},
-		"key of 15 bytes":      {strings.Replace(upgradeRequest, "dGhlIHNhbXBsZSBub25jZQ==", "AAAAAAAAAAAAAAAAAAAA", 1), 400, nil},
-		"version 12":           {strings.Replace(upgradeRequest, "Version: 13", "Version: 12", 1), 426, map[string]string{"Sec-Websocket-Version": "13"}},
-		"two versions":         {with("Sec-WebSocket-Version: 13"), 426, nil},
-		"no upgrade":           {strings.Replace(upgradeRequest, "Upgrade: websocket", "X: y", 1), 400, nil},
-		"a body":               {with("Content-Length: 5", "", "hell") + "o", 400, nil},
-		"good":                 {upgradeRequest, 101, map[string]string{"Sec-Websocket-Protocol": "", "Sec-Websocket-Extensions": ""}},
-		"two protocol lines":   {with("Sec-WebSocket-Protocol: v0, v1", "Sec-WebSocket-Protocol: v2"), 101, map[string]string{"Sec-Websocket-Protocol": "v2"}},
-		"the second line only": {with("Sec-WebSocket-Protocol: v0", "Sec-WebSocket-Protocol: v1"), 101, map[string]string{"Sec-Websocket-Protocol": "v1"}},
-		"no common protocol":   {with("Sec-WebSocket-Protocol: v0"), 101, map[string]string{"Sec-Websocket-Protocol": ""}},
-		"deflate":              {with("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"), 101, map[string]string{"Sec-Websocket-Extensions": deflateHeader}},
-		"unknown parameter":    {with("Sec-WebSocket-Extensions: permessage-deflate; shiny"), 101, map[string]string{"Sec-Websocket-Extensions": ""}},
-		"double parameter":     {with("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits; client_max_window_bits=9"), 101, map[string]string{"Sec-Websocket-Extensions": ""}},
-		"invalid parameter":    {with("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=99"), 101, map[string]string{"Sec-Websocket-Extensions": ""}},
-		"the second offer": {with("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8", "Sec-WebSocket-Extensions: permessage-deflate"),
-			101, map[string]string{"Sec-Websocket-Extensions": deflateHeader}},
+		"HTTP/1.0": {strings.Replace(upgradeRequest, "1.1", "1.0", 1), 400, nil},
+		"POST":     {strings.Replace(upgradeRequest, "GET", "POST", 1), 405, nil},
+		"no key":   {strings.Replace(upgradeRequest, "-Key", "-Quay", 1), 400, nil},
+		"two keys": {with("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="), 400, nil},
+		"key of 15 bytes": {strings.Replace(upgradeRequest, "dGhlIHNhbXBsZSBub25jZQ==",
+			"AAAAAAAAAAAAAAAAAAAA", 1), 400, nil},
+		"version 12": {strings.Replace(upgradeRequest, "Version: 13", "Version: 12",
+			1), 426, map[string]string{"Sec-Websocket-Version": "13"}},
+		"two versions": {with("Sec-WebSocket-Version: 13"), 426, nil},
+		"no upgrade": {strings.Replace(upgradeRequest, "Upgrade: websocket", "X: y",
+			1), 400, nil},
+		"a body": {with("Content-Length: 5", "", "hell") + "o", 400, nil},
+		"good": {upgradeRequest, 101,
+			map[string]string{"Sec-Websocket-Protocol": "", "Sec-Websocket-Extensions": ""}},
+		"two protocol lines": {with("Sec-WebSocket-Protocol: v0, v1",
+			"Sec-WebSocket-Protocol: v2"), 101, map[string]string{"Sec-Websocket-Protocol": "v2"}},
+		"the second line only": {with("Sec-WebSocket-Protocol: v0",
+			"Sec-WebSocket-Protocol: v1"), 101, map[string]string{"Sec-Websocket-Protocol": "v1"}},
+		"no common protocol": {with("Sec-WebSocket-Protocol: v0"), 101,
+			map[string]string{"Sec-Websocket-Protocol": ""}},
+		"deflate":           {offered("client_max_window_bits"), 101, extension(deflateHeader)},
+		"unknown parameter": {offered("shiny"), 101, extension("")},
+		"double parameter": {offered("client_max_window_bits; client_max_window_bits=9"),
+			101, extension("")},
+		"invalid parameter": {offered("client_max_window_bits=99"), 101, extension("")},
+		"the second offer": {offered("server_max_window_bits=8, permessage-deflate"),
+			101, extension(deflateHeader)},
+		"the second line": {offered("server_max_window_bits=8") +
+			"Sec-WebSocket-Extensions: permessage-deflate\r\n", 101, extension(deflateHeader)},
 	} {
 		conn, r, resp := ask(t, srv.Addr().String(), c.request)
 		require.Equal(t, c.status, resp.StatusCode, name)
@@ -910,30 +1053,33 @@ func TestWebSocketUpgradeRequests(t *testing.T) {
 	require.Empty(t, l.opened)
 }
 
-// A client takes no answer that it did not ask for, and compresses where the server accepts that in any form
-// which the RFC allows.
+// A client takes no answer that it did not ask for, and compresses where the server accepts that in
+// any form which the RFC allows.
 //
 // case: 32
 func TestWebSocketAnswersToTheClient(t *testing.T) {
 	const ext = "Sec-WebSocket-Extensions: "
-	const plain = "permessage-deflate; server_no_context_takeover"
 	for name, c := range map[string]struct {
 		deflate    bool
 		more       string
 		ok         bool
 		compressed bool
 	}{
-		"plain":                  {ok: true},
-		"declined":               {deflate: true, ok: true},
-		"accepted":               {deflate: true, more: ext + deflateHeader, ok: true, compressed: true},
-		"without the hint":       {deflate: true, more: ext + plain, ok: true, compressed: true},
-		"the server's window":    {deflate: true, more: ext + plain + "; server_max_window_bits=12", ok: true, compressed: true},
-		"takeover":               {deflate: true, more: ext + "permessage-deflate"},
-		"not asked for":          {more: ext + deflateHeader},
-		"another extension":      {deflate: true, more: ext + "x-shiny"},
-		"unknown parameter":      {deflate: true, more: ext + plain + "; shiny"},
-		"double parameter":       {deflate: true, more: ext + plain + "; server_no_context_takeover"},
-		"parameter not offered":  {deflate: true, more: ext + plain + "; client_max_window_bits=10"},
+		"plain":    {ok: true},
+		"declined": {deflate: true, ok: true},
+		"accepted": {deflate: true, more: ext + deflateHeader, ok: true,
+			compressed: true},
+		"without the hint": {deflate: true, more: ext + noTakeover, ok: true, compressed: true},
+		"the server's window": {deflate: true,
+			more: ext + noTakeover + "; server_max_window_bits=12", ok: true, compressed: true},
+		"takeover":          {deflate: true, more: ext + "permessage-deflate"},
+		"not asked for":     {more: ext + deflateHeader},
+		"another extension": {deflate: true, more: ext + "x-shiny"},
+		"unknown parameter": {deflate: true, more: ext + noTakeover + "; shiny"},
+		"double parameter": {deflate: true,
+			more: ext + noTakeover + "; server_no_context_takeover"},
+		"parameter not offered": {deflate: true,
+			more: ext + noTakeover + "; client_max_window_bits=10"},
 		"subprotocol not wanted": {more: "Sec-WebSocket-Protocol: v9"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -944,7 +1090,8 @@ func TestWebSocketAnswersToTheClient(t *testing.T) {
 			if !c.ok {
 				_, _, err := p.next()
 				require.Error(t, err, "the client hangs up")
-				eventually(t, "the dial has failed", func() bool { return client.Stats().DialErrs == 1 })
+				eventually(t, "the dial has failed",
+					func() bool { return client.Stats().DialErrs == 1 })
 				return
 			}
 			s := within(t, p.l.opened, "OnOpen")
@@ -961,8 +1108,8 @@ func TestWebSocketAnswersToTheClient(t *testing.T) {
 	}
 }
 
-// Connections count from the moment they are accepted, one too many is told 503, and who is told 101 gets a
-// session.
+// Connections count from the moment they are accepted, one too many is told 503, and who is told
+// 101 gets a session.
 //
 // case: 35
 func TestWebSocketMaxSessionsBeforeTheUpgrade(t *testing.T) {
@@ -999,8 +1146,8 @@ func TestWebSocketMaxSessionsBeforeTheUpgrade(t *testing.T) {
 	})
 }
 
-// Many ask at once at the limit, on a server of ours and on the user's own http.Server: as many as there is room
-// for are told 101 and stay.
+// Many ask at once at the limit, on a server of ours and on the user's own http.Server: as many as
+// there is room for are told 101 and stay.
 //
 // case: 35
 func TestWebSocketCrowdAtTheLimit(t *testing.T) {
@@ -1061,7 +1208,8 @@ func TestIdleWebSocketHoldsNoMemory(t *testing.T) {
 		t.Skip("it looks at fields that belong to the session's goroutine")
 	}
 	eachEnd(t, wsSetup{}, func(t *testing.T, p *wsPeer) {
-		p.send(message("a"), wsFrame{first: wsText, payload: "b"}, wsFrame{first: finPing}, wsFrame{first: finCont, payload: "c"})
+		p.send(message("a"), wsFrame{first: wsText, payload: "b"}, wsFrame{first: finPing},
+			wsFrame{first: finCont, payload: "c"})
 		for range 3 {
 			_, _, err := p.next()
 			require.NoError(t, err)

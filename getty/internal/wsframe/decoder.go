@@ -12,15 +12,15 @@ import (
 // MaxFragments is how many frames a message may consist of.
 const MaxFragments = 16 << 10
 
-// A Message is what a Decoder found: a whole text or binary message, or a control frame. Op 0 stands for
-// neither: a fragment was consumed.
+// A Message is what a Decoder found: a whole text or binary message, or a control frame. Op 0
+// stands for neither: a fragment was consumed.
 type Message struct {
 	Op      byte
 	Payload []byte // unmasked and inflated; valid until the next call of the Decoder
 }
 
-// A Decoder makes messages of one direction of a connection. It holds no memory between two messages. The
-// zero value decodes what a server receives, without compression.
+// A Decoder makes messages of one direction of a connection. It holds no memory between two
+// messages. The zero value decodes what a server receives, without compression.
 type Decoder struct {
 	Client  bool // decodes what a client receives: frames are not masked
 	Deflate bool // permessage-deflate was negotiated
@@ -53,17 +53,18 @@ func (d *Decoder) reclaim() {
 	}
 }
 
-// Next looks at b, which begins with the first byte that was not used, and consumes at most one frame of it:
-// used bytes. If used is 0 the frame is not complete; need is then its size, as far as that is known. Next
-// unmasks b in place. limit is the largest message, before and after decompression. After an error, which
-// is an *Error, the Decoder is of no use any more.
+// Next looks at b, which begins with the first byte that was not used, and consumes at most one
+// frame of it: used bytes. If used is 0 the frame is not complete; need is then its size, as far as
+// that is known. Next unmasks b in place. limit is the largest message, before and after
+// decompression. After an error, which is an *Error, the Decoder is of no use any more.
 func (d *Decoder) Next(b []byte, limit int) (m Message, used, need int, err error) {
 	d.reclaim()
 	h, whole := parseHeader(b)
 	if err = d.check(&h, len(b), whole, limit); err != nil || !whole {
 		return m, 0, h.size, err
 	}
-	// check has bounded h.length by limit or MaxControl, except where limit is nearly as large as an int.
+	// check has bounded h.length by limit or MaxControl, except where limit is nearly as large as
+	// an int.
 	need = h.size + int(h.length)
 	if need < 0 {
 		return m, 0, 0, errTooBig
@@ -130,7 +131,8 @@ func (d *Decoder) check(h *header, have int, whole bool, limit int) error {
 		return nil
 	case h.length>>63 != 0:
 		return protocol("length with the highest bit set")
-	case h.size-d.maskSize() == 4 && h.length < len16, h.size-d.maskSize() == 10 && h.length <= 0xffff:
+	case h.size-d.maskSize() == 4 && h.length < len16, h.size-d.maskSize() == 10 &&
+		h.length <= 0xffff:
 		return protocol("length not in its shortest form")
 	}
 	most := limit
@@ -194,7 +196,8 @@ func (d *Decoder) hold(p []byte) {
 	d.heldLen += copy(d.held[d.heldLen:], p)
 }
 
-// inflate replaces the compressed bytes that are lent, or lie in the caller's buffer, by what they say.
+// inflate replaces the compressed bytes that are lent, or lie in the caller's buffer, by what they
+// say.
 func (d *Decoder) inflate(p []byte, limit int) ([]byte, error) {
 	out, n, err := inflate(p, limit)
 	d.reclaim()
@@ -225,7 +228,8 @@ func sendable(code int) bool {
 	switch {
 	case code >= 3000 && code <= 4999:
 		return true
-	case code >= CodeNormal && code <= CodeUnsupported, code >= CodeBadPayload && code <= CodeBadGateway:
+	case code >= CodeNormal && code <= CodeUnsupported, code >= CodeBadPayload &&
+		code <= CodeBadGateway:
 		return true
 	}
 	return false

@@ -20,9 +20,11 @@ type event struct {
 	payload string
 }
 
-// decode feeds data to d in pieces of the sizes that next returns, as a connection does: what was not used
-// comes again with more behind it. It returns what d reported, the error, and how much was not used.
-func decode(d *Decoder, data []byte, limit int, next func() int) (events []event, rest int, err error) {
+// decode feeds data to d in pieces of the sizes that next returns, as a connection does: what was
+// not used comes again with more behind it. It returns what d reported, the error, and how much was
+// not used.
+func decode(d *Decoder, data []byte, limit int, next func() int) (events []event, rest int,
+	err error) {
 	var b []byte
 	for len(data) > 0 {
 		n := min(max(next(), 1), len(data))
@@ -101,7 +103,8 @@ func TestConversations(t *testing.T) {
 				}
 			}
 		}
-		for _, next := range []func() int{whole, func() int { return 1 + r.IntN(50) }, func() int { return 1 + r.IntN(5000) }} {
+		for _, next := range []func() int{whole, func() int { return 1 + r.IntN(50) },
+			func() int { return 1 + r.IntN(5000) }} {
 			d := Decoder{Client: client, Deflate: deflated}
 			got, rest, err := decode(&d, bytes.Clone(wire), 1<<20, next)
 			require.NoError(t, err)
@@ -113,8 +116,8 @@ func TestConversations(t *testing.T) {
 	}
 }
 
-// Random bytes, and random changes of good ones, are answered alike in one piece and byte by byte, and never
-// with more than the limit.
+// Random bytes, and random changes of good ones, are answered alike in one piece and byte by byte,
+// and never with more than the limit.
 func FuzzDecoder(f *testing.F) {
 	f.Add([]byte("\x81\x85\x00\x00\x00\x00hello"), true, true)
 	f.Add(raw(bitFin|bitRsv1|Text, true, string(AppendDeflated(nil, []byte("hello")))), false, true)
@@ -169,11 +172,13 @@ func TestHeaders(t *testing.T) {
 func TestLimitsNearTheLargestInt(t *testing.T) {
 	for _, limit := range []int{math.MaxInt, math.MaxInt - 1, math.MaxInt - 14} {
 		d := Decoder{Deflate: true}
-		b := []byte{bitFin | Binary, bitMask | len64, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1, 2}
+		b := []byte{bitFin | Binary, bitMask | len64, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+			0xff, 0, 0, 0, 0, 1, 2}
 		_, used, _, _ := d.Next(b, limit)
 		require.Zero(t, used)
 		d = Decoder{Deflate: true}
-		m, _, _, err := d.Next(raw(bitFin|bitRsv1|Binary, true, string(AppendDeflated(nil, []byte("abc")))), limit)
+		m, _, _, err := d.Next(raw(bitFin|bitRsv1|Binary, true,
+			string(AppendDeflated(nil, []byte("abc")))), limit)
 		require.NoError(t, err)
 		require.Equal(t, "abc", string(m.Payload))
 	}
@@ -181,7 +186,8 @@ func TestLimitsNearTheLargestInt(t *testing.T) {
 
 // A bad text is refused at the first byte that makes it bad.
 func TestBadTextFailsFast(t *testing.T) {
-	for _, s := range []string{"ab\xff", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90", "\xe6\xbc!", "\x80", strings.Repeat("é", 50) + "\xf8"} {
+	for _, s := range []string{"ab\xff", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90", "\xe6\xbc!",
+		"\x80", strings.Repeat("é", 50) + "\xf8"} {
 		bad := 0
 		for utf8.ValidString(s[:bad]) || !utf8.FullRune(trailing(s[:bad])) {
 			bad++
@@ -193,7 +199,8 @@ func TestBadTextFailsFast(t *testing.T) {
 				break
 			}
 		}
-		frame := raw(Text, true, s+strings.Repeat("x", 1000)) // neither the frame nor the message ends
+		frame := raw(Text, true,
+			s+strings.Repeat("x", 1000)) // neither the frame nor the message ends
 		d := Decoder{}
 		_, used, _, err := d.Next(bytes.Clone(frame[:8+bad-1]), 1<<20)
 		require.NoError(t, err)
@@ -259,7 +266,8 @@ func TestDeflate(t *testing.T) {
 
 func TestClosePayloads(t *testing.T) {
 	for code := range 5100 {
-		ok := code >= 1000 && code <= 1003 || code >= 1007 && code <= 1014 || code >= 3000 && code <= 4999
+		ok := code >= 1000 && code <= 1003 || code >= 1007 && code <= 1014 || code >= 3000 &&
+			code <= 4999
 		got, reason, err := ParseClose(AppendClose(nil, code, "why"))
 		switch {
 		case code == CodeNone:

@@ -11,11 +11,13 @@ import (
 	"github.com/gostkit/kit/bytespool"
 )
 
-// Compression is without context takeover in both directions (RFC 7692, section 7.1.1): every message is
-// compressed for itself, so that compressors are pooled and an idle connection holds none.
+// Compression is without context takeover in both directions (RFC 7692, section 7.1.1): every
+// message is compressed for itself, so that compressors are pooled and an idle connection holds
+// none.
 
-// maxDeflated returns how large a compressed message may be whose content is within limit. Bytes that do not
-// compress are stored, for which compressors need a few bytes in each block of some kilobytes.
+// maxDeflated returns how large a compressed message may be whose content is within limit. Bytes
+// that do not compress are stored, for which compressors need a few bytes in each block of some
+// kilobytes.
 func maxDeflated(limit int) int {
 	most := limit + limit>>10 + 64
 	if most < limit {
@@ -24,15 +26,15 @@ func maxDeflated(limit int) int {
 	return most
 }
 
-// flushTail ends every compressed message and is not sent (section 7.2.1); a final empty block follows, so
-// that the decompressor sees an end.
+// flushTail ends every compressed message and is not sent (section 7.2.1); a final empty block
+// follows, so that the decompressor sees an end.
 const (
 	flushTail = "\x00\x00\xff\xff"
 	endTail   = flushTail + "\x01\x00\x00\xff\xff"
 )
 
-// A source is a compressed message with the tail that a decompressor wants. As an io.ByteReader it is read no
-// further than to the end of the compressed data.
+// A source is a compressed message with the tail that a decompressor wants. As an io.ByteReader it
+// is read no further than to the end of the compressed data.
 type source struct {
 	b    []byte
 	tail string
@@ -64,7 +66,8 @@ func (s *source) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// An inflater is a pooled decompressor. It keeps an error for ever, so that one is Reset before each use.
+// An inflater is a pooled decompressor. It keeps an error for ever, so that one is Reset before
+// each use.
 type inflater struct {
 	src source
 	r   io.ReadCloser
@@ -115,8 +118,9 @@ func inflate(p []byte, limit int) (out []byte, n int, err error) {
 	}
 }
 
-// ended reports what is wrong with the rest behind the end of the compressed data. A message whose last block
-// is marked as final has an empty one of a byte behind it (section 7.2.3.4), of which the tail is the rest.
+// ended reports what is wrong with the rest behind the end of the compressed data. A message whose
+// last block is marked as final has an empty one of a byte behind it (section 7.2.3.4), of which
+// the tail is the rest.
 func (s *source) ended() error {
 	if len(s.b) > 1 || len(s.b) == 1 && s.b[0] != 0 {
 		return &Error{CodeBadPayload, "compressed data: bytes behind the final block"}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wsframe is the WebSocket protocol (RFC 6455) with permessage-deflate (RFC 7692) as functions of
-// bytes and headers: frames, messages, compression and the two halves of the opening handshake. It does no
-// input or output and knows neither sessions nor connections.
+// Package wsframe is the WebSocket protocol (RFC 6455) with permessage-deflate (RFC 7692) as
+// functions of bytes and headers: frames, messages, compression and the two halves of the opening
+// handshake. It does no input or output and knows neither sessions nor connections.
 package wsframe
 
 import (
@@ -52,8 +52,9 @@ func (h *header) op() byte      { return h.first & 0x0f }
 func (h *header) fin() bool     { return h.first&bitFin != 0 }
 func (h *header) control() bool { return h.first&bitCtrl != 0 }
 
-// parseHeader decodes the header that b begins with. ok is false if b does not hold all of it; h.size is then
-// how many bytes it needs, as far as that is known. What an incomplete header shows already is set.
+// parseHeader decodes the header that b begins with. ok is false if b does not hold all of it;
+// h.size is then how many bytes it needs, as far as that is known. What an incomplete header shows
+// already is set.
 func parseHeader(b []byte) (h header, ok bool) {
 	if len(b) < 2 {
 		h.size = 2
@@ -123,8 +124,8 @@ func (f Frame) Append(dst, payload []byte) []byte {
 	return dst
 }
 
-// Seal makes the frame of p, whose payload lies behind room bytes for a header. If the header has another
-// size the payload is moved; the frame always begins where p does.
+// Seal makes the frame of p, whose payload lies behind room bytes for a header. If the header has
+// another size the payload is moved; the frame always begins where p does.
 func (f Frame) Seal(p []byte, room int) []byte {
 	payload := len(p) - room
 	n := HeaderSize(payload, f.Masked)

@@ -50,7 +50,8 @@ func ParseRequest(r *http.Request) (q Request, err error) {
 		return q, bad("a WebSocket upgrade needs HTTP/1.1")
 	case r.Method != http.MethodGet:
 		return q, &Refusal{http.StatusMethodNotAllowed, "a WebSocket upgrade is a GET request"}
-	case !hasToken(r.Header, "Upgrade", "websocket") || !hasToken(r.Header, "Connection", "upgrade"):
+	case !hasToken(r.Header, "Upgrade", "websocket") || !hasToken(r.Header, "Connection",
+		"upgrade"):
 		return q, bad("not a WebSocket upgrade")
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		return q, bad("an upgrade request has no body")
@@ -77,12 +78,13 @@ func ParseRequest(r *http.Request) (q Request, err error) {
 	return q, nil
 }
 
-// Accept returns the answer to q: the status line and the headers. protocols are the server's, in the order
-// of preference; deflate tells whether compression was agreed on.
+// Accept returns the answer to q: the status line and the headers. protocols are the server's, in
+// the order of preference; deflate tells whether compression was agreed on.
 func (q Request) Accept(protocols []string, compress bool) (answer []byte, deflate bool) {
 	answer = append(answer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"+
 		"Connection: Upgrade\r\nSec-WebSocket-Accept: "+acceptKey(q.key)...)
-	if i := slices.IndexFunc(protocols, func(p string) bool { return slices.Contains(q.protocols, p) }); i >= 0 {
+	if i := slices.IndexFunc(protocols,
+		func(p string) bool { return slices.Contains(q.protocols, p) }); i >= 0 {
 		answer = append(answer, "\r\nSec-WebSocket-Protocol: "+protocols[i]...)
 	}
 	if compress {
@@ -103,8 +105,8 @@ type deflateParams struct {
 	serverBits, clientBits             int // 0: absent; -1: present without a value
 }
 
-// parseDeflate returns e's parameters. Unknown and duplicate ones, and those whose value is not what the RFC
-// says, make the whole element void.
+// parseDeflate returns e's parameters. Unknown and duplicate ones, and those whose value is not
+// what the RFC says, make the whole element void.
 func parseDeflate(e extension) (p deflateParams, ok bool) {
 	for i, a := range e.params {
 		if slices.ContainsFunc(e.params[:i], func(b param) bool { return a.name == b.name }) {
@@ -137,8 +139,8 @@ func windowBits(a param) (int, bool) {
 	return n, err == nil && n >= 8 && n <= 15 && strconv.Itoa(n) == a.value
 }
 
-// acceptOffer returns the response to an offer that can be kept. compress/flate has one window, the largest: a
-// smaller one for the server is declined. One for the client is only a hint.
+// acceptOffer returns the response to an offer that can be kept. compress/flate has one window, the
+// largest: a smaller one for the server is declined. One for the client is only a hint.
 func acceptOffer(e extension) (response string, ok bool) {
 	if e.name != deflateName {
 		return "", false
@@ -168,16 +170,19 @@ type Offer struct {
 
 // reserved are the headers that the handshake itself sets.
 var reserved = []string{
-	"Upgrade", "Connection", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions",
+	"Upgrade", "Connection", "Sec-Websocket-Key", "Sec-Websocket-Version",
+	"Sec-Websocket-Extensions",
 	"Sec-Websocket-Protocol",
 }
 
-// Request completes r, a GET request for the server's URL, to an upgrade request. Headers that the handshake
-// sets must not be there, whatever their case; subprotocols may come as a header where o names none.
+// Request completes r, a GET request for the server's URL, to an upgrade request. Headers that the
+// handshake sets must not be there, whatever their case; subprotocols may come as a header where o
+// names none.
 func (o *Offer) Request(r *http.Request) error {
 	for name := range r.Header {
 		canonical := http.CanonicalHeaderKey(name)
-		if slices.Contains(reserved, canonical) && (canonical != "Sec-Websocket-Protocol" || len(o.Protocols) > 0) {
+		if slices.Contains(reserved, canonical) &&
+			(canonical != "Sec-Websocket-Protocol" || len(o.Protocols) > 0) {
 			return fmt.Errorf("the handshake sets the header %s itself", name)
 		}
 	}
@@ -188,7 +193,8 @@ func (o *Offer) Request(r *http.Request) error {
 		}
 	}
 	for _, p := range o.Protocols {
-		if p == "" || strings.ContainsFunc(p, func(c rune) bool { return c > 0x7f || !isTokenByte(byte(c)) }) {
+		if p == "" || strings.ContainsFunc(p,
+			func(c rune) bool { return c > 0x7f || !isTokenByte(byte(c)) }) {
 			return fmt.Errorf("subprotocol %q is not a token", p)
 		}
 	}
@@ -209,8 +215,8 @@ func (o *Offer) Request(r *http.Request) error {
 	return nil
 }
 
-// CheckResponse checks the server's answer against RFC 6455, section 4.1, and what was offered. deflate tells
-// whether compression was agreed on.
+// CheckResponse checks the server's answer against RFC 6455, section 4.1, and what was offered.
+// deflate tells whether compression was agreed on.
 func (o *Offer) CheckResponse(r *http.Response) (deflate bool, err error) {
 	accepts := r.Header.Values("Sec-Websocket-Accept")
 	chosen := r.Header.Values("Sec-Websocket-Protocol")
@@ -219,12 +225,14 @@ func (o *Offer) CheckResponse(r *http.Response) (deflate bool, err error) {
 		return false, errors.New("the server answered " + r.Status)
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
 		return false, errors.New("the server answered with " + r.Proto)
-	case !hasToken(r.Header, "Upgrade", "websocket") || !hasToken(r.Header, "Connection", "upgrade"):
+	case !hasToken(r.Header, "Upgrade", "websocket") || !hasToken(r.Header, "Connection",
+		"upgrade"):
 		return false, errors.New("the server switched to another protocol")
 	case len(accepts) != 1 || accepts[0] != acceptKey(o.key):
 		return false, errors.New("wrong Sec-WebSocket-Accept")
 	case len(chosen) > 1 || len(chosen) == 1 && !slices.Contains(o.Protocols, chosen[0]):
-		return false, fmt.Errorf("the server chose a subprotocol that was not asked for: %q", chosen)
+		return false, fmt.Errorf("the server chose a subprotocol that was not asked for: %q",
+			chosen)
 	}
 	list, err := parseExtensions(r.Header)
 	switch {

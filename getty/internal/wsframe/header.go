@@ -22,7 +22,8 @@ type param struct {
 
 var errGrammar = errors.New("malformed header")
 
-// A scanner reads the grammar of RFC 7230, section 3.2.6, of which RFC 6455, section 9.1, makes the header.
+// A scanner reads the grammar of RFC 7230, section 3.2.6, of which RFC 6455, section 9.1, makes the
+// header.
 type scanner struct{ s string }
 
 func (c *scanner) spaces() { c.s = strings.TrimLeft(c.s, " \t") }
@@ -113,7 +114,8 @@ func (c *scanner) extension() (e extension, ok bool) {
 			} else {
 				p.value = c.token()
 			}
-			if p.value == "" || strings.ContainsFunc(p.value, func(r rune) bool { return r > 0x7f || !isTokenByte(byte(r)) }) {
+			if p.value == "" || strings.ContainsFunc(p.value,
+				func(r rune) bool { return r > 0x7f || !isTokenByte(byte(r)) }) {
 				return e, false // a quoted value has to be a token too
 			}
 		}
@@ -131,7 +133,8 @@ func tokens(h http.Header, name string) (list []string, err error) {
 			if t == "" {
 				continue
 			}
-			if strings.ContainsFunc(t, func(r rune) bool { return r > 0x7f || !isTokenByte(byte(r)) }) {
+			if strings.ContainsFunc(t,
+				func(r rune) bool { return r > 0x7f || !isTokenByte(byte(r)) }) {
 				return nil, errGrammar
 			}
 			list = append(list, t)
@@ -140,8 +143,8 @@ func tokens(h http.Header, name string) (list []string, err error) {
 	return list, nil
 }
 
-// hasToken reports whether one of the elements is token, whatever its case. Elements need not be tokens:
-// Upgrade has versions, for example.
+// hasToken reports whether one of the elements is token, whatever its case. Elements need not be
+// tokens: Upgrade has versions, for example.
 func hasToken(h http.Header, name, token string) bool {
 	for _, line := range h.Values(name) {
 		for part := range strings.SplitSeq(line, ",") {

@@ -4,7 +4,8 @@ package wsframe
 
 import "unicode/utf8"
 
-// A validator checks UTF-8 that comes in pieces, and fails at the first byte that cannot be part of it.
+// A validator checks UTF-8 that comes in pieces, and fails at the first byte that cannot be part of
+// it.
 type validator struct {
 	begun [utf8.UTFMax]byte // the bytes of a rune that is not complete
 	n     int
