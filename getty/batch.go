@@ -149,12 +149,15 @@ func (b *batch) offer() [][]byte {
 	return dst
 }
 
-// commit makes what offer returned impossible to withdraw, for a write that cannot be stopped halfway.
-func (b *batch) commit() {
-	for i := b.next; i < b.hi; i++ {
-		if w := b.segs[i].w; w != nil {
-			w.partly(0)
+// commit makes the first n bytes of what offer returned impossible to withdraw, for a write that cannot be
+// stopped halfway.
+func (b *batch) commit(n int) {
+	for i := b.next; i < b.hi && n > 0; i++ {
+		s := &b.segs[i]
+		if s.w != nil {
+			s.w.partly(0)
 		}
+		n -= len(s.b)
 	}
 }
 

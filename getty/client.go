@@ -139,7 +139,7 @@ func newClient(opts []ClientOption, dial dialer, adjust func(*ClientOptions) err
 	if c.err == nil && adjust != nil {
 		c.err = adjust(&c.opts)
 	}
-	c.ep = newEndpoint(c, &c.opts.SessionOptions)
+	c.ep = newEndpoint(c, "client", &c.opts.SessionOptions)
 	c.ep.onFreed = c.freed
 	c.ep.onOpened = c.opened
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -185,17 +185,18 @@ func (c *Client) RunEventLoop(newSession NewSessionCallback) error {
 	return nil
 }
 
-// Ready waits until a session is open. When ctx ends first, the error tells also why the latest dial failed.
-func (c *Client) Ready(ctx context.Context) error {
+// Ready waits until a session is open and returns it, as Session does. It may end at any time, like every session.
+// When ctx ends first, the error tells also why the latest dial failed.
+func (c *Client) Ready(ctx context.Context) (Session, error) {
 	for {
 		c.mu.Lock()
 		changed := c.changed
 		c.mu.Unlock()
 		if c.ep.isClosed() {
-			return ErrEndpointClosed
+			return nil, ErrEndpointClosed
 		}
-		if _, err := c.Session(); err == nil {
-			return nil
+		if s, err := c.Session(); err == nil {
+			return s, nil
 		}
 		select {
 		case <-changed:
@@ -204,9 +205,9 @@ func (c *Client) Ready(ctx context.Context) error {
 			last := c.lastErr
 			c.mu.Unlock()
 			if last != nil {
-				return fmt.Errorf("getty: client not ready: %w; latest dial: %w", context.Cause(ctx), last)
+				return nil, fmt.Errorf("getty: client not ready: %w; latest dial: %w", context.Cause(ctx), last)
 			}
-			return fmt.Errorf("getty: client not ready: %w", context.Cause(ctx))
+			return nil, fmt.Errorf("getty: client not ready: %w", context.Cause(ctx))
 		}
 	}
 }

@@ -32,6 +32,8 @@ const (
 	flagQueued                      // packages are queued; changed with encMu held
 	flagTurn                        // a turn has the token
 	flagAwaited                     // somebody waits for the token; set with qMu held
+	flagTick                        // the turn runs OnCron or OnWritable
+	flagLine                        // writers wait in line (line.go); changed with qMu held
 
 	flagsPending  = flagCron | flagWritable
 	flagsAttended = flagsPending | flagClosing
@@ -108,10 +110,10 @@ func (s *session) beginTurn() {
 
 // endTurn offers to the kernel what the turn queued, gives the token back, and sees to what was flagged while
 // it was held and found nobody to serve it. pkgs is how many packages were read in the turn. The turn counts as
-// traffic if it queued something, or if active says so: a tick alone does not.
+// sign of life if active says that it handled what the peer sent: what it queued does not make it one.
 func (s *session) endTurn(pkgs int, active bool) {
 	queued := s.has(flagQueued)
-	if queued || active {
+	if active {
 		s.clock.touch()
 	}
 	if queued || pkgs > 0 {
@@ -336,6 +338,7 @@ func (s *session) handleOne() {
 		if !done {
 			s.panicked(where, recover())
 		}
+		s.clock.touch()
 		s.box.handled(1, m.size)
 		s.tasks.Add(-1)
 		if s.has(flagQueued) && !s.inTurn() {
@@ -393,6 +396,14 @@ func (s *session) runPending() {
 
 // servePending runs the callbacks that are due. The token is held.
 func (s *session) servePending(where *string) {
+	s.setFlag(flagTick)
+	begun := now()
+	s.runCallbacksDue(where)
+	s.clock.shift(now() - begun)
+	s.clearFlag(flagTick)
+}
+
+func (s *session) runCallbacksDue(where *string) {
 	if s.clearFlag(flagCron) && !s.has(flagClosing) {
 		*where = "OnCron"
 		s.listener.OnCron(s)
@@ -409,7 +420,8 @@ func (s *session) servePending(where *string) {
 // the deferred function that recovered, so that the stack is still the one of the panic.
 func (s *session) panicked(where string, v any) error {
 	err := &PanicError{Where: where, Value: v, Stack: debug.Stack()}
-	s.ep.log.Error("getty: callback panicked", "session", s.id, "where", where, "panic", v, "stack", string(err.Stack))
+	s.ep.log.Error("getty: callback panicked", "session", s.id, "peer", peerText(s.tr.remoteAddr), "where", where,
+		"panic", limitString(fmt.Sprint(v)), "stack", string(err.Stack))
 	s.fail(err)
 	return err
 }

@@ -17,18 +17,19 @@ var (
 	ErrSessionClosed error = &sentinel{"getty: session closed", net.ErrClosed}
 
 	// ErrSessionBlocked reports a package that was not accepted because the bytes queued for the peer
-	// had reached the high mark.
-	ErrSessionBlocked = errors.New("getty: session blocked: queue above the high mark")
+	// had reached the high mark; over UDP, because the send buffer of the socket is full.
+	ErrSessionBlocked = errors.New("getty: session blocked: queue above the high mark, or socket full")
 
 	// ErrWriteTimeout reports a write that the kernel did not take in time. It also matches
 	// [os.ErrDeadlineExceeded].
 	ErrWriteTimeout error = &sentinel{"getty: write timeout", os.ErrDeadlineExceeded}
 
-	// ErrReadTimeout reports a package that was begun and not completed within ReadTimeout. It also
+	// ErrReadTimeout reports a package that was begun and neither completed within ReadTimeout nor kept up
+	// the pace that it describes. It also
 	// matches [os.ErrDeadlineExceeded].
 	ErrReadTimeout error = &sentinel{"getty: read timeout: package begun and not completed", os.ErrDeadlineExceeded}
 
-	// ErrIdleTimeout reports a session without traffic for IdleTimeout. It also matches
+	// ErrIdleTimeout reports a session whose peer gave no sign of life for IdleTimeout. It also matches
 	// [os.ErrDeadlineExceeded].
 	ErrIdleTimeout error = &sentinel{"getty: idle timeout", os.ErrDeadlineExceeded}
 

@@ -113,6 +113,19 @@ func TestHelper(t *testing.T) {
 		opts = append(opts, func(o *getty.ServerOptions) {
 			o.CronPeriod, o.IdleTimeout = beatPeriod, beatLimit
 		})
+	case "limits": // one with short limits, over WebSocket with pings if it is asked
+		l.onClose = func(s getty.Session) { say("closed: %v", s.Err()) }
+		opts = append(opts, func(o *getty.ServerOptions) {
+			o.IdleTimeout, o.ReadTimeout, o.WriteTimeout = frozenLimit, frozenLimit, frozenLimit
+			o.WebSocketServerOptions.PingPeriod = frozenLimit / 4
+		})
+		if arg == "ws" {
+			srv := getty.NewWSServer(opts...)
+			run(t, srv, prepare(l))
+			say("%s", srv.Addr())
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			return
+		}
 	case "ports": // dials in a net with few ports
 		dialWithFewPorts(t, say)
 		return
@@ -441,8 +454,7 @@ func testLine(t *testing.T, addr string, n int, limit time.Duration, thin bool) 
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	require.NoError(t, client.Ready(ctx))
-	s, err := client.Session()
+	s, err := client.Ready(ctx)
 	require.NoError(t, err)
 	blocked := 0
 	for i := range n {

@@ -4,6 +4,7 @@ package getty
 
 import (
 	"errors"
+	"math"
 	"runtime"
 	"time"
 )
@@ -181,9 +182,16 @@ func (s *session) writeOut(b *batch, flusher bool) {
 		s.clock.unstalled()
 		s.qMu.Lock()
 		s.accountLocked(b)
+		much := s.count.BytesWritten > s.lookAfter && s.clock.idleLimit.Load() > 0
+		if much {
+			s.lookAfter = math.MaxUint64 // until the clock has looked
+		}
 		done := b
 		b = s.proceedLocked(flusher)
 		done.free()
+		if much {
+			s.clock.sentMuch()
+		}
 	}
 }
 
@@ -328,12 +336,9 @@ func (s *session) refuseWith(err error, last []byte) {
 			side.control = append(side.control, last...)
 		}
 	}
-	room := s.emptyRoomLocked()
+	s.dissolveLineLocked(err)
 	s.qCond.Broadcast()
 	s.qMu.Unlock()
-	for _, w := range room {
-		w.fail(err)
-	}
 }
 
 // awaitFlushed returns when a closing session's queue is empty and its FIN is sent, or when the descriptor

@@ -99,8 +99,23 @@ type Releaser interface {
 // encoded into, one datagram, and the peer it came from or goes to. The engine never changes one that
 // it was given.
 type UDPContext struct {
-	Pkg      any
+	// Pkg is what the Reader made of the datagram, or what the Writer makes it of.
+	Pkg any
+
+	// PeerAddr is where the datagram came from, or goes to.
 	PeerAddr netip.AddrPort
+
+	// LocalAddr is the address of this host that the datagram was sent to, or is to be sent from; the zero Addr
+	// leaves that to the kernel. An endpoint on a wildcard address has to answer from the address that was
+	// asked, since a connected peer hears no other; Reply does. It is set by the engine where the system can
+	// tell (on Linux; not for a multicast over IPv6). Elsewhere a write with one fails.
+	LocalAddr netip.Addr
+}
+
+// Reply returns pkg as the answer to c: to the peer that c came from, from the address that it was sent to.
+func (c UDPContext) Reply(pkg any) UDPContext {
+	c.Pkg = pkg
+	return c
 }
 
 // Release releases Pkg if it is a [Releaser]: the engine does so after OnMessage.

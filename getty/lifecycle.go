@@ -101,6 +101,7 @@ func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
 	s.framed, _ = tr.(framing)
 	s.qCond.L = &s.qMu
 	s.hint = 256
+	s.lookAfter = smallBacklog
 	s.maxMsgLen.Store(int64(opts.MaxMsgLen))
 	s.writeTimeout.Store(nanos(opts.WriteTimeout))
 	s.waitTime.Store(nanos(opts.WaitTime))
@@ -515,7 +516,12 @@ func (s *session) SetMaxMsgLen(n int) {
 func (s *session) MaxMsgLen() int { return int(s.maxMsgLen.Load()) }
 
 // SetReadTimeout implements [Session].
-func (s *session) SetReadTimeout(d time.Duration) { s.clock.setLimit(&s.clock.readLimit, d) }
+func (s *session) SetReadTimeout(d time.Duration) {
+	if d == 0 {
+		d = DefaultReadTimeout
+	}
+	s.clock.setLimit(&s.clock.readLimit, d)
+}
 
 // SetIdleTimeout implements [Session].
 func (s *session) SetIdleTimeout(d time.Duration) { s.clock.setLimit(&s.clock.idleLimit, d) }

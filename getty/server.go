@@ -42,8 +42,10 @@ type ServerOptions struct {
 	// 0: DefaultDrainTimeout; negative: not at all.
 	DrainTimeout time.Duration
 
-	// HandshakeTimeout is how long a peer may take for what precedes a session: the request of a
-	// WebSocket upgrade. 0: DefaultHandshakeTimeout.
+	// HandshakeTimeout is how long a peer may take for what precedes a session: the TLS handshake of a
+	// connection that comes from a Listener of the user's, the request of a WebSocket upgrade. For a UDP
+	// endpoint it is how long RunEventLoop waits for OnOpen.
+	// 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
 	// MultipathTCP accepts Multipath TCP (RFC 8684) where the system knows it. Go's own listeners do by
@@ -130,7 +132,7 @@ func newServer(opts []ServerOption, sv service, adjust func(*ServerOptions)) *Se
 		adjust(&s.opts)
 	}
 	s.err = s.opts.fill()
-	s.ep = newEndpoint(s, &s.opts.SessionOptions)
+	s.ep = newEndpoint(s, "server", &s.opts.SessionOptions)
 	return s
 }
 
@@ -160,9 +162,7 @@ func (s *Server) RunEventLoop(newSession NewSessionCallback) error {
 		s.ep.beginClose()
 		return fmt.Errorf("getty: %w", err)
 	}
-	s.mu.Lock()
-	s.addr = addr
-	s.mu.Unlock()
+	s.setAddr(addr)
 	if s.ep.isClosed() { // Close came before there was a listener to close
 		s.service.stop()
 		return ErrEndpointClosed
@@ -185,6 +185,12 @@ func (s *Server) Serve(ctx context.Context, newSession NewSessionCallback) error
 	defer cancel()
 	_, err := s.Shutdown(drain)
 	return err
+}
+
+func (s *Server) setAddr(a net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addr = a
 }
 
 // Addr returns where the server listens, nil before RunEventLoop has returned.
@@ -227,6 +233,8 @@ type streamService struct {
 	mu   sync.Mutex
 	ln   net.Listener  // guarded by mu
 	quit chan struct{} // closed by stop, to end a back-off
+
+	shakes handshakes
 }
 
 func (v *streamService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
@@ -239,6 +247,7 @@ func (v *streamService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 	}
 	v.mu.Lock()
 	v.ln, v.quit = ln, make(chan struct{})
+	v.shakes.init()
 	v.mu.Unlock()
 	if !s.ep.spawnUnlessClosing(func() { v.accept(s, ln, prepare) }) {
 		v.stop()
@@ -260,6 +269,7 @@ func (v *streamService) stop() {
 	if v.ln != nil {
 		_ = v.ln.Close()
 		close(v.quit)
+		v.shakes.stop()
 		v.ln = nil
 	}
 }
@@ -274,14 +284,14 @@ func (v *streamService) accept(s *Server, ln net.Listener, prepare NewSessionCal
 		if err == nil {
 			delay = first
 			s.ep.stats.accepts.Add(1)
-			s.admit(conn, prepare)
+			v.shakes.admit(s, conn, prepare)
 			continue
 		}
 		if s.ep.isClosed() || errors.Is(err, net.ErrClosed) {
 			return
 		}
 		s.ep.stats.retries.Add(1)
-		s.ep.log.Warn("getty: accept failed, trying again", "error", err.Error(), "delay", delay)
+		s.ep.log.Warn("getty: accept failed, trying again", "error", limitText(err), "delay", delay)
 		t := time.NewTimer(delay)
 		select {
 		case <-t.C:
@@ -301,7 +311,7 @@ func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
 		}
 		return prepare(ss)
 	}); err != nil {
-		s.ep.log.Warn("getty: connection refused", "peer", conn.RemoteAddr().String(), "error", err.Error())
+		s.ep.log.Warn("getty: connection refused", "peer", peerText(conn.RemoteAddr), "error", limitText(err))
 		_ = conn.Close()
 	}
 }

@@ -47,7 +47,11 @@ func (t *stream) farewell(*session) []byte { return nil }
 func (t *stream) encode(s *session, pkg any, w *waiter) (int, error) { return s.encodeStream(pkg, w) }
 
 func (t *stream) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
-	return s.queueRaw(one, more, nil)
+	n, err := s.queueRaw(one, more, nil)
+	if err == errNoBytes { // the caller's, for which no codec is to blame
+		err = nil
+	}
+	return n, err
 }
 
 func (t *stream) closeWrite(s *session) error {
@@ -98,13 +102,11 @@ func (t *stream) serve(s *session) error {
 				seen = len(b) - used
 			}
 			t.keep(b, used)
-			if t.kept == 0 {
+			if t.kept == 0 || used > 0 {
 				s.clock.complete()
-			} else if used > 0 {
-				s.clock.complete()
-				s.clock.begun()
-			} else {
-				s.clock.begun()
+			}
+			if t.kept > 0 {
+				s.clock.arrived(n)
 			}
 		}
 		if err == nil {
@@ -117,9 +119,10 @@ func (t *stream) serve(s *session) error {
 	}
 }
 
-// paused reports whether the queue is above the high mark, so that nothing may be read.
+// paused reports whether the queue is above the high mark, so that nothing may be read. A full socket of datagrams,
+// which has no queue, stops no reading.
 func (s *session) paused() bool {
-	return s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
+	return s.queues && s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
 }
 
 // holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is handled, which a
@@ -220,6 +223,10 @@ func (t *stream) readPlain(need int) (int, error) {
 	return n, err
 }
 
+// pieceSize is how much a connection is given at once that may take its time over it, so that it shows when the
+// peer takes some of a large package.
+const pieceSize = 64 << 10
+
 // writePlain is write through the net.Conn alone. Such a connection cannot be asked not to block, so that
 // only the flusher writes to it.
 func (t *stream) writePlain(s *session, b *batch, wait bool) error {
@@ -231,7 +238,8 @@ func (t *stream) writePlain(s *session, b *batch, wait bool) error {
 		if len(runs) == 0 {
 			return nil
 		}
-		b.commit()
+		runs, size := piece(runs, pieceSize)
+		b.commit(size)
 		n, err := t.writeRuns(runs)
 		b.took(int(n))
 		s.account(b)
@@ -239,6 +247,19 @@ func (t *stream) writePlain(s *session, b *batch, wait bool) error {
 			return err
 		}
 	}
+}
+
+// piece cuts runs, in place, down to size bytes, and returns how many they are.
+func piece(runs [][]byte, size int) ([][]byte, int) {
+	total := 0
+	for i, r := range runs {
+		if rest := size - total; len(r) >= rest {
+			runs[i] = r[:rest]
+			return runs[:i+1], size
+		}
+		total += len(r)
+	}
+	return runs, total
 }
 
 // writeRuns writes runs in order, in one call where the connection can do that.

@@ -59,8 +59,7 @@ func ready(t testing.TB, c *getty.Client) getty.Session {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	require.NoError(t, c.Ready(ctx))
-	s, err := c.Session()
+	s, err := c.Ready(ctx)
 	require.NoError(t, err)
 	return s
 }

@@ -118,14 +118,12 @@ func (t *webSocket) serve(s *session) error {
 			}
 			need = more
 			t.keep(b, used)
-			switch {
-			case t.kept == 0 && !t.dec.Open():
+			within := t.kept > 0 || t.dec.Open()
+			if !within || t.messages != before {
 				s.clock.complete()
-			case t.messages != before:
-				s.clock.complete()
-				s.clock.begun()
-			default:
-				s.clock.begun()
+			}
+			if within {
+				s.clock.arrived(n)
 			}
 		}
 		switch {

@@ -37,7 +37,8 @@ type WebSocketServerOptions struct {
 	// TextMessages sends text instead of binary messages; see TypedWriter for a choice per package.
 	TextMessages bool
 
-	// PingPeriod is how often an idle session is pinged; the answer counts as traffic for IdleTimeout.
+	// PingPeriod is how often a session is pinged whose peer is silent; the answer is a sign of life for
+	// IdleTimeout, the ping is none.
 	// 0: never.
 	PingPeriod time.Duration
 

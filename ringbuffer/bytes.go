@@ -253,7 +253,7 @@ func (b *Bytes) TryRead(p []byte) (int, error) {
 
 // WaitReadable waits until at least n bytes can be read; n below 1 means 1. It returns nil then,
 // [io.EOF] or the reason if the ring is closed with fewer bytes in it, which can still be read;
-// [ErrTooLarge] if n is larger than Cap; or the error of ctx.
+// [ErrTooLarge] if n is larger than Cap; or the cause of ctx.
 func (b *Bytes) WaitReadable(ctx context.Context, n int) error {
 	n = max(n, 1)
 	if n > len(b.buf) {
@@ -283,7 +283,7 @@ func (b *Bytes) WaitReadable(ctx context.Context, n int) error {
 
 // WaitWritable waits until at least n bytes can be written; n below 1 means 1. It returns nil
 // then, [ErrClosed] or the reason after Close, [ErrTooLarge] if n is larger than Cap, or the
-// error of ctx. A writer that waits for n bytes while the reader waits for more than is there
+// cause of ctx. A writer that waits for n bytes while the reader waits for more than is there
 // waits for ever: let one of them take what there is.
 func (b *Bytes) WaitWritable(ctx context.Context, n int) error {
 	n = max(n, 1)

@@ -20,7 +20,7 @@
 //		defer q.Close()
 //		_ = q.Push(ctx, 42)
 //	}()
-//	for v := range q.AllContext(ctx) {
+//	for v := range q.Receive(ctx) {
 //		fmt.Println(v)
 //	}
 //
@@ -29,7 +29,8 @@
 // microseconds (those of the byte buffers do not), yield, then park, and lose no wakeup (see wait.go
 // for the argument). The only lock is that of the list of those who park: whoever parks takes it,
 // and whoever has to wake somebody. Close may be called at any moment by anybody; what was accepted
-// before it can be drained after it, and nothing is accepted later.
+// before it can be drained after it, and nothing is accepted later. A wait that ends with its
+// context returns [context.Cause] of it, "the cause of ctx" below.
 // Which methods may run together is said at each type: "the producer" is one
 // goroutine at a time.
 //

@@ -22,7 +22,8 @@ var (
 //
 //	word      written by        meaning
 //	written   writer, Close     bytes ever published; bit 62: the writer is in its chunk; bit 63: closed
-//	tail, at, lent  writer      the chunk being filled, the place in it, and how much was lent there
+//	tail, at  writer            the chunk being filled and the place in it
+//	lent, spare  writer         how much WriteSlice lent, and the chunk it lies in if not in tail
 //	readSeen  writer            a past value of read
 //	read      reader            bytes ever consumed
 //	head, off reader            the chunk being read and the place in it
@@ -49,7 +50,10 @@ const DefaultChunkSize = 4096
 // LinkedConfig describes a [Linked].
 type LinkedConfig struct {
 	// MaxBytes bounds the unread bytes: a writer finds the buffer full then. It must be
-	// positive; [Unbounded] takes the limit away.
+	// positive; [Unbounded] takes the limit away. The chunks take an eighth more at most, and
+	// three chunks: one that is partly read, one that is partly written, and one that
+	// WriteSlice lent. A copy that Peek or Until made takes at most twice its length. Chunks
+	// that only a [View] holds do not count.
 	MaxBytes int
 	// ChunkSize is the size asked of the allocator for a chunk, in bytes. Zero means
 	// DefaultChunkSize; negative is an error. A larger piece asked of WriteSlice gets a chunk of its own size.
@@ -78,16 +82,16 @@ type Linked struct {
 	readSeen uint64
 	tail     *chunk
 	at       int
-	lent     int // what WriteSlice returned, until the next publication
+	lent     int    // what WriteSlice returned, until the next publication
+	spare    *chunk // in which that lies if it did not fit into tail
 	first    *chunk
 	writer   guard
 	_        cpu.CacheLinePad
 	read     atomic.Uint64
 	head     *chunk
 	off      int
-	scratch  []byte // what Peek returned if it had to join chunks
-	searched uint64 // Until found no delim before this position
-	delim    byte
+	joined   joined // what Peek returned if it had to join chunks
+	searched search // what Until has searched
 	left     bool
 	reader   guard
 	_        cpu.CacheLinePad
@@ -146,6 +150,7 @@ func (l *Linked) enter() (uint64, error) {
 // publish ends a call of the writer: n bytes behind w become readable.
 func (l *Linked) publish(w uint64, n int) error {
 	l.lent = 0
+	l.dropSpare()
 	if !l.written.CompareAndSwap(w|writingBit, w+uint64(n)) {
 		l.abandon()
 		return writeError(&l.cause)
@@ -158,6 +163,7 @@ func (l *Linked) publish(w uint64, n int) error {
 
 // abandon ends a call of the writer that Close has overtaken.
 func (l *Linked) abandon() {
+	l.dropSpare()
 	l.written.And(^uint64(writingBit))
 	l.leave()
 }
@@ -208,21 +214,50 @@ func (l *Linked) room(w uint64, want int) int {
 	return int(room)
 }
 
-// space returns the free part of the tail chunk, linking a new chunk of at least size bytes if there is less than n.
-func (l *Linked) space(n, size int) []byte {
-	c := l.tail
-	if c != nil && len(c.buf)-l.at >= n {
-		return c.buf[l.at:]
+// space returns the free part of the tail chunk, linking a new chunk if there is none.
+func (l *Linked) space() []byte {
+	if l.tail == nil || l.at == len(l.tail.buf) {
+		l.link(newChunk(l.from, l.size))
 	}
-	next := newChunk(l.from, size)
-	if c == nil {
+	return l.tail.buf[l.at:]
+}
+
+// link makes next the tail.
+func (l *Linked) link(next *chunk) {
+	if l.tail == nil {
 		l.first = next
 	} else {
-		c.end = l.at
-		c.next.Store(next)
+		l.tail.end = l.at
+		l.tail.next.Store(next)
 	}
 	l.tail, l.at = next, 0
-	return next.buf
+}
+
+// settle puts the n bytes in the spare chunk behind those in the tail.
+//
+// A tail that is left with room is memory that holds nothing, and MaxBytes must bound memory
+// too: a writer that asks for 4096 bytes and fills one would waste a chunk for each byte. So the
+// room is filled by copying, unless it is less than an eighth of n, which would copy much to
+// save little. Each byte is copied at most once.
+func (l *Linked) settle(n int) {
+	c := l.spare
+	if l.tail != nil && len(l.tail.buf)-l.at >= n/8 {
+		k := copy(l.tail.buf[l.at:], c.buf[:n])
+		l.at += k
+		n = copy(c.buf, c.buf[k:n])
+	}
+	if n > 0 {
+		l.spare = nil
+		l.link(c)
+		l.at = n
+	}
+}
+
+func (l *Linked) dropSpare() {
+	if l.spare != nil {
+		l.spare.drop()
+		l.spare = nil
+	}
 }
 
 // TryWrite copies as much of p as the bound allows and returns how much that is. It never
@@ -239,7 +274,7 @@ func (l *Linked) TryWrite(p []byte) (int, error) {
 	}
 	n := min(l.room(w, len(p)), len(p))
 	for rest := p[:n]; len(rest) > 0; {
-		k := copy(l.space(1, l.size), rest)
+		k := copy(l.space(), rest)
 		l.at += k
 		rest = rest[k:]
 	}
@@ -279,7 +314,14 @@ func (l *Linked) WriteSlice(n int) ([]byte, error) {
 		}
 		return nil, err
 	}
-	p := l.space(n, max(n, l.size))
+	l.dropSpare() // of a WriteSlice without a Commit
+	var p []byte
+	if l.tail != nil && len(l.tail.buf)-l.at >= n {
+		p = l.tail.buf[l.at:]
+	} else {
+		l.spare = newChunk(l.from, max(n, l.size))
+		p = l.spare.buf
+	}
 	l.lent = min(len(p), room)
 	return p[:l.lent:l.lent], nil
 }
@@ -300,13 +342,17 @@ func (l *Linked) Commit(n int) error {
 		_ = l.publish(w, 0)
 		panic("ringbuffer: Commit of more bytes than WriteSlice returned")
 	}
-	l.at += n
+	if l.spare != nil {
+		l.settle(n)
+	} else {
+		l.at += n
+	}
 	return l.publish(w, n)
 }
 
 // WaitWritable waits until at least n bytes can be written; n below 1 means 1. It returns nil
 // then, [ErrClosed] or the reason after Close, [ErrTooLarge] if n is larger than Cap, or the
-// error of ctx. A writer that waits for n bytes while the reader waits for more than is there
+// cause of ctx. A writer that waits for n bytes while the reader waits for more than is there
 // waits for ever: let one of them take what there is.
 func (l *Linked) WaitWritable(ctx context.Context, n int) error {
 	n = max(n, 1)
@@ -336,7 +382,7 @@ func (l *Linked) WaitWritable(ctx context.Context, n int) error {
 func (l *Linked) Write(p []byte) (int, error) { return l.WriteContext(context.Background(), p) }
 
 // WriteContext is Write with an end: when ctx ends while it waits, it returns how much it wrote
-// and the error of ctx. That part stays written. A write that needs no waiting does not look at
+// and the cause of ctx. That part stays written. A write that needs no waiting does not look at
 // ctx.
 func (l *Linked) WriteContext(ctx context.Context, p []byte) (int, error) {
 	n, err := l.TryWrite(p)
@@ -347,16 +393,18 @@ func (l *Linked) WriteContext(ctx context.Context, p []byte) (int, error) {
 }
 
 // ReadFrom reads from r straight into chunks until r reports [io.EOF], waiting for the bound as
-// needed. It belongs to the writer. It does not close the buffer. It returns how many bytes it
-// moved, and the first error of r other than io.EOF or of the buffer, or [io.ErrNoProgress] if r delivers
-// nothing 100 times in a row; bytes that r delivered to a
-// buffer that was closed meanwhile are lost and not counted.
+// needed. It belongs to the writer. It does not close the buffer. While the buffer is full it
+// reads up to 512 bytes ahead, to see the end of r without waiting for room. It returns how many
+// bytes it moved, and the first error of r other than io.EOF or of the buffer, or
+// [io.ErrNoProgress] if r delivers nothing 100 times in a row. Bytes that r delivered to a buffer
+// that was closed meanwhile are lost and not counted.
 func (l *Linked) ReadFrom(r io.Reader) (int64, error) {
 	defer l.Commit(0) // a reader that panics must not leave the writer in its chunk
 	return readFrom(r, func() ([]byte, error) {
-		if err := l.WaitWritable(context.Background(), 1); err != nil {
-			return nil, err
+		p, err := l.WriteSlice(1)
+		if err == ErrFull {
+			err = nil
 		}
-		return l.WriteSlice(1)
-	}, l.Commit)
+		return p, err
+	}, l.Commit, l.Write)
 }

@@ -89,8 +89,8 @@ func NewMPMC[T any](capacity int) *MPMC[T] {
 // Cap returns the number of items that fit.
 func (q *MPMC[T]) Cap() int { return len(q.slots) }
 
-// Len returns the number of items at some moment during the call, counting those that are being
-// pushed and not those that are being popped.
+// Len returns the number of items as [SPSC.Len] does, counting those that are being pushed and
+// not those that are being popped.
 func (q *MPMC[T]) Len() int { return length(&q.head, &q.tail) }
 
 // TryPush adds v if there is room. It does not wait: a swap lost to another producer is
@@ -224,7 +224,7 @@ func (q *MPMC[T]) flip(p uint64, n int, full bool) {
 }
 
 // Push adds v, waiting for room as long as needed. It returns [ErrClosed] if the queue is or
-// gets closed, or the error of ctx if that ends first; v was not added then. A push that needs
+// gets closed, or the cause of ctx if that ends first; v was not added then. A push that needs
 // no waiting does not look at ctx.
 func (q *MPMC[T]) Push(ctx context.Context, v T) error {
 	err := q.TryPush(v)
@@ -331,7 +331,7 @@ func (q *MPMC[T]) PopN(dst []T) (int, error) {
 }
 
 // Pop takes the oldest item, waiting for one as long as needed. It returns [ErrClosed] when the
-// queue is closed and drained, or the error of ctx if that ends first. A pop that needs no
+// queue is closed and drained, or the cause of ctx if that ends first. A pop that needs no
 // waiting does not look at ctx.
 func (q *MPMC[T]) Pop(ctx context.Context) (T, error) {
 	v, err := q.TryPop()
@@ -374,14 +374,14 @@ func (q *MPMC[T]) Close() error {
 	return nil
 }
 
-// All iterates over the items that are there and those that come while it runs, taking each out.
+// Drain iterates over the items that are there and those that come while it runs, taking each out.
 // It ends when it finds none ready; it does not wait. An item that was yielded is gone, also
 // when the loop is left early. Several goroutines may iterate at once and share the items.
-func (q *MPMC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
+func (q *MPMC[T]) Drain() iter.Seq[T] { return drain(q.TryPop) }
 
-// AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
+// Receive is like Drain, but waits for items: it ends when the queue is closed and drained, or
 // when ctx ends, and so takes the place of ranging over a channel. Items that are there when ctx
 // ends stay there.
-func (q *MPMC[T]) AllContext(ctx context.Context) iter.Seq[T] {
+func (q *MPMC[T]) Receive(ctx context.Context) iter.Seq[T] {
 	return drain(untilDone(ctx, q.Pop))
 }

@@ -32,7 +32,7 @@ import (
 // wait-free in their Try and bulk forms, apart from waking a sleeper.
 //
 // The zero value has no room: every push finds it full. [NewSPSC] makes one that is useful.
-// TryPush, PushN and Push belong to the producer; TryPop, PopN, Pop, All and AllContext to the
+// TryPush, PushN and Push belong to the producer; TryPop, PopN, Pop, Drain and Receive to the
 // consumer. A side may move to another goroutine only with synchronisation between the two. Two goroutines on
 // one side at the same time lose items; the race detector sees it, and a build with the tag
 // ringbufferdebug panics. Close, Len and Cap are for everybody. An SPSC must not be copied.
@@ -69,23 +69,39 @@ func roundUp(capacity int) int {
 // Cap returns the number of items that fit.
 func (q *SPSC[T]) Cap() int { return len(q.slots) }
 
-// Len returns the number of items at some moment during the call. Only what the calling side
-// itself can change stays true: for the consumer it is a lower bound, for the producer an upper one.
+// Len returns the number of items at some moment during the call; while others are busy it may
+// miss what passed during a reading of two words. It never waits for them. Only what the calling
+// side itself can change stays true: for the consumer it is a lower bound, for the producer an
+// upper one.
 func (q *SPSC[T]) Len() int { return length(&q.head, &q.tail) }
 
-// length reads tail while head stands still. Without the second look at head, everything that
-// passed between the two loads would count.
 func length(head, tail *atomic.Uint64) int {
-	h := head.Load()
-	for {
-		t := tail.Load() & countMask
-		now := head.Load()
+	return distance(head.Load, func() uint64 { return tail.Load() & countMask })
+}
+
+// distance returns tail minus head, two positions that only grow.
+//
+// It reads tail while head stands still: without the second look at head, everything that passed
+// between the two readings would count, and after a pause that may be more than ever was in the
+// queue. It does not insist, since other goroutines may move head for as long as they like: the
+// last answer counts what tail was then and head is now, which is less by no more than passed
+// between two readings.
+func distance(head, tail func() uint64) int {
+	h := head()
+	for tries := 0; ; tries++ {
+		t := tail()
+		now := head()
 		if now == h {
 			return int(t - h)
+		}
+		if tries == maxLenTries {
+			return int(max(int64(t-now), 0))
 		}
 		h = now
 	}
 }
+
+const maxLenTries = 4
 
 // TryPush adds v if there is room. It never blocks. It returns [ErrFull], or [ErrClosed] after
 // Close.
@@ -188,7 +204,7 @@ func wipe[T any](slots []T, p uint64, n int) {
 }
 
 // Push adds v, waiting for room as long as needed. It returns [ErrClosed] if the queue is or
-// gets closed, or the error of ctx if that ends first; v was not added then. A push that needs
+// gets closed, or the cause of ctx if that ends first; v was not added then. A push that needs
 // no waiting does not look at ctx.
 func (q *SPSC[T]) Push(ctx context.Context, v T) error {
 	err := q.TryPush(v)
@@ -262,7 +278,7 @@ func (q *SPSC[T]) PopN(dst []T) (int, error) {
 }
 
 // Pop takes the oldest item, waiting for one as long as needed. It returns [ErrClosed] when the
-// queue is closed and drained, or the error of ctx if that ends first. A pop that needs no
+// queue is closed and drained, or the cause of ctx if that ends first. A pop that needs no
 // waiting does not look at ctx.
 func (q *SPSC[T]) Pop(ctx context.Context) (T, error) {
 	v, err := q.TryPop()
@@ -286,15 +302,15 @@ func (q *SPSC[T]) Close() error {
 	return nil
 }
 
-// All iterates over the items that are there and those that come while it runs, taking each out.
+// Drain iterates over the items that are there and those that come while it runs, taking each out.
 // It ends when it finds the queue empty; it does not wait. An item that was yielded is gone,
 // also when the loop is left early.
-func (q *SPSC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
+func (q *SPSC[T]) Drain() iter.Seq[T] { return drain(q.TryPop) }
 
-// AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
+// Receive is like Drain, but waits for items: it ends when the queue is closed and drained, or
 // when ctx ends, and so takes the place of ranging over a channel. Items that are there when ctx
 // ends stay there.
-func (q *SPSC[T]) AllContext(ctx context.Context) iter.Seq[T] {
+func (q *SPSC[T]) Receive(ctx context.Context) iter.Seq[T] {
 	return drain(untilDone(ctx, q.Pop))
 }
 
@@ -316,7 +332,7 @@ func untilDone[T any](ctx context.Context, pop func(context.Context) (T, error))
 	return func() (v T, err error) {
 		select {
 		case <-done:
-			return v, ctx.Err()
+			return v, context.Cause(ctx)
 		default:
 			return pop(ctx)
 		}

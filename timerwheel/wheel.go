@@ -3,9 +3,10 @@
 package timerwheel
 
 import (
+	"context"
 	"math/bits"
-	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -192,6 +193,7 @@ func (w *Wheel) kick() {
 // run is the goroutine.
 func (w *Wheel) run() {
 	w.runner.Store(goroutineID())
+	resetLabels()
 	ended := false
 	defer func() {
 		// An inline callback that calls runtime.Goexit (a failing test, say) takes this
@@ -262,15 +264,22 @@ func (w *Wheel) sleep(clock *time.Timer, next int64) {
 // execute runs a callback as the Config says. It returns at once unless the callback runs on
 // this goroutine.
 func (w *Wheel) execute(call caller, arg any) {
-	switch {
-	case w.inline:
-		w.guard(call, arg)
-	case w.execFunc == nil:
+	if w.execFunc == nil {
 		go w.guard(call, arg)
-	default:
+		return
+	}
+	if w.inline {
+		w.guard(call, arg)
+	} else {
 		w.handOver(call, arg)
 	}
+	resetLabels() // user code ran on this goroutine and may have set some
 }
+
+// resetLabels takes the profiler labels from the Wheel's goroutine. A goroutine inherits those
+// of the one that starts it, here of whichever goroutine made the first timer; and what runs on
+// the Wheel's goroutine, or is started by it, would be counted as that one's work.
+func resetLabels() { pprof.SetGoroutineLabels(context.Background()) }
 
 // guard runs a callback and reports its panic.
 func (w *Wheel) guard(call caller, arg any) {
@@ -311,18 +320,4 @@ func (w *Wheel) recovered() {
 	if v := recover(); v != nil {
 		w.onPanic(v, debug.Stack())
 	}
-}
-
-// goroutineID returns the number that a stack trace begins with ("goroutine 7 [running]").
-// There is no other way to find out that Close was called by a callback, which cannot wait for
-// itself. It takes about a microsecond.
-func goroutineID() (id uint64) {
-	var buf [40]byte
-	for _, c := range buf[len("goroutine "):runtime.Stack(buf[:], false)] {
-		if c < '0' || c > '9' {
-			break
-		}
-		id = id*10 + uint64(c-'0')
-	}
-	return id
 }

@@ -26,12 +26,12 @@ type Cursor[T any] struct {
 	// At the edge: cur is 0 and so is gap; prev and next mean nothing.
 	prev, cur, next uint32
 	gap             bool
-	version         uint64
+	seen            stamp // of list, after the last change that is known
 }
 
 // Cursor returns a cursor at the edge: Next leads to the first element, Prev to the last one.
 func (l *List[T]) Cursor() Cursor[T] {
-	return Cursor[T]{list: l, version: l.version}
+	return Cursor[T]{list: l, seen: l.stamp}
 }
 
 // Locate returns a cursor on the element that h names, and false if that element is not in l. It
@@ -44,11 +44,11 @@ func (l *List[T]) Locate(h Handle) (Cursor[T], bool) {
 	f, b := l.head, l.tail
 	for range (l.len + 1) / 2 {
 		if f == h.index {
-			return Cursor[T]{list: l, prev: front, cur: f, version: l.version}, true
+			return Cursor[T]{list: l, prev: front, cur: f, seen: l.stamp}, true
 		}
 		before := l.arena.at(b).link ^ back
 		if b == h.index {
-			return Cursor[T]{list: l, prev: before, cur: b, version: l.version}, true
+			return Cursor[T]{list: l, prev: before, cur: b, seen: l.stamp}, true
 		}
 		front, f = f, l.arena.at(f).link^front
 		back, b = b, before
@@ -57,7 +57,7 @@ func (l *List[T]) Locate(h Handle) (Cursor[T], bool) {
 }
 
 // Valid reports whether the list's order is as the cursor last saw it.
-func (c *Cursor[T]) Valid() bool { return c.list != nil && c.version == c.list.version }
+func (c *Cursor[T]) Valid() bool { return c.list != nil && c.seen == c.list.stamp }
 
 // Next moves to the following element: from the edge to the first one, from the last one to the
 // edge. It returns whether the cursor stands on an element.
@@ -158,7 +158,7 @@ func (c *Cursor[T]) InsertAfter(v T) Handle {
 	p, next := c.after()
 	l.link(i, n, p, next)
 	c.next = i // matters in a gap only
-	c.version = l.version
+	c.seen = l.stamp
 	return Handle{l.arena.id, i, n.gen}
 }
 
@@ -190,7 +190,7 @@ func (c *Cursor[T]) MoveToFront() bool {
 	l, i := c.list, c.cur
 	c.unlink()
 	l.link(i, l.arena.at(i), 0, l.head)
-	c.version = l.version
+	c.seen = l.stamp
 	return true
 }
 
@@ -207,7 +207,7 @@ func (c *Cursor[T]) MoveToBack() bool {
 	}
 	c.unlink()
 	l.link(i, l.arena.at(i), l.tail, 0)
-	c.version = l.version
+	c.seen = l.stamp
 	return true
 }
 
@@ -225,14 +225,14 @@ func (c *Cursor[T]) MoveTo(to *Cursor[T]) bool {
 	if p, n := to.before(); from == dst && (i == p || i == n) {
 		return true
 	}
-	if from.arena != dst.memory() {
+	if from.arena != dst.arena {
 		v, _ := c.Remove()
 		to.InsertBefore(v)
 		return true
 	}
 	c.unlink()
 	to.linkBefore(i, dst.arena.at(i))
-	c.version = from.version
+	c.seen = from.stamp
 	return true
 }
 
@@ -266,7 +266,7 @@ func (c *Cursor[T]) linkBefore(i uint32, at *node[T]) {
 	p, n := c.before()
 	c.list.link(i, at, p, n)
 	c.prev = i // means nothing at the edge
-	c.version = c.list.version
+	c.seen = c.list.stamp
 }
 
 // unlink takes the element under the cursor out of the list and leaves the cursor in the gap.
@@ -275,5 +275,5 @@ func (c *Cursor[T]) unlink() {
 	c.next = c.list.arena.at(i).link ^ c.prev
 	c.list.unlink(i, c.prev, c.next)
 	c.cur, c.gap = 0, true
-	c.version = c.list.version
+	c.seen = c.list.stamp
 }

@@ -30,7 +30,8 @@
 // counter of arenas.
 //
 // Adding and removing at the ends, everything on a Cursor, Reverse, and within one arena Concat
-// and Splice take constant time. Memory is allocated in chunks that double up to 4096 elements,
-// so that a PushBack allocates nothing in the amortised sense, and nothing at all while the list
-// stays below its former length. Memory of removed elements is kept for others until [List.Trim].
+// and Splice take constant time. Memory is allocated in chunks that double up to 4096 elements
+// or a mebibyte, so that a PushBack allocates nothing in the amortised sense, and nothing at all
+// while the list stays below its former length. Memory of removed elements is kept for others
+// until [List.Trim].
 package xorlist

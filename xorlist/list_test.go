@@ -313,7 +313,7 @@ func TestRetired(t *testing.T) {
 func TestArenaIsFull(t *testing.T) {
 	var l List[struct{}]
 	l.PushBack(struct{}{})
-	l.arena.free, l.arena.made = 0, maxChunks
+	l.arena.free, l.arena.unused, l.arena.made = 0, 0, maxChunks
 	require.PanicsWithValue(t, "xorlist: more than 4294963192 elements in one arena", func() {
 		l.PushBack(struct{}{})
 	})

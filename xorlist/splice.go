@@ -78,7 +78,8 @@ func (c *Cursor[T]) splice(other *List[T], p, n uint32) (first, last uint32) {
 	if l.arena == nil && !other.arena.shared {
 		// Both using one arena from now on would be a trap: a list that is filled from another
 		// under a lock is then used without it.
-		l.arena, other.arena = other.arena, nil
+		l.adopt(other.arena)
+		other.arena = nil
 	} else if a := l.memory(); a != other.arena {
 		for v := range other.Drain() {
 			i, at := a.alloc()
@@ -89,7 +90,7 @@ func (c *Cursor[T]) splice(other *List[T], p, n uint32) (first, last uint32) {
 				first = i
 			}
 		}
-		c.version = l.version
+		c.seen = l.stamp
 		return first, last
 	}
 	// The ends of other have one neighbour each, and get a second one.
@@ -107,8 +108,8 @@ func (c *Cursor[T]) splice(other *List[T], p, n uint32) (first, last uint32) {
 		l.tail = last
 	}
 	l.len += other.len
-	l.version++
+	l.stamp.changes++
 	other.forget()
-	c.version = l.version
+	c.seen = l.stamp
 	return first, last
 }
