@@ -43,17 +43,22 @@ type clock struct {
 	stalledAt atomic.Int64 // last progress of a write that waits for the peer, 0: none waits
 	drainBy   atomic.Int64 // when a graceful end is over, 0: none is in progress
 
-	mu       sync.Mutex
-	timer    *timerwheel.Timer // guarded by mu; nil until a limit needs it
-	due      int64             // guarded by mu: when timer fires, 0: not armed
-	cronAt   int64             // guarded by mu: the next tick, 0: none
-	pingAt   int64             // guarded by mu: the next ping, 0: none
-	askedAt  int64             // guarded by mu: the first ping since the peer's last sign of life, if there was one
-	backlog  backlog           // guarded by mu
-	reprieve [3]reprieve       // guarded by mu: of the read, the idle and the write limit
-	live     bool              // guarded by mu: the session has begun
-	spared   bool              // guarded by mu: the graceful end was late and has got more time
-	ended    bool              // guarded by mu
+	mu      sync.Mutex
+	timer   *timerwheel.Timer // guarded by mu; nil until a limit needs it
+	due     int64             // guarded by mu: when timer fires, 0: not armed
+	cronAt  int64             // guarded by mu: the next tick, 0: none
+	pingAt  int64             // guarded by mu: the next ping, 0: none
+	askedAt int64             // guarded by mu: the first ping since the peer's last sign of life, if there was one
+	looks   *looks            // guarded by mu: made when first needed
+	live    bool              // guarded by mu: the session has begun
+	spared  bool              // guarded by mu: the graceful end was late and has got more time
+	ended   bool              // guarded by mu
+}
+
+// looks are what the clock remembers of its looks at the peer. Most sessions never need them.
+type looks struct {
+	backlog  backlog
+	reprieve [3]reprieve // of the read, the idle and the write limit
 }
 
 // A backlog is what the looks found of the bytes on their way to the peer: those that the kernel, or a
@@ -160,10 +165,11 @@ func (c *clock) sentMuch() {
 	if every := c.lookEvery(); every > 0 {
 		t := now()
 		c.mu.Lock()
-		if c.backlog.again == 0 {
-			c.backlog.again = t + every
+		b := &c.looksLocked().backlog
+		if b.again == 0 {
+			b.again = t + every
 		}
-		c.armLocked(c.backlog.again)
+		c.armLocked(b.again)
 		c.mu.Unlock()
 	}
 }
@@ -221,8 +227,8 @@ func (c *clock) shift(d int64) {
 
 // moveLocked moves a limit that runs since at. A reprieve that it had is used up all the same.
 func (c *clock) moveLocked(which int, since *atomic.Int64, at, to int64) {
-	if since.CompareAndSwap(at, to) && c.reprieve[which].at == at {
-		c.reprieve[which].at = to
+	if since.CompareAndSwap(at, to) && c.looks != nil && c.looks.reprieve[which].at == at {
+		c.looks.reprieve[which].at = to
 	}
 }
 
@@ -363,8 +369,7 @@ func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error)
 	if c.overLocked(idleReprieve, &c.heardAt, idle, t, late, next) {
 		return false, ErrIdleTimeout
 	}
-	r := c.reprieve[idleReprieve]
-	return r.late && r.at == t-idle/2, nil
+	return c.looks != nil && c.looks.reprieve[idleReprieve] == reprieve{at: t - idle/2, late: true}, nil
 }
 
 // overLocked reports whether a limit that runs since *since is over at t and has to strike; if not, it adds when
@@ -378,7 +383,7 @@ func (c *clock) overLocked(which int, since *atomic.Int64, limit, t, late int64,
 		next.add(at + limit)
 		return false
 	}
-	r := &c.reprieve[which]
+	r := &c.looksLocked().reprieve[which]
 	if r.at != at {
 		*r = reprieve{at: at}
 	}
@@ -391,7 +396,7 @@ func (c *clock) overLocked(which int, since *atomic.Int64, limit, t, late int64,
 		next.add(t + limit/2)
 		return false
 	}
-	if b := &c.backlog; which == writeReprieve || which == idleReprieve && b.waiting > smallBacklog {
+	if b := &c.looks.backlog; which == writeReprieve || which == idleReprieve && b.waiting > smallBacklog {
 		// What the peer takes shows in the difference of two looks.
 		if by := b.since + quarter(limit); b.since != 0 && t < by {
 			next.add(by)
@@ -446,13 +451,17 @@ func (c *clock) lookEvery() (every int64) {
 // is progress. A kernel calls a socket writable only when much of its buffer is free (Linux: a third), for which
 // a peer that reads slowly may need longer than any limit, so it is not enough to see writes go on.
 func (c *clock) lookLocked(t int64, next *soonest) {
-	s, b := c.s, &c.backlog
+	s := c.s
 	every, stalled := c.lookEvery(), c.stalledAt.Load()
 	if every == 0 || !s.queues {
 		c.calmLocked()
 		return
 	}
 	idle := c.idleLimit.Load()
+	if c.looks == nil && stalled == 0 && (idle <= 0 || t < c.heardAt.Load()+idle) {
+		return
+	}
+	b := &c.looksLocked().backlog
 	switch {
 	case b.again != 0 && t < b.again:
 		if stalled != 0 {
@@ -490,12 +499,19 @@ func (c *clock) lookLocked(t int64, next *soonest) {
 	next.add(b.again)
 }
 
+func (c *clock) looksLocked() *looks {
+	if c.looks == nil {
+		c.looks = new(looks)
+	}
+	return c.looks
+}
+
 // calmLocked ends the looks until much has been sent again.
 func (c *clock) calmLocked() {
-	if c.backlog.again == 0 {
+	if c.looks == nil || c.looks.backlog.again == 0 {
 		return
 	}
-	c.backlog = backlog{}
+	c.looks.backlog = backlog{}
 	s := c.s
 	s.qMu.Lock()
 	s.lookAfter = s.count.BytesWritten + smallBacklog

@@ -99,11 +99,15 @@ func WasAway(ss Session, d time.Duration) {
 			p.Store(at - int64(d))
 		}
 	}
-	for _, p := range []*int64{&c.due, &c.cronAt, &c.pingAt, &c.askedAt, &c.backlog.since, &c.backlog.again} {
+	for _, p := range []*int64{&c.due, &c.cronAt, &c.pingAt, &c.askedAt} {
 		back(p)
 	}
-	for i := range c.reprieve {
-		back(&c.reprieve[i].at)
+	if l := c.looks; l != nil {
+		back(&l.backlog.since)
+		back(&l.backlog.again)
+		for i := range l.reprieve {
+			back(&l.reprieve[i].at)
+		}
 	}
 	c.mu.Unlock()
 	c.review()

@@ -25,6 +25,8 @@ func TestWaitingWritersAreServedInOrder(t *testing.T) {
 	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered} {
 		for _, line := range peerLines[:2] {
 			t.Run(fmt.Sprint(d, " ", line.name), func(t *testing.T) {
+				var wg sync.WaitGroup
+				t.Cleanup(wg.Wait) // after the session's end
 				p := strings.Repeat("p", 8<<10)
 				l := newTracer(t)
 				c, s := line.connect(t, l, func(o *getty.ServerOptions) {
@@ -35,7 +37,6 @@ func TestWaitingWritersAreServedInOrder(t *testing.T) {
 					}
 				})
 				fill(t, s, "filler"+p)
-				var wg sync.WaitGroup
 				impatient, give := context.WithCancel(context.Background())
 				defer give()
 				for i := range writers {

@@ -626,7 +626,7 @@ const frozenLimit = time.Second
 // case: 23
 func TestAFrozenServerCutsNobody(t *testing.T) {
 	t.Parallel()
-	const peers = 50
+	const peers = 20
 	for _, kind := range []string{"", "ws"} {
 		t.Run("limits "+kind, func(t *testing.T) {
 			t.Parallel()

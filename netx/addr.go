@@ -152,11 +152,15 @@ func causeOf(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	// Package net has errors of its own for both, which match those of package context. A deadline
-	// that was armed on a socket to interrupt it is the third way to say so.
+	cause := context.Cause(ctx)
+	if errors.Is(err, cause) { // says so already, and perhaps more: what was looked up, "i/o timeout"
+		return err
+	}
+	// Package net has errors of its own for the first two, which match those of package context. A
+	// deadline that was armed on a socket to interrupt it is the third way to say so.
 	for _, ended := range []error{context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
 		if errors.Is(err, ended) {
-			return context.Cause(ctx)
+			return cause
 		}
 	}
 	return err

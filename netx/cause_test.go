@@ -12,6 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// muteResolver answers nothing until its context ends.
+func muteResolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
+}
+
 // An end of the context is reported by its cause, whichever function it meets and whether it comes
 // before the call or during it.
 func TestCauseOfTheContext(t *testing.T) {
@@ -20,12 +29,7 @@ func TestCauseOfTheContext(t *testing.T) {
 	require.NoError(t, err)
 	defer tcp.Close()
 	dir := shortDir(t)
-	// A resolver that answers nothing until its context ends.
-	mute := &net.Resolver{PreferGo: true,
-		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}}
+	mute := muteResolver()
 	silent := Probe{Payload: []byte("?"), Wait: long}
 	before := map[string]func(ctx context.Context) error{
 		"Dialer.DialContext": func(ctx context.Context) error {
@@ -104,4 +108,17 @@ func TestCauseOfTheContext(t *testing.T) {
 		require.ErrorIs(t, f(ctx), why, "%s, a deadline", name)
 		stop()
 	}
+}
+
+// Without a cause of its own, an ended context leaves the error of package net as it is.
+func TestNoCauseOfTheContext(t *testing.T) {
+	d := Dialer{Net: net.Dialer{Resolver: muteResolver()}}
+	ctx, cancel := context.WithTimeout(testContext(t), 5*time.Millisecond)
+	defer cancel()
+	_, err := d.DialContext(ctx, "tcp", "slow.test:9")
+	var dns *net.DNSError
+	require.ErrorAs(t, err, &dns)
+	require.Equal(t, "slow.test", dns.Name)
+	require.True(t, dns.Timeout())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
