@@ -70,9 +70,12 @@ func (b *batch) free() {
 	if cap(b.segs) > 4*maxSegments || cap(b.ends) > 16<<10 {
 		return // grown by an unusual burst: not worth keeping
 	}
+	// A pooled batch must not keep what it sent, nor what lies behind the length of a slice that was
+	// longer before.
 	clear(b.segs)
-	clear(b.runs)
+	clear(b.runs[:cap(b.runs)])
 	clear(b.chunks)
+	b.buf = nil
 	b.segs, b.ends, b.chunks = b.segs[:0], b.ends[:0], b.chunks[:0]
 	b.next, b.hi, b.size, b.off, b.gone = 0, 0, 0, 0, 0
 	b.calls, b.taken, b.passed, b.counted = 0, 0, 0, 0

@@ -280,7 +280,7 @@ func (c *clock) review() {
 		}
 		if t >= by {
 			c.mu.Unlock()
-			c.s.spawn(c.s.closeHard)
+			c.s.spawn(c.s.expire)
 			return
 		}
 		next.add(by)
@@ -326,8 +326,8 @@ func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error)
 			return false, ErrWriteTimeout
 		}
 	}
-	if s.has(flagClosing) {
-		return false, nil // what comes is discarded, for at most WaitTime
+	if s.has(flagClosing | flagReadEnd) {
+		return false, nil // what comes is discarded, for at most WaitTime; or nothing comes any more
 	}
 	read, idle := c.readLimit.Load(), c.idleLimit.Load()
 	switch busy, ticking := s.busy(); {
@@ -421,20 +421,15 @@ func quarter(limit int64) int64 { return max(limit/4, int64(time.Millisecond)) }
 
 // inputWaits reports whether the reader has something to read, be it the end of the stream.
 func (c *clock) inputWaits() (waits bool) {
-	defer noPanic()
-	state, err := netx.Alive(c.s.tr.netConn())
+	state, err := alive(c.s.tr.netConn())
 	return err == nil && state != netx.Open
 }
 
 // unacknowledged returns how many bytes the kernel holds for the peer, if it can tell.
 func (c *clock) unacknowledged() (n int, ok bool) {
-	defer noPanic()
-	n, err := netx.SendQueue(c.s.tr.netConn())
+	n, err := sendQueue(c.s.tr.netConn())
 	return n, err == nil
 }
-
-// noPanic is deferred where the wheel calls a method of a connection that is the user's own.
-func noPanic() { _ = recover() }
 
 // lookEvery returns how often to look what the peer has taken, 0 for never.
 func (c *clock) lookEvery() (every int64) {

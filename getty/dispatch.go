@@ -32,8 +32,13 @@ const (
 	flagQueued                      // packages are queued; changed with encMu held
 	flagTurn                        // a turn has the token
 	flagAwaited                     // somebody waits for the token; set with qMu held
+	flagMessage                     // the turn has packages
 	flagTick                        // the turn runs OnCron or OnWritable
 	flagLine                        // writers wait in line (line.go); changed with qMu held
+	flagReading                     // the reader is between a read and the end of what it brought
+	flagDraining                    // a goroutine waits to close the session when all is handled
+	flagReadEnd                     // OnReadEnd keeps the session open after the peer's end
+	flagExpired                     // WaitTime is over: what is read is out of order
 
 	flagsPending  = flagCron | flagWritable
 	flagsAttended = flagsPending | flagClosing
@@ -126,7 +131,7 @@ func (s *session) endTurn(pkgs int, active bool) {
 		}
 	}
 	// From this step on who queues flushes for itself; who did before is seen here.
-	f := s.flags.And(^(flagTurn | flagAwaited))
+	f := s.flags.And(^(flagTurn | flagAwaited | flagMessage))
 	if f&flagAwaited != 0 {
 		s.qMu.Lock()
 		s.qCond.Broadcast()
@@ -137,8 +142,8 @@ func (s *session) endTurn(pkgs int, active bool) {
 	}
 	switch {
 	case f&flagClosing != 0:
-	case f&flagDrain != 0 && s.box == nil:
-		s.Close()
+	case f&(flagDrain|flagReading) == flagDrain && s.box == nil:
+		s.Close() // a read in progress is not over with its turn: endRead closes
 	case f&flagsPending != 0:
 		s.post(0)
 	}
@@ -152,13 +157,17 @@ func (s *session) inTurn() bool { return s.has(flagTurn) || s.tasks.Load() > 0 }
 // at the high mark, before the end of b.
 func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err error) {
 	s.beginTurn()
+	s.setFlag(flagMessage)
 	where := "Reader"
 	pkgs, done := 0, false
 	defer func() {
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		s.endTurn(pkgs, true)
+		defer func() { s.endTurn(pkgs, true) }()
+		if s.has(flagClosing) && err == nil || !done && where != "Reader" {
+			s.countRest(b[used:])
+		}
 	}()
 	for used < len(b) {
 		var pkg any
@@ -189,7 +198,33 @@ func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err
 		}
 	}
 	done = true
+	if err != nil && s.has(flagClosing) {
+		err = nil // the session has ended already, and for another reason
+	}
 	return used, need, more, err
+}
+
+// countRest counts the packages that b begins with, which were read, as undelivered: the session is
+// closing.
+func (s *session) countRest(b []byte) {
+	pkgs, done := 0, false
+	defer func() {
+		if !done {
+			s.panicked("Reader", recover())
+		}
+		s.tally(&s.count.PkgsRead, pkgs)
+		s.tally(&s.count.Undelivered, pkgs)
+	}()
+	for len(b) > 0 {
+		pkg, n, err := s.decode(b, 0)
+		if pkg == nil || err != nil {
+			break
+		}
+		pkgs++
+		releaseGuarded(pkg)
+		b = b[n:]
+	}
+	done = true
 }
 
 // turnsInline is turnInline, again and again while the high mark interrupts it: a peer that floods and never
@@ -202,8 +237,9 @@ func (s *session) turnsInline(b []byte, seen int) (used, need int, err error) {
 			return used, need, err
 		}
 		seen = 0
-		s.awaitCredit()
+		s.awaitWhile(s.paused)
 		if s.has(flagClosing) {
+			s.countRest(b[used:])
 			return used, 0, nil
 		}
 	}
@@ -243,9 +279,7 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 		if len(stage.items) > 0 {
 			posting = true // whatever becomes of that, they are in the mailbox
 			s.tally(&s.count.PkgsRead, len(stage.items))
-			if perr := s.postMails(stage.items); perr != nil {
-				err = perr
-			}
+			s.postMails(stage.items)
 			posting = false
 			clear(stage.items)
 			stage.items = stage.items[:0]
@@ -253,6 +287,12 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 	}
 	stage.free()
 	done = true
+	if s.has(flagClosing) {
+		if err == nil {
+			s.countRest(b[used:])
+		}
+		err = nil // the session has ended already, and for another reason
+	}
 	return used, need, err
 }
 
@@ -266,21 +306,21 @@ func (s *session) forgo(stage *mailQueue) {
 	stage.free()
 }
 
-// postMails hands packages to the mailbox and wakes whoever handles them.
-func (s *session) postMails(mails []mail) error {
+// postMails hands packages to the mailbox and wakes whoever handles them. A pool that takes none
+// ends the session.
+func (s *session) postMails(mails []mail) {
 	s.box.put(mails)
+	var err error
 	if s.dispatch == Ordered {
-		if err := s.box.strand.Wake(untilHard{s}); err != nil {
-			return fmt.Errorf("getty: task pool: %w", err)
-		}
-		return nil
-	}
-	for range mails {
-		if err := s.box.pool.Submit(untilHard{s}, s.handleOne); err != nil {
-			return fmt.Errorf("getty: task pool: %w", err)
+		err = s.box.strand.Wake(untilHard{s})
+	} else {
+		for i := 0; i < len(mails) && err == nil; i++ {
+			err = s.box.pool.Submit(untilHard{s}, s.handleOne)
 		}
 	}
-	return nil
+	if err != nil && !s.has(flagHard) {
+		s.fail(fmt.Errorf("getty: task pool: %w", err))
+	}
 }
 
 // maxBatch is how many packages of one session a worker handles before it turns to other sessions.
@@ -303,6 +343,9 @@ func (s *session) handleBatch() (more bool) {
 		m, ok := s.box.takeOrdered()
 		if !ok {
 			break
+		}
+		if handled == 0 {
+			s.setFlag(flagMessage)
 		}
 		handled++
 		bytes += m.size

@@ -123,11 +123,16 @@ func (e *endpoint) begin() error {
 	return nil
 }
 
-// spawn runs f on a goroutine that Done waits for.
-func (e *endpoint) spawn(f func()) {
+// enter makes Done wait for a leave.
+func (e *endpoint) enter() {
 	e.mu.Lock()
 	e.running++
 	e.mu.Unlock()
+}
+
+// spawn runs f on a goroutine that Done waits for.
+func (e *endpoint) spawn(f func()) {
+	e.enter()
 	go func() {
 		defer e.leave()
 		f()

@@ -24,6 +24,11 @@ var (
 	// [os.ErrDeadlineExceeded].
 	ErrWriteTimeout error = &sentinel{"getty: write timeout", os.ErrDeadlineExceeded}
 
+	// ErrUnacknowledged is the cause of a session whose own Close came to its WaitTime, or to the
+	// peer's reset, while the kernel still held bytes that the peer had not acknowledged. It also
+	// matches [ErrWriteTimeout].
+	ErrUnacknowledged error = &sentinel{"getty: closed over unacknowledged bytes", ErrWriteTimeout}
+
 	// ErrReadTimeout reports a package that was begun and neither completed within ReadTimeout nor kept up
 	// the pace that it describes. It also
 	// matches [os.ErrDeadlineExceeded].
@@ -65,10 +70,10 @@ type sentinel struct {
 }
 
 func (e *sentinel) Error() string        { return e.msg }
-func (e *sentinel) Is(target error) bool { return target == e.is }
+func (e *sentinel) Is(target error) bool { return errors.Is(e.is, target) }
 
 // Timeout makes the deadline errors satisfy net.Error's idea of a timeout.
-func (e *sentinel) Timeout() bool { return e.is == os.ErrDeadlineExceeded }
+func (e *sentinel) Timeout() bool { return errors.Is(e.is, os.ErrDeadlineExceeded) }
 
 // A PanicError is the cause of a session that was ended because a callback or a codec panicked or
 // called [runtime.Goexit].

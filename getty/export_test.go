@@ -3,9 +3,13 @@
 package getty
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/gostkit/kit/bytespool"
 )
 
 // PendingTimers returns how many timers the wheel of the process holds.
@@ -146,3 +150,44 @@ func Limits(ss Session) [6]int64 {
 
 // NewLogger returns the logger of an endpoint with the given name.
 var NewLogger = newLogger
+
+// OptionNames returns the options that optionuse.go lists.
+func OptionNames() []string { return slices.Collect(maps.Keys(optionUse)) }
+
+// BatchKeeps returns how many references a batch keeps that has sent n packages in memory of their own,
+// offered to the kernel in larger and smaller runs, when it is given back.
+func BatchKeeps(n int) (kept int) {
+	b := newBatch()
+	for range n {
+		whole := bytespool.Get(1)
+		b.append(whole, whole, nil)
+		b.ends = append(b.ends, b.size)
+	}
+	for len(b.offer()) > 0 {
+		b.took(1)
+		b.iov = iovecs{}
+	}
+	b.free()
+	for _, s := range b.segs[:cap(b.segs)] {
+		if s.b != nil || s.whole != nil || s.w != nil {
+			kept++
+		}
+	}
+	for _, r := range b.runs[:cap(b.runs)] {
+		if r != nil {
+			kept++
+		}
+	}
+	for _, c := range b.chunks[:cap(b.chunks)] {
+		if c != nil {
+			kept++
+		}
+	}
+	if b.buf != nil {
+		kept++
+	}
+	return kept
+}
+
+// HasFreed reports whether a session's descriptor is closed, or about to be.
+func HasFreed(ss Session) bool { return ss.(*session).has(flagHard) }

@@ -117,7 +117,9 @@ func TestHelper(t *testing.T) {
 		l.onClose = func(s getty.Session) { say("closed: %v", s.Err()) }
 		opts = append(opts, func(o *getty.ServerOptions) {
 			o.IdleTimeout, o.ReadTimeout, o.WriteTimeout = frozenLimit, frozenLimit, frozenLimit
-			o.WebSocketServerOptions.PingPeriod = frozenLimit / 4
+			if arg == "ws" {
+				o.WebSocketServerOptions.PingPeriod = frozenLimit / 4
+			}
 		})
 		if arg == "ws" {
 			srv := getty.NewWSServer(opts...)
@@ -260,7 +262,7 @@ func TestWriteErrors(t *testing.T) {
 	for _, test := range []struct{ errno, want string }{{"EINTR", ""}, {"ENOBUFS", "no buffer space available"}} {
 		t.Run(test.errno, func(t *testing.T) {
 			trace := filepath.Join(t.TempDir(), "trace")
-			_, lines := helper(t, "two", "strace", "-f", "-qq", "-o", trace, "-e", "trace=writev", "-e", "inject=writev:error="+test.errno+":when=1")
+			_, lines := helper(t, "two", "strace", "-f", "-qq", "-o", trace, "-e", "trace=sendmsg", "-e", "inject=sendmsg:error="+test.errno+":when=1")
 			var addr string
 			select {
 			case addr = <-lines:

@@ -116,6 +116,7 @@ func (s *session) takeQueue() *batch {
 		if side.control != nil {
 			b.append(side.control, nil, nil)
 			s.appended += uint64(len(side.control))
+			s.controls += uint64(len(side.control))
 			if s.queuedBytes() >= uint64(s.opts.HighWater) {
 				s.setFlag(flagBlocked) // else a writer refused for these bytes is never told when they have gone
 			}

@@ -40,6 +40,18 @@ type WritableListener interface {
 	OnWritable(Session)
 }
 
+// A ReadEndListener is an EventListener that goes on writing after the peer has ended its stream,
+// such as a proxy. Without it a session then flushes what its handlers have answered, and closes.
+type ReadEndListener interface {
+	// OnReadEnd is called once, after OnMessage of the last package has returned, if the peer ended
+	// its stream between two packages (WebSocket: with a regular close frame). The session stays
+	// open for writing, by any goroutine, until Close or CloseNow, or for the HalfClose of
+	// [SessionOptions]. After Close, Err is nil if everything was sent; when the time is over the
+	// session closes with io.EOF. ReadTimeout and IdleTimeout do not apply meanwhile; OnCron goes
+	// on. That the peer is gone altogether shows with the next write.
+	OnReadEnd(Session)
+}
+
 // A Reader decodes packages from the bytes of the wire. Its four answers are:
 //
 //	(nil, 0, err)  the stream is broken; the session ends with err

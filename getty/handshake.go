@@ -24,11 +24,15 @@ type handshakes struct {
 	stop    context.CancelFunc
 }
 
-func (h *handshakes) init() { h.ctx, h.stop = context.WithCancel(context.Background()) }
+func newHandshakes() *handshakes {
+	h := new(handshakes)
+	h.ctx, h.stop = context.WithCancel(context.Background())
+	return h
+}
 
 // admit is Server.admit, after the handshake if conn has one.
 func (h *handshakes) admit(s *Server, conn net.Conn, prepare NewSessionCallback) {
-	hs, ok := conn.(handshaker)
+	hs, ok := original(conn).(handshaker)
 	if !ok {
 		s.admit(conn, prepare)
 		return
@@ -72,6 +76,6 @@ func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, prepare NewS
 // decline closes a connection that becomes no session.
 func (s *Server) decline(conn net.Conn, err error) {
 	s.ep.stats.refused.Add(1)
-	s.ep.log.Warn("getty: connection refused", "peer", peerText(conn.RemoteAddr), "error", limitText(err))
+	s.refused(addrText(conn.RemoteAddr()), err)
 	_ = conn.Close()
 }

@@ -200,7 +200,9 @@ func TestASilentPeerIsDead(t *testing.T) {
 				_, s := line.connect(t, l, func(o *getty.ServerOptions) {
 					o.Dispatch = d
 					o.CronPeriod = 10 * time.Millisecond
-					o.WebSocketServerOptions.PingPeriod = 10 * time.Millisecond
+					if line.name == "ws" {
+						o.WebSocketServerOptions.PingPeriod = 10 * time.Millisecond
+					}
 				})
 				stop := make(chan struct{})
 				defer close(stop)

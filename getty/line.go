@@ -21,10 +21,10 @@ const (
 	admitted              // it has waited, and is the only one that may write
 )
 
-// behindLine reports whether a writer has to let others go first. A callback that may not wait need not: its
+// behindLine reports whether a writer has to let others go first. OnMessage that may not wait need not: its
 // answers would be lost whenever other goroutines keep the queue full.
 func (s *session) behindLine(as entry) bool {
-	return as != admitted && s.has(flagLine) && !(as == hasty && s.inTurn())
+	return as != admitted && s.has(flagLine) && !(as == hasty && (s.has(flagMessage) || s.tasks.Load() > 0))
 }
 
 // awaitRoom waits until a writer that was refused at the high mark may try again, and returns as what.

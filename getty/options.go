@@ -21,6 +21,7 @@ const (
 	DefaultLowWater     = 256 << 10
 	DefaultMailboxLen   = 1024
 	DefaultMailboxBytes = 1 << 20
+	DefaultHalfClose    = time.Minute
 )
 
 // Dispatch says where a session's OnMessage runs.
@@ -96,9 +97,15 @@ type SessionOptions struct {
 	// negative: no limit.
 	WriteTimeout time.Duration
 
-	// WaitTime is how long Close flushes what is queued, and then how long it waits for the peer's end
-	// of stream, before the descriptor is closed anyway. 0: DefaultWaitTime; negative: no wait.
+	// WaitTime is how long Close flushes what is queued, and then how long it waits for the peer's
+	// end of stream, before the descriptor is closed anyway. 0: DefaultWaitTime; negative: no wait,
+	// so that even what is on its way to the peer counts as [ErrUnacknowledged].
 	WaitTime time.Duration
+
+	// HalfClose is how long a session stays open for writing after its peer has ended its stream,
+	// if its listener is a [ReadEndListener]; all others flush and close. 0: DefaultHalfClose;
+	// negative: until it is closed.
+	HalfClose time.Duration
 
 	// CronPeriod is the time between two OnCron callbacks; the first comes after a random part of it.
 	// 0 or negative: no OnCron.
@@ -161,6 +168,9 @@ func (o *SessionOptions) fill() error {
 	if o.WaitTime == 0 {
 		o.WaitTime = DefaultWaitTime
 	}
+	if o.HalfClose == 0 {
+		o.HalfClose = DefaultHalfClose
+	}
 	if o.Dispatch == DispatchAuto {
 		o.Dispatch = Inline
 		if o.Pool != nil {
@@ -170,12 +180,16 @@ func (o *SessionOptions) fill() error {
 	switch {
 	case o.HighWater < 0 || o.LowWater < 0 || o.LowWater >= o.HighWater:
 		return fmt.Errorf("getty: water marks: want 0 <= LowWater < HighWater, have %d and %d", o.LowWater, o.HighWater)
-	case o.MailboxLen < 0 || o.MailboxBytes < 0:
-		return errors.New("getty: mailbox limit is negative")
+	case o.MailboxLen < 0:
+		return errors.New("getty: MailboxLen is negative")
+	case o.MailboxBytes < 0:
+		return errors.New("getty: MailboxBytes is negative")
 	case o.Dispatch < Inline || o.Dispatch > Unordered:
-		return fmt.Errorf("getty: unknown dispatch %d", int(o.Dispatch))
+		return fmt.Errorf("getty: Dispatch: unknown dispatch %d", int(o.Dispatch))
 	case o.SlowConsumer != SlowReject && o.SlowConsumer != SlowClose:
-		return fmt.Errorf("getty: unknown slow-consumer policy %d", int(o.SlowConsumer))
+		return fmt.Errorf("getty: SlowConsumer: unknown policy %d", int(o.SlowConsumer))
+	case o.Pool != nil && isNilPointer(o.Pool):
+		return fmt.Errorf("getty: Pool is a nil %T", o.Pool)
 	}
 	return nil
 }

@@ -31,9 +31,10 @@ type Session interface {
 	IsClosed() bool
 	// Done returns a channel that is closed after OnClose has returned.
 	Done() <-chan struct{}
-	// Err returns why the session ended: nil while it is open and after an own Close that drained;
-	// ErrSessionClosed after CloseNow; io.EOF when the peer ended the stream between two packages,
-	// io.ErrUnexpectedEOF when inside one; else what went wrong.
+	// Err returns why the session ended: nil while it is open and after an own Close that drained,
+	// which means that the peer's kernel has acknowledged everything, or that the system cannot
+	// tell (it can on Linux and macOS); ErrSessionClosed after CloseNow; io.EOF when the peer ended
+	// the stream between two packages, io.ErrUnexpectedEOF when inside one; else what went wrong.
 	Err() error
 	// Stats returns the session's counters.
 	Stats() SessionStats

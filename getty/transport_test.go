@@ -102,7 +102,7 @@ func TestEchoOverEveryTransport(t *testing.T) {
 func TestWebSocketWithGorilla(t *testing.T) {
 	l := newTracer(t)
 	l.message = echoPkg
-	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.Path = "/echo"; o.WebSocketServerOptions.Compression = true })
+	srv := getty.NewWSServer(briefClose, func(o *getty.ServerOptions) { o.Path = "/echo"; o.WebSocketServerOptions.Compression = true })
 	run(t, srv, prepare(l))
 	for code, compress := range map[int]bool{websocket.CloseNormalClosure: false, websocket.CloseGoingAway: true} {
 		d := websocket.Dialer{EnableCompression: compress}

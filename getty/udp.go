@@ -58,8 +58,10 @@ type PacketErrorListener interface {
 // ErrTruncated reports a datagram that was longer than MaxMsgLen; its rest is lost.
 var ErrTruncated = errors.New("getty: datagram truncated")
 
-// maxDatagram is more than a UDP datagram can carry.
-const maxDatagram = 64 << 10
+const (
+	maxDatagram = 64 << 10        // more than a UDP datagram can carry
+	maxPayload  = 64<<10 - 1 - 28 // what one carries over IPv4
+)
 
 // NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are [UDPContext],
 // and so must be what is written to it. With a pool its dispatch is Unordered unless Ordered is asked
@@ -67,17 +69,13 @@ const maxDatagram = 64 << 10
 // the endpoint is closed: Serve returns and Done is closed. RunEventLoop returns when OnOpen has, or
 // HandshakeTimeout has passed. A session that does not open is its error, which also matches [ErrEndpointClosed].
 func NewUDPEndPoint(opts ...ServerOption) *Server {
-	return newServer(opts, &packetService{quit: make(chan struct{})}, func(o *ServerOptions) {
-		if o.Dispatch == DispatchAuto && o.Pool != nil {
-			o.Dispatch = Unordered
-		}
-	})
+	return newServer(opts, &packetService{quit: make(chan struct{})}, udpEndPoint)
 }
 
 // NewUDPClient returns a client of connected UDP sessions, whose packages are what its codec makes of
 // one datagram each.
 func NewUDPClient(opts ...ClientOption) *Client {
-	return newClient(opts, dialUDP, nil)
+	return newClient(opts, dialUDP, udpClient)
 }
 
 // packetService runs the one session of an unconnected endpoint.
@@ -87,9 +85,6 @@ type packetService struct {
 }
 
 func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	if s.opts.Listener != nil {
-		return nil, errors.New("a UDP endpoint takes no Listener")
-	}
 	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
 		if err := s.opts.Socket.Control(network, address, c); err != nil {
 			return err
@@ -103,7 +98,7 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 	}}
 	pc, err := lc.ListenPacket(context.Background(), "udp", s.opts.Addr)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("Addr: %w", err)
 	}
 	conn := pc.(*net.UDPConn)
 	t, err := newDatagrams(conn)
@@ -115,8 +110,11 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 	s.setAddr(conn.LocalAddr()) // for OnOpen
 	opened, freed := make(chan struct{}), make(chan struct{})
 	s.ep.onOpened = func(*session) { close(opened) }
-	s.ep.onFreed = func(*session) {
-		s.ep.beginClose() // nothing would come any more
+	s.ep.onFreed = func(ss *session) { // nothing would come any more
+		if err := ss.Err(); err != nil && !s.ep.isClosed() {
+			s.setCause(err)
+		}
+		s.ep.beginClose()
 		close(freed)
 	}
 	ss, err := s.ep.open(t, 0, prepare)
@@ -240,6 +238,8 @@ func (t *datagrams) ends(err error) bool {
 
 func (t *datagrams) farewell(*session) []byte { return nil }
 
+func (t *datagrams) discard(*session) error { return io.EOF } // what comes destroys nothing
+
 // encode sends one datagram.
 func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	var to netip.AddrPort
@@ -323,6 +323,7 @@ func (t *datagrams) serve(s *session) error {
 		if err := t.received(s, t.first, UDPContext{}, false); err != nil {
 			return err
 		}
+		s.endRead()
 		t.first = nil
 	}
 	var in packetReader
@@ -333,6 +334,7 @@ func (t *datagrams) serve(s *session) error {
 		if err == nil {
 			failures = 0
 			err = t.received(s, b, from, truncated)
+			s.endRead()
 			in.done()
 			if err != nil {
 				return err
@@ -359,7 +361,8 @@ func (t *datagrams) serve(s *session) error {
 func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bool) error {
 	s.tallyRead(len(b))
 	switch {
-	case s.has(flagClosing | flagDrain): // nothing new: a flood must not put the end off
+	case s.flags.Or(flagReading)&(flagClosing|flagDrain) != 0:
+		// Nothing new: a flood must not put the end off.
 		s.tally(&s.count.Dropped, 1)
 		return nil
 	case t.answer && isProbe(b):

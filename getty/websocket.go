@@ -59,11 +59,14 @@ type webSocket struct {
 
 	// of the session's goroutine
 	dec      wsframe.Decoder
-	at       int  // bytes in front of the input not used by a package: control frames and fragments
-	messages int  // how many were completed
-	size     int  // of the latest
-	pongs    int  // bytes of pongs queued and not flushed
-	early    bool // bytes of stream.buf came with the handshake
+	used     int   // bytes of the input that are done with
+	end      error // of the messages: the peer's close frame or a violation
+	late     bool  // the session was closing when the latest read ended: that is skipped
+	at       int   // bytes in front of the input not used by a package: control frames and fragments
+	messages int   // how many were completed
+	size     int   // of the latest
+	pongs    int   // bytes of pongs queued and not flushed
+	early    bool  // bytes of stream.buf came with the handshake
 
 	room int // guarded by encMu: the header of recent messages
 }
@@ -99,25 +102,28 @@ func (t *webSocket) serve(s *session) error {
 	defer t.dec.Free()
 	need := 0
 	for {
-		if s.holds() {
-			if t.kept == 0 {
-				t.drop()
+		if s.has(flagDrain | flagBlocked | flagClosing) {
+			s.endRead()
+			if s.holds() {
+				if t.kept == 0 {
+					t.drop()
+				}
+				s.awaitWhile(s.holds)
 			}
-			s.awaitCredit()
 		}
 		n, err := t.fill(s, need)
+		t.late = s.has(flagClosing)
 		if n > 0 {
 			s.tallyRead(n)
 			s.clock.touch()
 			b := t.buf[:t.kept+n]
 			before := t.messages
-			used, more, perr := t.input(s, b)
+			more, perr := t.input(s, b)
 			if perr != nil {
-				t.kept = len(b) - used
 				return t.failed(s, perr)
 			}
 			need = more
-			t.keep(b, used)
+			t.keep(b, t.used)
 			within := t.kept > 0 || t.dec.Open()
 			if !within || t.messages != before {
 				s.clock.complete()
@@ -131,6 +137,7 @@ func (t *webSocket) serve(s *session) error {
 		case err == io.EOF && !s.has(flagClosing):
 			return io.ErrUnexpectedEOF // the stream ended without a close frame
 		default:
+			t.readFailed(s, err)
 			return err
 		}
 	}
@@ -148,24 +155,28 @@ func (t *webSocket) fill(s *session, need int) (n int, err error) {
 	return n, err
 }
 
-// input delivers the messages that b holds. It returns how many bytes are done with, and how many
-// the rest needs in all, 0 if that is unknown.
-func (t *webSocket) input(s *session, b []byte) (used, need int, err error) {
+// input delivers the messages that b holds. t.used tells how many bytes are done with; the rest needs
+// so many in all, 0 if that is unknown.
+func (t *webSocket) input(s *session, b []byte) (need int, err error) {
+	t.used, t.at = 0, 0
 	switch {
-	case s.has(flagClosing):
+	case t.late:
 	case s.box == nil:
-		used, need, err = s.turnsInline(b, 0)
+		_, need, err = s.turnsInline(b, 0)
 	default:
-		used, need, err = s.turnMailbox(b, 0)
+		_, need, err = s.turnMailbox(b, 0)
 	}
-	if err == nil && s.has(flagClosing) {
+	if err == nil && t.end == nil && s.has(flagClosing) {
 		// What is left is skipped, up to the peer's close frame.
-		_, need, err = t.decode(s, b[used:])
+		t.late = true
+		_, need, err = t.decode(s, b[t.used-t.at:])
 	}
-	used += t.at
+	if t.end != nil {
+		err = t.end // also where a turn has no use for it, since the session is closing
+	}
 	need = max(need-t.at, 0)
 	t.at = 0
-	return used, need, err
+	return need, err
 }
 
 // decode implements framing.
@@ -184,12 +195,14 @@ func (t *webSocket) next(s *session, b []byte) (pkg any, n int, err error) {
 	for {
 		m, used, need, err := t.dec.Next(b[t.at:], s.MaxMsgLen())
 		if err != nil {
-			return nil, 0, t.broken(s, err)
+			t.end = t.broken(s, err)
+			return nil, 0, t.end
 		}
 		if used == 0 {
 			return nil, t.at + need, nil
 		}
 		t.at += used
+		t.used += used
 		switch m.Op {
 		case wsframe.Ping:
 			t.control(s, wsframe.Pong, m.Payload)
@@ -198,10 +211,11 @@ func (t *webSocket) next(s *session, b []byte) (pkg any, n int, err error) {
 				s.flush()
 			}
 		case wsframe.Close:
-			return nil, 0, t.peerClosed(s, m.Payload)
+			t.end = t.peerClosed(s, m.Payload)
+			return nil, 0, t.end
 		case wsframe.Text, wsframe.Binary:
 			t.messages++
-			if s.has(flagClosing) {
+			if t.late {
 				continue
 			}
 			if pkg, err = t.parse(s, m.Payload, m.Op == wsframe.Text); err != nil {
@@ -275,60 +289,50 @@ type peerEnd struct{ *CloseError }
 
 func (e *peerEnd) Is(target error) bool { return target == errPeerClosed }
 
-// failed ends the input for err, which turned up in the input or in a callback. The result is that
-// of serve.
+// failed ends the input for err, which turned up in it or in a callback. The result is that of serve.
 func (t *webSocket) failed(s *session, err error) error {
 	var v *violation
+	var e *peerEnd
+	closing := s.has(flagClosing)
 	switch {
 	case errors.Is(err, errPeerClosed):
-		return t.answerClose(s, err)
-	case s.has(flagHard):
+		t.peerEnded(s)
+		if closing || !errors.As(err, &e) {
+			return io.EOF
+		}
+		return e.CloseError
+	case s.has(flagHard | flagRefuse): // the failure of a callback, which has sent its close frame
+		if errors.As(err, &v) {
+			t.peerEnded(s)
+			return v.err
+		}
 		return err
 	case errors.As(err, &v):
-		return t.violated(s, v.code, v.err)
-	case s.has(flagRefuse): // the failure of a callback, which has sent its close frame
-		return t.discard(s)
+		t.code.CompareAndSwap(0, int32(v.code))
+		err = v.err
+	default:
+		t.code.CompareAndSwap(0, wsframe.CodeInternal)
 	}
-	return t.violated(s, wsframe.CodeInternal, err)
+	t.peerEnded(s) // there is nothing to wait for but the end of the stream
+	return err
 }
 
-// violated ends the session because of its input. What came before is handled, and the peer is told
-// with a close frame before the descriptor is closed.
-func (t *webSocket) violated(s *session, code int, err error) error {
-	t.code.CompareAndSwap(0, int32(code))
-	s.setCause(err)
-	s.handleRest()
-	t.gotEnd.Store(true)
-	s.shut()
-	return t.discard(s)
+// giveLast ends our stream though the peer has sent no close frame.
+func (t *webSocket) giveLast(s *session) {
+	t.peerEnded(s)
+	t.stream.giveLast(s)
 }
 
-// answerClose is the end of the input at the peer's close frame.
-func (t *webSocket) answerClose(s *session, err error) error {
+// peerEnded notes that no further frame of the peer counts, and ends our stream if our close frame
+// has left.
+func (t *webSocket) peerEnded(s *session) {
 	t.gotEnd.Store(true)
-	behind := t.kept > 0
-	if s.has(flagClosing) { // the answer to ours: now the stream may end
-		s.qMu.Lock()
-		sent := s.finSent
-		s.qMu.Unlock()
-		if sent {
-			_ = t.stream.closeWrite(s)
-		}
-	} else {
-		s.handleRest()
-		if e := (*peerEnd)(nil); errors.As(err, &e) {
-			s.setCause(e.CloseError)
-		}
-		if behind {
-			s.setCause(io.EOF)
-			s.shut()
-		}
+	s.qMu.Lock()
+	sent := s.finSent
+	s.qMu.Unlock()
+	if sent {
+		_ = t.stream.closeWrite(s)
 	}
-	if behind {
-		// A descriptor that is closed over unread input destroys what was sent.
-		return t.discard(s)
-	}
-	return io.EOF
 }
 
 // failureWait is how long a session that fails waits for its peer to take the close frame.
@@ -450,7 +454,7 @@ func (t *webSocket) encode(s *session, pkg any, w *waiter) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		s.hint = max(len(p)+len(p)/4, 64)
+		s.sized(len(p))
 		return t.message(s, p, text, w)
 	}
 	return t.encodeInPlace(s, pkg, t.frame(text), w)
@@ -470,7 +474,7 @@ func (t *webSocket) encodeInPlace(s *session, pkg any, f wsframe.Frame, w *waite
 		return 0, err
 	}
 	n := len(p) - room
-	s.hint = max(n+n/4, 64)
+	s.sized(n)
 	t.room = wsframe.HeaderSize(n, t.client)
 	return o.publish(s, f.Seal(p, room), w), nil
 }

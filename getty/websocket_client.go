@@ -35,21 +35,18 @@ type WebSocketClientOptions struct {
 	// IdleTimeout, the ping is none.
 	// 0: never.
 	PingPeriod time.Duration
+
+	// MaxHeaderBytes bounds the server's answer to the upgrade request. 0: 16 KiB.
+	MaxHeaderBytes int
 }
 
 // NewWSClient returns a client of WebSocket sessions; its address is "ws://host:port/path".
 func NewWSClient(opts ...ClientOption) *Client {
-	return newClient(opts, dialWebSocket, func(o *ClientOptions) error {
-		u, err := url.Parse(o.Addr)
-		if err != nil || u.Scheme != "ws" || u.Host == "" {
-			return errors.New("getty: a WebSocket client's address is ws://host:port/path")
-		}
-		return nil
-	})
+	return newClient(opts, dialWebSocket, wsClient)
 }
 
-// wsMaxAnswer bounds the server's answer to an upgrade request.
-const wsMaxAnswer = 64 << 10
+// errLongAnswer fails a dial.
+var errLongAnswer = errors.New("getty: websocket: the server's answer is longer than MaxHeaderBytes")
 
 func dialWebSocket(ctx context.Context, o *ClientOptions) (transport, error) {
 	u, err := url.Parse(o.Addr)
@@ -75,7 +72,7 @@ func dialWebSocket(ctx context.Context, o *ClientOptions) (transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := shakeHands(ctx, conn, req, &offer)
+	t, err := shakeHands(ctx, conn, req, &offer, o.WebSocketClientOptions.MaxHeaderBytes)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err // an interface without a value in it
@@ -86,10 +83,10 @@ func dialWebSocket(ctx context.Context, o *ClientOptions) (transport, error) {
 
 // shakeHands sends the upgrade request and checks the answer, until ctx ends.
 func shakeHands(
-	ctx context.Context, conn net.Conn, req *http.Request, offer *wsframe.Offer,
+	ctx context.Context, conn net.Conn, req *http.Request, offer *wsframe.Offer, most int,
 ) (*webSocket, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	t, err := exchange(conn, req, offer)
+	t, err := exchange(conn, req, offer, most)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -100,16 +97,18 @@ func shakeHands(
 }
 
 // exchange is shakeHands without its limit of time.
-func exchange(conn net.Conn, req *http.Request, offer *wsframe.Offer) (*webSocket, error) {
+func exchange(
+	conn net.Conn, req *http.Request, offer *wsframe.Offer, most int,
+) (*webSocket, error) {
 	if err := req.Write(conn); err != nil {
 		return nil, err
 	}
-	limited := &io.LimitedReader{R: conn, N: wsMaxAnswer}
+	limited := &io.LimitedReader{R: conn, N: int64(most)}
 	br := bufio.NewReaderSize(limited, 1<<10)
 	resp, err := http.ReadResponse(br, req)
 	if err != nil {
 		if limited.N <= 0 {
-			return nil, errors.New("getty: websocket: the server's answer is too long")
+			return nil, errLongAnswer
 		}
 		return nil, fmt.Errorf("getty: websocket: %w", err)
 	}

@@ -6,13 +6,15 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"io"
-	"log"
+	"fmt"
+	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gostkit/kit/getty/internal/wsframe"
@@ -20,7 +22,8 @@ import (
 
 // WebSocketServerOptions are the part of [ServerOptions] that only WebSocket servers use.
 type WebSocketServerOptions struct {
-	// Path is the only path that is served. "": "/".
+	// Path is the only path that is served, in its decoded form: no pattern, and nothing that would have to be
+	// encoded but letters beyond ASCII. "": "/".
 	Path string
 
 	// AllowedOrigins are the origins ("https://example.com") that may connect beside the server's own;
@@ -46,7 +49,10 @@ type WebSocketServerOptions struct {
 	MaxHeaderBytes int
 }
 
-const wsMaxHeaderBytes = 16 << 10
+const (
+	wsMaxHeaderBytes = 16 << 10
+	httpSlack        = 4096 // what net/http adds to a server's MaxHeaderBytes
+)
 
 // NewWSServer returns a server of WebSocket sessions (RFC 6455). One package is one message, whatever its
 // size. The dispatch is Ordered unless another is chosen, so that pings are answered while a handler runs.
@@ -54,19 +60,7 @@ const wsMaxHeaderBytes = 16 << 10
 // Connections count for MaxSessions from the moment they are accepted. One too many is answered
 // with status 503.
 func NewWSServer(opts ...ServerOption) *Server {
-	return newServer(opts, &webService{}, wsDefaults)
-}
-
-func wsDefaults(o *ServerOptions) {
-	if o.Dispatch == DispatchAuto {
-		o.Dispatch = Ordered
-	}
-	if o.Path == "" {
-		o.Path = "/"
-	}
-	if o.MaxHeaderBytes <= 0 {
-		o.MaxHeaderBytes = wsMaxHeaderBytes
-	}
+	return newServer(opts, &webService{}, wsServer)
 }
 
 // A WSEndPoint is a WebSocket server that is mounted on the user's own http.Server. Its sessions outlive
@@ -77,10 +71,11 @@ type WSEndPoint struct {
 }
 
 // WSHandler returns an http.Handler that upgrades every request to a session, on the user's own mux and
-// server; newSession prepares each. Addr, Listener and Path are not used; the limits on time and header size
-// before the upgrade are those of the http.Server. Bad options are answered with status 500 and logged.
+// server; newSession prepares each. Addr, Listener, MultipathTCP, Path, MaxHeaderBytes and DrainTimeout are
+// errors here; the limits on time and header size before the upgrade are those of the http.Server. Bad
+// options are answered with status 500 and logged.
 func WSHandler(newSession NewSessionCallback, opts ...ServerOption) *WSEndPoint {
-	e := &WSEndPoint{Server: newServer(opts, &mountedService{}, wsDefaults), prepare: newSession}
+	e := &WSEndPoint{Server: newServer(opts, &mountedService{}, wsHandler), prepare: newSession}
 	if e.err == nil && newSession == nil {
 		e.err = errors.New("getty: WSHandler without a new-session callback")
 	}
@@ -97,6 +92,7 @@ func (e *WSEndPoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
 	}
+	e.ep.stats.accepts.Add(1)
 	e.upgrade(w, r, e.prepare)
 }
 
@@ -106,120 +102,173 @@ type mountedService struct{}
 func (mountedService) start(*Server, NewSessionCallback) (net.Addr, error) { return nil, nil }
 func (mountedService) stop()                                               {}
 
-// webService runs an http.Server that knows one path.
+// webService gives what is accepted to an http.Server that knows one path. The http.Server never sees the
+// listener: it would give up at the first error that it does not know.
 type webService struct {
-	mu  sync.Mutex
-	srv *http.Server // guarded by mu
+	acceptor
+
+	srvMu sync.Mutex
+	srv   *http.Server // guarded by srvMu
 }
 
 func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	ln := s.opts.Listener
-	if ln == nil {
-		var err error
-		if ln, err = s.listen(); err != nil {
-			return nil, err
-		}
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc(s.opts.Path, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != s.opts.Path {
-			http.NotFound(w, r)
-			return
-		}
-		s.upgrade(w, r, prepare)
-	})
+	shaking := upgrades{ep: s.ep, limit: s.opts.MaxSessions}
+	in := &feed{conns: make(chan net.Conn), quit: make(chan struct{})}
 	srv := &http.Server{
-		Handler:           mux,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			shaking.answered(r)
+			if r.URL.Path != s.opts.Path {
+				s.ep.stats.refused.Add(1)
+				s.refused(r.RemoteAddr, fmt.Errorf("getty: websocket: no such path: %q", r.URL.Path))
+				http.NotFound(w, r)
+				return
+			}
+			s.upgrade(w, r, prepare)
+		}),
 		ReadHeaderTimeout: s.opts.HandshakeTimeout,
 		ReadTimeout:       s.opts.HandshakeTimeout,
 		IdleTimeout:       s.opts.HandshakeTimeout,
-		MaxHeaderBytes:    s.opts.MaxHeaderBytes,
-		ErrorLog:          log.New(io.Discard, "", 0),
+		MaxHeaderBytes:    min(s.opts.MaxHeaderBytes, math.MaxInt-httpSlack),
+		ErrorLog:          slog.NewLogLogger(s.ep.log.Handler(), slog.LevelWarn),
+		ConnContext:       shaking.begin,
+		ConnState:         func(conn net.Conn, st http.ConnState) { shaking.state(s, conn, st) },
 	}
-	waiting := upgrades{ep: s.ep, limit: s.opts.MaxSessions, places: make(map[net.Conn]*place)}
-	srv.ConnContext, srv.ConnState = waiting.accepted, waiting.changed
-	v.mu.Lock()
+	v.srvMu.Lock()
 	v.srv = srv
-	v.mu.Unlock()
-	if !s.ep.spawnUnlessClosing(func() { _ = srv.Serve(ln) }) {
-		_ = ln.Close()
+	v.srvMu.Unlock()
+	addr, err := v.acceptor.start(s, in.give)
+	if err != nil {
+		return nil, err
+	}
+	if !s.ep.spawnUnlessClosing(func() { _ = srv.Serve(in) }) {
+		v.stop()
 		return nil, ErrEndpointClosed
 	}
-	return ln.Addr(), nil
+	return addr, nil
 }
 
-// upgrades are the connections of a webService that are no sessions yet. Each has a place among the
-// sessions from the moment it is accepted, so that those who never ask for an upgrade count too.
-type upgrades struct {
-	ep    *endpoint
-	limit int
+// stop closes the listener and the connections that are still shaking hands; those of sessions were taken
+// over and stay.
+func (v *webService) stop() {
+	v.acceptor.stop()
+	v.srvMu.Lock()
+	defer v.srvMu.Unlock()
+	if v.srv != nil {
+		_ = v.srv.Close()
+	}
+}
 
-	mu     sync.Mutex
-	places map[net.Conn]*place // guarded by mu
-	excess int                 // guarded by mu: how many of them have none
+// A feed is the listener of an http.Server: it yields what the accept loop gives.
+type feed struct {
+	conns chan net.Conn
+	quit  chan struct{}
+	once  sync.Once
+}
+
+// give hands conn to the http.Server, which takes it at once.
+func (f *feed) give(conn net.Conn) {
+	select {
+	case f.conns <- conn:
+	case <-f.quit:
+		_ = conn.Close()
+	}
+}
+
+// Accept implements [net.Listener].
+func (f *feed) Accept() (net.Conn, error) {
+	select {
+	case conn := <-f.conns:
+		return conn, nil
+	case <-f.quit:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (f *feed) Close() error {
+	f.once.Do(func() { close(f.quit) })
+	return nil
+}
+
+// Addr implements [net.Listener].
+func (f *feed) Addr() net.Addr { return textAddr{} }
+
+// upgrades follows the connections that an http.Server has and that are no sessions yet: the endpoint's end
+// waits for their goroutines, and a request that never reached the handler is a refusal like any other.
+// Each has a place among the sessions from the moment it is accepted, so that those who never ask for
+// an upgrade count too.
+type upgrades struct {
+	ep     *endpoint
+	limit  int
+	all    sync.Map     // net.Conn to *handshake
+	excess atomic.Int32 // how many of them have no place
 }
 
 // maxExcess is how many connections without a place wait for their request, to be answered with
 // status 503. Beyond that they are closed at once.
 const maxExcess = 256
 
-// A place is what a connection holds while it is no session yet.
-type place struct{ reserved bool }
+type handshake struct {
+	reserved bool        // it has a place
+	asked    bool        // bytes of a request have come
+	answered atomic.Bool // the handler was called
+}
 
-type placeKey struct{}
+type handshakeKey struct{}
 
-// accepted is the http.Server's ConnContext.
-func (u *upgrades) accepted(ctx context.Context, conn net.Conn) context.Context {
-	pl := &place{reserved: u.ep.reserve(u.limit)}
-	u.mu.Lock()
-	u.places[conn] = pl
-	if !pl.reserved {
-		u.excess++
-	}
-	full := u.excess > maxExcess
-	u.mu.Unlock()
-	if full && !pl.reserved {
-		u.ep.stats.accepts.Add(1)
-		u.ep.stats.refused.Add(1)
+// begin is the http.Server's ConnContext.
+func (h *upgrades) begin(ctx context.Context, conn net.Conn) context.Context {
+	one := &handshake{reserved: h.ep.reserve(h.limit)}
+	if !one.reserved && h.excess.Add(1) > maxExcess {
+		h.ep.stats.refused.Add(1)
 		_ = conn.Close() // the http.Server notices when it reads
 	}
-	return context.WithValue(ctx, placeKey{}, pl)
+	h.all.Store(conn, one)
+	return context.WithValue(ctx, handshakeKey{}, one)
 }
 
-// changed is the http.Server's ConnState. The place of a connection that was taken over goes with it.
-func (u *upgrades) changed(conn net.Conn, state http.ConnState) {
-	if state != http.StateClosed && state != http.StateHijacked {
-		return
-	}
-	u.mu.Lock()
-	pl := u.places[conn]
-	delete(u.places, conn)
-	if pl != nil && !pl.reserved {
-		u.excess--
-	}
-	u.mu.Unlock()
-	if pl != nil && pl.reserved && state == http.StateClosed {
-		u.ep.unreserve()
+// answered notes that the handler has a request, and logs itself what is wrong with it.
+func (h *upgrades) answered(r *http.Request) {
+	if one, ok := r.Context().Value(handshakeKey{}).(*handshake); ok {
+		one.answered.Store(true)
 	}
 }
 
-// stop closes the listener and the connections that are still shaking hands; those of sessions were taken
-// over and stay.
-func (v *webService) stop() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.srv != nil {
-		_ = v.srv.Close()
+// state is the http.Server's ConnState.
+func (h *upgrades) state(s *Server, conn net.Conn, st http.ConnState) {
+	switch st {
+	case http.StateNew:
+		s.ep.enter()
+	case http.StateActive:
+		if one, ok := h.all.Load(conn); ok {
+			one.(*handshake).asked = true
+		}
+	case http.StateHijacked, http.StateClosed:
+		one, ok := h.all.LoadAndDelete(conn)
+		switch {
+		case !ok:
+		case !one.(*handshake).reserved:
+			h.excess.Add(-1)
+		case st == http.StateClosed: // else the place is the session's
+			h.ep.unreserve()
+		}
+		if ok && st == http.StateClosed && one.(*handshake).asked && !one.(*handshake).answered.Load() && !s.ep.isClosed() {
+			s.ep.stats.refused.Add(1)
+			s.refused(addrText(conn.RemoteAddr()), errNoRequest)
+		}
+		s.ep.leave()
 	}
 }
+
+var errNoRequest = errors.New("getty: websocket: the request is malformed, too large or too slow")
 
 // upgrade makes a session of a request, or answers why not. The session's place is taken before the
 // client is told that there is one.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSessionCallback) {
-	s.ep.stats.accepts.Add(1)
-	refuse := func(status int, why string) {
+	refuse := func(status int, why error) {
 		s.ep.stats.refused.Add(1)
-		http.Error(w, why, status)
+		s.refused(r.RemoteAddr, why)
+		http.Error(w, why.Error(), status)
 	}
 	q, err := wsframe.ParseRequest(r)
 	if err != nil {
@@ -231,43 +280,45 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 		if status == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", http.MethodGet)
 		}
-		refuse(status, err.Error())
+		refuse(status, err)
 		return
 	}
 	if !s.originAllowed(r) {
-		refuse(http.StatusForbidden, "origin not allowed")
+		refuse(http.StatusForbidden, errors.New("origin not allowed"))
 		return
 	}
-	pl, _ := r.Context().Value(placeKey{}).(*place)
-	if pl == nil { // the http.Server is the user's
-		pl = &place{}
-	}
-	if s.ep.isClosed() || !pl.reserved && !s.ep.reserve(s.opts.MaxSessions) {
+	place, _ := r.Context().Value(handshakeKey{}).(*handshake)
+	reserved := place != nil && place.reserved // it is not, if the http.Server is the user's
+	if s.ep.isClosed() || !reserved && !s.ep.reserve(s.opts.MaxSessions) {
+		why := ErrTooManySessions
+		if s.ep.isClosed() {
+			why = ErrEndpointClosed
+		}
 		w.Header().Set("Connection", "close")
-		refuse(http.StatusServiceUnavailable, http.StatusText(http.StatusServiceUnavailable))
+		refuse(http.StatusServiceUnavailable, why)
 		return
 	}
 	conn, brw, err := http.NewResponseController(w).Hijack()
+	if err == nil && (conn == nil || brw == nil) {
+		err = fmt.Errorf("getty: %T.Hijack returned no connection", w)
+	}
 	if err != nil {
-		if !pl.reserved {
+		if !reserved {
 			s.ep.unreserve()
 		}
-		refuse(http.StatusInternalServerError, "the connection cannot be taken over")
+		refuse(http.StatusInternalServerError, err)
 		return
 	}
+	conn = s.ep.contain(conn)
 	t, err := s.switchProtocols(conn, brw.Reader, q)
 	if err == nil {
-		_, err = s.ep.openReserved(t, func(ss Session) error {
-			if err := s.tune(conn); err != nil {
-				return err
-			}
-			return prepare(ss)
-		})
+		_, err = s.ep.openReserved(t, s.prepareOn(conn, prepare))
 	} else {
 		s.ep.unreserve()
 		s.ep.stats.refused.Add(1)
 	}
 	if err != nil {
+		s.refused(r.RemoteAddr, err)
 		_ = conn.Close()
 	}
 }

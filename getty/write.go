@@ -25,6 +25,7 @@ type outbound struct {
 	encMu    sync.Mutex
 	out      *batch        // guarded by encMu: accepted and not taken by a flush
 	appended uint64        // guarded by encMu: bytes ever queued
+	largest  int           // guarded by encMu: the largest package ever queued
 	hint     int           // guarded by encMu: recent package size, to leave a chunk before it is outgrown
 	gone     atomic.Uint64 // bytes ever taken by the kernel, withdrawn or discarded
 
@@ -39,6 +40,7 @@ type outbound struct {
 	gain      int8         // guarded by qMu: how much gathering has paid lately
 	tries     uint8        // guarded by qMu
 	finSent   bool         // guarded by qMu
+	controls  uint64       // guarded by qMu: bytes of control frames ever taken by a flush
 	refused   error        // guarded by qMu: why nothing is accepted any more
 }
 
@@ -401,20 +403,25 @@ func (s *session) encodeStream(pkg any, w *waiter) (int, error) {
 	if n == 0 {
 		return 0, errNoBytes
 	}
-	s.hint = n + n/4
+	s.sized(n)
 	b.claim(tail, p) // else it outgrew the chunk and has memory of its own
 	s.publish(p, nil, w, nil)
 	return n, nil
 }
+
+// maxHint bounds the room that is made for a package because of its predecessor's size: a small one behind a
+// huge one must not cost what the huge one did.
+const maxHint = 256 << 10
+
+// sized notes the size of a package, for the room to encode the next one into.
+func (s *session) sized(n int) { s.hint = min(max(n+n/4, 64), maxHint) }
 
 // encodeLarge encodes into a pooled buffer of the size that recent packages had.
 func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
 	whole := bytespool.Get(s.hint)
 	p, err := s.appender.AppendPkg(whole[:0], s, pkg)
 	n := len(p)
-	if n > 0 {
-		s.hint = n + n/4
-	}
+	s.sized(n)
 	switch {
 	case err != nil:
 	case n < largeSize: // also 0, which is refused
@@ -503,6 +510,7 @@ func (s *session) publish(p, whole []byte, w *waiter, parts [][]byte) {
 		b.ends = append(b.ends, b.size)
 	}
 	s.appended += uint64(len(p))
+	s.largest = max(s.largest, len(p))
 	if !s.has(flagBlocked) && s.queuedBytes() >= uint64(s.opts.HighWater) {
 		s.setFlag(flagBlocked) // the flush that must follow looks whether it is over
 	}

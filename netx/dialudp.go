@@ -238,11 +238,16 @@ func ProbeUDP(ctx context.Context, c *net.UDPConn, p Probe) (res ProbeResult, er
 		wait = DefaultProbeWait
 	}
 	start := time.Now()
-	deadline := time.Time{} // without a wait, only ctx ends a write that blocks
+	deadline := time.Time{}
 	if wait > 0 {
 		deadline = start.Add(wait)
 	}
-	if err := c.SetDeadline(deadline); err != nil {
+	if err := c.SetReadDeadline(deadline); err != nil {
+		return res, err
+	}
+	// The wait is for the answer. A very short one may be over before the probe is sent, which must not fail for
+	// that: only ctx ends a write that blocks.
+	if err := c.SetWriteDeadline(time.Time{}); err != nil {
 		return res, err
 	}
 	// A read of a socket cannot wait for ctx as well: the end of ctx ends the read by a deadline in

@@ -80,6 +80,10 @@ func (o *SocketOptions) Control(network, _ string, rc syscall.RawConn) error {
 	return o.setRaw(rc, nil)
 }
 
+// Validate reports the first value that no system takes, or the first option that network ("tcp", "udp", "unix")
+// cannot have, as an *OptionError. What the system at hand lacks shows when the options are set.
+func (o *SocketOptions) Validate(network string) error { return o.validate(network) }
+
 // Apply sets the options on a live connection, packet connection or listener, which may be
 // wrapped (NetConn() net.Conn, as [crypto/tls.Conn] has). It stops at the first option that fails;
 // those before it, in the order of the fields, stay set. Linger, buffers and user timeout

@@ -115,6 +115,7 @@ func readFrom(
 			p = aside
 		}
 		n, rerr := r.Read(p)
+		// Committing such a count would publish bytes that nobody wrote.
 		if n < 0 || n > len(p) {
 			panic("ringbuffer: a reader returned an impossible count")
 		}
@@ -147,8 +148,8 @@ func readFrom(
 const maxEmptyReads = 100
 
 // WriteTo writes to w straight from the ring until the ring is closed and drained, waiting for
-// bytes as needed. It belongs to the reader. It returns how many bytes w took, and the first error of w or
-// the reason of the close, nil if there was none.
+// bytes as needed. It belongs to the reader. It returns how many bytes w took, and the first
+// error of w or the reason of the close, nil if there was none.
 func (b *Bytes) WriteTo(w io.Writer) (int64, error) {
 	return writeTo(w, func() ([]byte, error) {
 		if err := b.WaitReadable(context.Background(), 1); err != nil {
@@ -174,7 +175,7 @@ func writeTo(w io.Writer, lend func() ([]byte, error), advance func(int)) (int64
 		if n < 0 || n > len(p) {
 			panic("ringbuffer: a writer returned an impossible count")
 		}
-		advance(n)
+		advance(n) // also with an error: what w took must not be written again
 		total += int64(n)
 		if err == nil && n < len(p) {
 			err = io.ErrShortWrite

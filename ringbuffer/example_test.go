@@ -77,7 +77,8 @@ func ExampleMPMC() {
 	// Output: 19800
 }
 
-// Where an unbounded channel would be used: no goroutine in between, an end, and a bound unless it is waived.
+// Where an unbounded channel would be used: no goroutine in between, an end, and a bound unless
+// it is waived.
 func ExampleMPSC() {
 	q := ringbuffer.NewMPSC[string](1000)
 	var wg sync.WaitGroup

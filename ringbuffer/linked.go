@@ -21,7 +21,8 @@ var (
 // # Layout of Linked
 //
 //	word      written by        meaning
-//	written   writer, Close     bytes ever published; bit 62: the writer is in its chunk; bit 63: closed
+//	written   writer, Close     bytes ever published; bit 62: the writer is in its chunk;
+//	                            bit 63: closed
 //	tail, at  writer            the chunk being filled and the place in it
 //	lent, spare  writer         how much WriteSlice lent, and the chunk it lies in if not in tail
 //	readSeen  writer            a past value of read
@@ -33,11 +34,12 @@ var (
 // written. The reader looks at written before it looks at a chunk's next: if next is nil then,
 // every byte up to that value of written is in this chunk; if it is not, the chunk's end is final.
 //
-// Chunks go back to an allocator that will lend them to strangers, so nobody may write into one
+// Chunks go back to an allocator that will lend them again, so no side may write into one
 // that was given back. The reader gives back what both sides have passed. The last chunk, and
-// whatever the writer linked but could not publish because of Close, is given back by the side that
-// leaves last. The reader leaves when it meets the end. The writer leaves inside the call that Close overtook; if Close found bit 62 clear, the writer
-// is not in any call and will be refused at the door, so Close leaves in its name.
+// whatever the writer linked but could not publish because of Close, is given back by the side
+// that leaves last. The reader leaves when it meets the end. The writer leaves inside the call
+// that Close overtook; if Close found bit 62 clear, the writer is not in any call and will be
+// refused at the door, so Close leaves in its name.
 
 const (
 	writingBit = 1 << 62
@@ -56,15 +58,16 @@ type LinkedConfig struct {
 	// that only a [View] holds do not count.
 	MaxBytes int
 	// ChunkSize is the size asked of the allocator for a chunk, in bytes. Zero means
-	// DefaultChunkSize; negative is an error. A larger piece asked of WriteSlice gets a chunk of its own size.
+	// DefaultChunkSize; negative is an error. A larger piece asked of WriteSlice gets a chunk
+	// of its own size.
 	ChunkSize int
 	// Allocator lends the chunks. Nil means the Go heap.
 	Allocator Allocator
 }
 
 // Linked is a byte buffer for one writer goroutine and one reader goroutine that grows by
-// linking chunks and never moves bytes to grow. It holds no chunk before the first write, and at least one
-// from then on until it is closed and drained.
+// linking chunks and never moves bytes to grow. It holds no chunk before the first write, and
+// at least one from then on until it is closed and drained.
 //
 // The zero value has no room: TryWrite fails with [ErrFull], WriteSlice and the forms that wait
 // with [ErrTooLarge]. [NewLinked] makes one that is useful. To the writer belong Write,
@@ -112,7 +115,8 @@ func NewLinked(c LinkedConfig) (*Linked, error) {
 		return nil, fmt.Errorf("ringbuffer: LinkedConfig.MaxBytes %d is not positive", c.MaxBytes)
 	}
 	if c.ChunkSize < 0 || c.ChunkSize > maxCapacity {
-		return nil, fmt.Errorf("ringbuffer: LinkedConfig.ChunkSize %d is not within 0 to %d", c.ChunkSize, maxCapacity)
+		return nil, fmt.Errorf("ringbuffer: LinkedConfig.ChunkSize %d is not within 0 to %d",
+			c.ChunkSize, maxCapacity)
 	}
 	if c.ChunkSize == 0 {
 		c.ChunkSize = DefaultChunkSize
@@ -136,6 +140,8 @@ func (l *Linked) enter() (uint64, error) {
 	for {
 		s := l.written.Load()
 		if s&closedBit != 0 {
+			// Close overtook the writer between WriteSlice and this call, and so left the
+			// chunks to it.
 			if s&writingBit != 0 {
 				l.abandon()
 			}
@@ -171,11 +177,11 @@ func (l *Linked) abandon() {
 // leave counts a side out; the last one gives back the chunks that are left.
 func (l *Linked) leave() {
 	if l.ends.Add(1) < 2 {
-		return
+		return // the other side may still be in a chunk
 	}
 	c := l.head
 	if c == nil {
-		c = l.first
+		c = l.first // the reader never read
 	}
 	l.head, l.tail, l.first = nil, nil, nil
 	for c != nil {
@@ -194,6 +200,8 @@ func (l *Linked) Close() error { return l.CloseWithError(nil) }
 // last byte. A nil err means what Close means. The first close wins; later ones change nothing. It
 // always returns nil.
 func (l *Linked) CloseWithError(err error) error {
+	// One instruction sets the bit and finds out whether the writer is in its chunk: neither can
+	// change without the other being seen.
 	l.cause.CompareAndSwap(nil, &err)
 	if l.written.Or(closedBit)&(closedBit|writingBit) == 0 {
 		l.leave() // for the writer, which is outside and stays outside
@@ -207,6 +215,7 @@ func (l *Linked) CloseWithError(err error) error {
 // less than want.
 func (l *Linked) room(w uint64, want int) int {
 	room := l.max - (w - l.readSeen)
+	// The reader's line is fetched only when what is known does not do.
 	if room < uint64(max(want, 1)) {
 		l.readSeen = l.read.Load()
 		room = l.max - (w - l.readSeen)
@@ -227,6 +236,7 @@ func (l *Linked) link(next *chunk) {
 	if l.tail == nil {
 		l.first = next
 	} else {
+		// end before next: to the reader, next says that end is final.
 		l.tail.end = l.at
 		l.tail.next.Store(next)
 	}
@@ -272,6 +282,7 @@ func (l *Linked) TryWrite(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	// Filled chunk by chunk and published once, so that the reader is woken once.
 	n := min(l.room(w, len(p)), len(p))
 	for rest := p[:n]; len(rest) > 0; {
 		k := copy(l.space(), rest)
@@ -288,11 +299,11 @@ func (l *Linked) TryWrite(p []byte) (int, error) {
 }
 
 // WriteSlice returns a contiguous piece of at least n bytes (n below 1 means 1) to fill in
-// place; [Linked.Commit] publishes what was filled. The piece is valid until the next call that writes. There must be
-// one, also after Close and if nothing was filled (Commit(0) then): as long as the writer may be in its chunk,
-// nobody gives the chunk back. When the bound
-// leaves less room than n the error is [ErrFull], or [ErrTooLarge] if it never can; after Close [ErrClosed] or
-// the reason. The piece is never larger than the room.
+// place; [Linked.Commit] publishes what was filled. The piece is valid until the next call that
+// writes. There must be one, also after Close and if nothing was filled (Commit(0) then): as
+// long as the writer may be in its chunk, nobody gives the chunk back. When the bound leaves
+// less room than n the error is [ErrFull], or [ErrTooLarge] if it never can; after Close
+// [ErrClosed] or the reason. The piece is never larger than the room.
 func (l *Linked) WriteSlice(n int) ([]byte, error) {
 	if debugging {
 		l.writer.enter("writer")
@@ -305,12 +316,13 @@ func (l *Linked) WriteSlice(n int) ([]byte, error) {
 	}
 	room := l.room(w, n)
 	if room < n {
+		// Leaving the chunk again is publishing nothing.
 		err := ErrFull
 		if uint64(n) > l.max {
 			err = ErrTooLarge
 		}
 		if cerr := l.publish(w, 0); cerr != nil {
-			err = cerr
+			err = cerr // closed meanwhile: no use in waiting for room
 		}
 		return nil, err
 	}
@@ -327,8 +339,8 @@ func (l *Linked) WriteSlice(n int) ([]byte, error) {
 }
 
 // Commit publishes the first n bytes of the piece that WriteSlice returned. It panics if n is
-// negative or larger than the piece. After Close nothing is published and the error is [ErrClosed] or the
-// reason.
+// negative or larger than the piece. After Close nothing is published and the error is
+// [ErrClosed] or the reason.
 func (l *Linked) Commit(n int) error {
 	if debugging {
 		l.writer.enter("writer")
@@ -339,7 +351,7 @@ func (l *Linked) Commit(n int) error {
 		return err
 	}
 	if n < 0 || n > l.lent {
-		_ = l.publish(w, 0)
+		_ = l.publish(w, 0) // else the writer would stay in its chunk for ever
 		panic("ringbuffer: Commit of more bytes than WriteSlice returned")
 	}
 	if l.spare != nil {

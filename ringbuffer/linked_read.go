@@ -11,7 +11,7 @@ import (
 // look returns how many bytes can be read, and the error that says why there will be no more:
 // nil while the buffer is open. A reader that meets the end leaves.
 func (l *Linked) look() (int, error) {
-	s := l.written.Load()
+	s := l.written.Load() // once: the count and the closed bit belong together
 	n := int(s&countMask - l.read.Load())
 	if s&closedBit == 0 {
 		return n, nil
@@ -53,6 +53,7 @@ func (l *Linked) front(n int) []byte {
 
 // part returns what of the next n readable bytes is in chunk c from off on, and the chunk behind.
 func part(c *chunk, off, n int) ([]byte, *chunk) {
+	// The caller has read written before: if there is no next chunk now, all n bytes are here.
 	next := c.next.Load()
 	end := off + n
 	if next != nil {
@@ -120,6 +121,7 @@ func (l *Linked) TryRead(p []byte) (int, error) {
 	}
 	n = min(n, len(p))
 	for done := 0; done < n; {
+		// Advancing after each chunk lets the writer go on while the rest is copied.
 		k := copy(p[done:n], l.front(n-done))
 		l.advance(k)
 		done += k
@@ -131,9 +133,9 @@ func (l *Linked) TryRead(p []byte) (int, error) {
 }
 
 // Peek returns the next n bytes in one piece without consuming them. They are copied only if
-// they lie in several chunks. The piece is valid until the next call that reads, Peek included. If there are
-// fewer, the error is [ErrShort], [ErrTooLarge] if n is larger than Cap, or, after Close,
-// [io.EOF] or the reason; Peek(Len()) then returns the rest. It panics if n is negative.
+// they lie in several chunks. The piece is valid until the next call that reads, Peek included.
+// If there are fewer, the error is [ErrShort], [ErrTooLarge] if n is larger than Cap, or, after
+// Close, [io.EOF] or the reason; Peek(Len()) then returns the rest. It panics if n is negative.
 func (l *Linked) Peek(n int) ([]byte, error) {
 	if debugging {
 		l.reader.enter("reader")
@@ -143,6 +145,7 @@ func (l *Linked) Peek(n int) ([]byte, error) {
 	if uint64(n) > l.max {
 		return nil, ErrTooLarge
 	}
+	// Also for n == 0: the look is what lets the reader of a closed buffer leave.
 	have, end := l.look()
 	if n == 0 {
 		return nil, nil
@@ -206,11 +209,11 @@ func (l *Linked) reserve(n int) {
 	}
 }
 
-// Until returns the bytes up to the first delim and it included, without consuming them; Discard of their
-// number does. They are valid and copied as those of Peek. If there is no delim, the error is
-// [ErrShort], [ErrTooLarge] if the buffer is full and so can never take one, or, after Close,
-// [io.EOF] or the reason; Peek(Len()) then returns the rest. Bytes that were searched are not
-// searched again for the same delim.
+// Until returns the bytes up to the first delim and it included, without consuming them;
+// Discard of their number does. They are valid and copied as those of Peek. If there is no
+// delim, the error is [ErrShort], [ErrTooLarge] if the buffer is full and so can never take
+// one, or, after Close, [io.EOF] or the reason; Peek(Len()) then returns the rest. Bytes that
+// were searched are not searched again for the same delim.
 func (l *Linked) Until(delim byte) ([]byte, error) {
 	if debugging {
 		l.reader.enter("reader")
@@ -222,6 +225,7 @@ func (l *Linked) Until(delim byte) ([]byte, error) {
 			return l.peek(k + 1), nil
 		}
 	}
+	// No delim can come any more when no byte can: waiting for it would be for ever.
 	if end == nil && uint64(n) >= l.max {
 		return nil, ErrTooLarge
 	}
@@ -302,11 +306,12 @@ func (l *Linked) Slice(n int) (*View, error) {
 	if err := ahead(have, n, end); err != nil {
 		return nil, err
 	}
+	// The usual view lies in one or two chunks and costs one allocation.
 	v := &View{n: n}
 	v.parts, v.chunks = v.part[:0], v.chunk[:0]
 	for done := 0; done < n; {
 		p := l.front(n - done)
-		l.head.refs.Add(1)
+		l.head.refs.Add(1) // before advance, which lets the reader drop its own reference
 		v.parts, v.chunks = append(v.parts, p), append(v.chunks, l.head)
 		l.advance(len(p))
 		done += len(p)

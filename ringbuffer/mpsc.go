@@ -36,7 +36,9 @@ const Unbounded = math.MaxInt
 //
 // The zero value has no room: every push reports [ErrFull]. [NewMPSC] makes one that is useful.
 // TryPop, PopN, Pop, Drain and Receive belong to the consumer, as with [SPSC]; all other methods
-// may be called by any goroutine. No goroutine belongs to the queue. An MPSC must not be copied.
+// may be called by any goroutine. No goroutine belongs to the queue. Slots hold items by value,
+// and the first segment has 16 whatever their size: use pointers to items of many kilobytes. An
+// MPSC must not be copied.
 type MPSC[T any] struct {
 	tail     atomic.Pointer[segment[T]]
 	head     atomic.Pointer[segment[T]]
@@ -130,6 +132,7 @@ func (q *MPSC[T]) TryPush(v T) error {
 	}
 	s := q.last()
 	for {
+		// The add gives each producer a slot of its own, in one instruction that cannot fail.
 		c := s.claims.Add(1) - 1
 		if c&closedBit != 0 {
 			q.turnedAway(s, 1, 1)
@@ -212,7 +215,7 @@ func (q *MPSC[T]) last() *segment[T] {
 // begin makes the first segment. head decides which goroutine's it is. As long as tail is nil
 // nobody can have appended to that segment, so head cannot have left it.
 func (q *MPSC[T]) begin() *segment[T] {
-	if q.head.Load() == nil {
+	if q.head.Load() == nil { // else a segment would be made for nothing
 		q.head.CompareAndSwap(nil, newSegment[T](1, 0))
 	}
 	q.tail.CompareAndSwap(nil, q.head.Load())
@@ -225,6 +228,7 @@ func (q *MPSC[T]) grow(s *segment[T]) *segment[T] {
 	if n == nil {
 		n = s.append(newSegment[T](q.blocksAfter(s), s.end()))
 	}
+	// A lost swap means that another producer has moved tail, there or further.
 	q.tail.CompareAndSwap(s, n)
 	return n
 }
@@ -232,6 +236,7 @@ func (q *MPSC[T]) grow(s *segment[T]) *segment[T] {
 // blocksAfter chooses the size of the next segment: half of this one if the consumer has nearly
 // emptied it already, the same if it has begun to, twice as many if it has not.
 func (q *MPSC[T]) blocksAfter(s *segment[T]) int {
+	// Reading two counts of the consumer costs a line transfer, once a segment.
 	n := len(s.blocks)
 	switch {
 	case q.head.Load() != s || s.blocks[0].taken.Load() == 0:
@@ -247,6 +252,7 @@ func (q *MPSC[T]) blocksAfter(s *segment[T]) int {
 // no waiting does not look at ctx.
 func (q *MPSC[T]) Push(ctx context.Context, v T) error {
 	err := q.TryPush(v)
+	// A zero queue has no gate to wait at: it stays full.
 	if err == ErrFull && q.room != nil {
 		r := q.room
 		if werr := r.notFull.wait(ctx, func() bool {
@@ -264,6 +270,7 @@ func (q *MPSC[T]) Push(ctx context.Context, v T) error {
 }
 
 func (q *MPSC[T]) fullOrClosed() error {
+	// The closed bit is in the last segment, which tail may not have reached yet.
 	s := q.tail.Load()
 	for s != nil {
 		if s.claims.Load()&closedBit != 0 {
@@ -284,6 +291,7 @@ func (q *MPSC[T]) TryPop() (v T, err error) {
 	}
 	b, i := q.oldest()
 	if b == nil || b.ready.Load()>>i&1 == 0 {
+		// Later slots may be ready. They wait, since items come out in the order of their slots.
 		return v, q.emptyOrClosed(i)
 	}
 	v = b.slots[i]
@@ -293,8 +301,8 @@ func (q *MPSC[T]) TryPop() (v T, err error) {
 	return v, nil
 }
 
-// oldest returns the block and the index in it of the oldest slot that was not taken, going on to the
-// next block or segment if need be. The block is nil if there is no such slot yet.
+// oldest returns the block and the index in it of the oldest slot that was not taken, going on
+// to the next block or segment if need be. The block is nil if there is no such slot yet.
 func (q *MPSC[T]) oldest() (*block[T], uint32) {
 	s := q.head.Load()
 	for s != nil {
@@ -305,6 +313,8 @@ func (q *MPSC[T]) oldest() (*block[T], uint32) {
 			}
 			q.block++
 		}
+		// Moving head lets go of the old segment: the collector takes it when the last producer
+		// that still looks at it has gone on.
 		if s = s.next.Load(); s != nil {
 			q.block = 0
 			q.head.Store(s)
@@ -313,9 +323,10 @@ func (q *MPSC[T]) oldest() (*block[T], uint32) {
 	return nil, 0
 }
 
-// emptyOrClosed tells the two apart when slot i of the block, the oldest one, is not ready. It is
-// the end if that slot was not even claimed when the closed bit was set. The caller may have found
-// no segment, and the first one may have been made, filled and closed since: then the count is not 0.
+// emptyOrClosed tells the two apart when slot i of the block, the oldest one, is not ready. It
+// is the end if that slot was not even claimed when the closed bit was set. The caller may have
+// found no segment, and the first one may have been made, filled and closed since: then the
+// count is not 0.
 func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 	s := q.head.Load()
 	if s == nil {
@@ -325,6 +336,7 @@ func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 	if c&closedBit == 0 {
 		return ErrEmpty
 	}
+	// Slots that were claimed before Close will be filled: it is not the end before they are taken.
 	if c>>sealShift&sealMask == uint64(q.block)*blockSize+uint64(i) {
 		return ErrClosed
 	}
@@ -333,6 +345,7 @@ func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 
 // giveBack returns n places to the quota.
 func (q *MPSC[T]) giveBack(n int) {
+	// After the slot was cleared. Only the consumer writes taken, so load and store are no race.
 	if r := q.room; r != noLimit {
 		r.taken.Store(r.taken.Load() + uint64(n))
 		r.notFull.wake()
@@ -355,6 +368,7 @@ func (q *MPSC[T]) PopN(dst []T) (int, error) {
 		b, i := q.oldest()
 		n := 0
 		if b != nil {
+			// As many as are ready in a row.
 			n = min(bits.TrailingZeros32(^(b.ready.Load() >> i)), len(dst)-done)
 		}
 		if n == 0 {
@@ -363,6 +377,7 @@ func (q *MPSC[T]) PopN(dst []T) (int, error) {
 			}
 			break
 		}
+		// One store of taken for the whole run.
 		from := b.slots[i : int(i)+n]
 		copy(dst[done:], from)
 		clear(from)
@@ -389,8 +404,9 @@ func (q *MPSC[T]) Pop(ctx context.Context) (T, error) {
 	return v, err
 }
 
-// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes everybody
-// who waits. It may be called from any goroutine, also more than once, and always returns nil.
+// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes all
+// waiting goroutines. It may be called from any goroutine, also more than once, and always
+// returns nil.
 func (q *MPSC[T]) Close() error {
 	s := q.last()
 	for {
@@ -399,11 +415,15 @@ func (q *MPSC[T]) Close() error {
 			break
 		}
 		if n := c & claimMask; n < s.size() {
+			// The count of good claims is kept beside the bit: claims go on being counted in
+			// the lower half until each producer has taken its own back.
 			if s.claims.CompareAndSwap(c, closedBit|n<<sealShift|n) {
 				break
 			}
 			continue
 		}
+		// Producers may already be on their way past a full segment. A sealed one behind it
+		// stops them, unless one of them was faster and linked a segment to fill.
 		n := s.next.Load()
 		if n == nil {
 			n = s.append(sealed[T](s.end()))

@@ -558,8 +558,8 @@ func TestMPSCStaleAdmit(t *testing.T) {
 	}
 }
 
-// TestPositionsBeyond32Bits lets every ring go round where positions leave 32 bits, also on machines
-// whose int has no more.
+// TestPositionsBeyond32Bits lets every ring go round where positions leave 32 bits, also on
+// machines whose int has no more.
 func TestPositionsBeyond32Bits(t *testing.T) {
 	const start = 1<<32 - 20
 	spsc, mpmc, mpsc := NewSPSC[int](8), NewMPMC[int](8), NewMPSC[int](8)

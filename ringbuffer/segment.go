@@ -17,7 +17,7 @@ import (
 //	claims        producers, Close    bits 0-31: claims ever made, also those beyond the end;
 //	                                  bit 63: closed, and then bits 32-62: claims that count
 //	next          a producer, Close   the segment behind this one; set once, when this is full
-//	block.ready   who claimed a slot  bit set: slot holds an item
+//	block.ready   the slot's claimer  bit set: slot holds an item
 //	block.taken   the consumer        slots of this block already taken
 //
 // A claim is one fetch-and-add, so producers never retry among each other. A claim beyond the
@@ -55,8 +55,8 @@ func maxBlocksOf[T any]() int {
 	return min(max(fit, 1), maxBlocks)
 }
 
-// newSegment returns a segment of n blocks behind base slots. A single block is allocated together with its
-// header, which is what keeps 100,000 queues that hold little cheap.
+// newSegment returns a segment of n blocks behind base slots. A single block is allocated
+// together with its header, which is what keeps 100,000 queues that hold little cheap.
 func newSegment[T any](n int, base uint64) *segment[T] {
 	if n == 1 {
 		one := new(struct {
@@ -103,7 +103,8 @@ func (s *segment[T]) taken() uint64 {
 	return n
 }
 
-// append gives the segment a successor, the given one unless another goroutine was faster, and returns it.
+// append gives the segment a successor, the given one unless another goroutine was faster, and
+// returns it.
 func (s *segment[T]) append(n *segment[T]) *segment[T] {
 	if s.next.CompareAndSwap(nil, n) {
 		return n

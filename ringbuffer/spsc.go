@@ -33,9 +33,10 @@ import (
 //
 // The zero value has no room: every push finds it full. [NewSPSC] makes one that is useful.
 // TryPush, PushN and Push belong to the producer; TryPop, PopN, Pop, Drain and Receive to the
-// consumer. A side may move to another goroutine only with synchronisation between the two. Two goroutines on
-// one side at the same time lose items; the race detector sees it, and a build with the tag
-// ringbufferdebug panics. Close, Len and Cap are for everybody. An SPSC must not be copied.
+// consumer. A side may move to another goroutine only with synchronisation between the two. Two
+// goroutines on one side at the same time lose items; the race detector sees it, and a build
+// with the tag ringbufferdebug panics. Close, Len and Cap are for everybody. An SPSC must not
+// be copied.
 type SPSC[T any] struct {
 	_        cpu.CacheLinePad
 	tail     atomic.Uint64
@@ -110,8 +111,10 @@ func (q *SPSC[T]) TryPush(v T) error {
 		q.producer.enter("producer")
 		defer q.producer.leave()
 	}
+	// headSeen may be old, which only makes the ring look fuller than it is. The consumer's line
+	// is fetched when that matters. With bit 63 set in t, the difference is large as well.
 	t := q.tail.Load()
-	if t-q.headSeen >= uint64(len(q.slots)) { // also when bit 63 is set
+	if t-q.headSeen >= uint64(len(q.slots)) {
 		if err := q.lookForRoom(t); err != nil {
 			return err
 		}
@@ -120,7 +123,7 @@ func (q *SPSC[T]) TryPush(v T) error {
 	*slot = v
 	// Close is the only other writer of tail: a lost swap means closed.
 	if !q.tail.CompareAndSwap(t, t+1) {
-		clearSlot(slot)
+		clearSlot(slot) // the ring must not keep what it did not accept
 		return ErrClosed
 	}
 	q.notEmpty.wake()
@@ -156,15 +159,17 @@ func (q *SPSC[T]) PushN(vs []T) (int, error) {
 		return 0, nil
 	}
 	t := q.tail.Load()
-	room := uint64(len(q.slots)) - (t - q.headSeen)
+	room := uint64(len(q.slots)) - (t - q.headSeen) // meaningless if closed
 	if t&closedBit != 0 || room < uint64(len(vs)) {
 		if err := q.lookForRoom(t); err != nil {
 			return 0, err
 		}
 		room = uint64(len(q.slots)) - (t - q.headSeen)
 	}
+	// All items before one publication: the consumer fetches the position once for all of them.
 	n := int(min(room, uint64(len(vs))))
 	put(q.slots, t, vs[:n])
+	// All or nothing: after a Close in between the consumer may have been told the end already.
 	if !q.tail.CompareAndSwap(t, t+uint64(n)) {
 		wipe(q.slots, t, n)
 		return 0, ErrClosed
@@ -185,6 +190,7 @@ func put[T any](slots []T, p uint64, vs []T) {
 // take copies the slots from position p on into dst and clears them, so that the ring keeps
 // nothing reachable.
 func take[T any](slots []T, p uint64, dst []T) {
+	// Copied and cleared piece by piece, while the lines are in the cache.
 	from := slots[p&uint64(len(slots)-1):]
 	n := copy(dst, from)
 	clear(from[:n])
@@ -207,6 +213,7 @@ func wipe[T any](slots []T, p uint64, n int) {
 // gets closed, or the cause of ctx if that ends first; v was not added then. A push that needs
 // no waiting does not look at ctx.
 func (q *SPSC[T]) Push(ctx context.Context, v T) error {
+	// Tried before ctx is looked at: a queue with room costs no look at the context.
 	err := q.TryPush(v)
 	if err == ErrFull {
 		if werr := q.notFull.wait(ctx, func() bool {
@@ -227,14 +234,14 @@ func (q *SPSC[T]) TryPop() (v T, err error) {
 		defer q.consumer.leave()
 	}
 	h := q.head.Load()
-	if h == q.tailSeen {
+	if h == q.tailSeen { // all that was seen is taken: only now fetch the producer's line
 		if err = q.lookForItems(h); err != nil {
 			return v, err
 		}
 	}
 	slot := &q.slots[h&uint64(len(q.slots)-1)]
 	v = *slot
-	clearSlot(slot)
+	clearSlot(slot) // before head moves: from then on the slot is the producer's
 	q.head.Store(h + 1)
 	q.notFull.wake()
 	return v, nil
@@ -242,6 +249,7 @@ func (q *SPSC[T]) TryPop() (v T, err error) {
 
 // lookForItems fetches the producer's position.
 func (q *SPSC[T]) lookForItems(h uint64) error {
+	// One reading says both how far the producer got and that it will get no further.
 	t := q.tail.Load()
 	q.tailSeen = t &^ closedBit
 	if h != q.tailSeen {
@@ -265,6 +273,7 @@ func (q *SPSC[T]) PopN(dst []T) (int, error) {
 		return 0, nil
 	}
 	h := q.head.Load()
+	// Look again already when less is known than dst holds, for as large a batch as there is.
 	if q.tailSeen-h < uint64(len(dst)) {
 		if err := q.lookForItems(h); err != nil {
 			return 0, err
@@ -293,9 +302,12 @@ func (q *SPSC[T]) Pop(ctx context.Context) (T, error) {
 	return v, err
 }
 
-// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes everybody
-// who waits. It may be called from any goroutine, also more than once, and always returns nil.
+// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes all
+// waiting goroutines. It may be called from any goroutine, also more than once, and always
+// returns nil.
 func (q *SPSC[T]) Close() error {
+	// The bit before the wake-ups: a goroutine that announces itself too late to be woken finds
+	// it in its second try.
 	q.tail.Or(closedBit)
 	q.notEmpty.wakeAll()
 	q.notFull.wakeAll()

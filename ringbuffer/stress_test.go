@@ -63,8 +63,8 @@ func (k kind) sides(n int) (producers, consumers int) {
 	return producers, consumers
 }
 
-// TestStressTransfer moves many items through small rings, by all forms, and checks that each arrives
-// once and those of one producer in order.
+// TestStressTransfer moves many items through small rings, by all forms, and checks that each
+// arrives once and those of one producer in order.
 func TestStressTransfer(t *testing.T) {
 	eachProcs(t, func(t *testing.T) {
 		eachKind(t, func(t *testing.T, k kind) {

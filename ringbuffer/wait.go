@@ -41,14 +41,14 @@ import (
 //     ended) hands the token on: see retract;
 //   - where slots are published out of order (MPMC), a waiter may wake, find the head slot claimed
 //     but not yet published, and sleep again, while the slot behind it is ready. When the head
-//     slot is published there is one token for two items. So whoever took an item in the slow path
-//     looks whether the next one is ready too, and wakes the next sleeper: the callers of wait do
-//     that.
+//     slot is published there is one token for two items. So a goroutine that took an item in the
+//     slow path looks whether the next one is ready too, and wakes the next sleeper: the callers
+//     of wait do that.
 //
-//   - Close wakes everybody, but a consumer that wakes may find that an item is still being
-//     pushed, and sleep again. When that item comes there is one token for it, and nobody will
-//     ever push after it. So whoever leaves the slow path looks also for the end, and wakes the next
-//     sleeper to see it.
+//   - Close wakes all sleepers, but a consumer that wakes may find that an item is still being
+//     pushed, and sleep again. When that item comes there is one token for it, and no push comes
+//     after it. So a goroutine that leaves the slow path looks also for the end, and wakes the
+//     next sleeper to see it.
 //
 // From these follows the invariant: while somebody sleeps and the head item is ready (or the end is
 // reached), a token is under way or a slow-path goroutine is about to look. A fast-path pop
@@ -155,6 +155,7 @@ func (g *gate) announce() *waiter {
 func (g *gate) retract(w *waiter) {
 	q := g.line()
 	q.mu.Lock()
+	// Either w is still queued, and nobody will ever give it a token, or its token is certain.
 	given := !w.queued
 	if !given {
 		g.take(q, w)
@@ -198,7 +199,7 @@ func (g *gate) wait(ctx context.Context, try func() bool) error {
 	if g.backOff(try) {
 		return nil
 	}
-	done := ctx.Done()
+	done := ctx.Done() // takes a lock in most contexts, so not in the loop
 	for {
 		w := g.announce() // 1
 		if try() {        // 2
@@ -207,6 +208,7 @@ func (g *gate) wait(ctx context.Context, try func() bool) error {
 		}
 		select { // 3
 		case <-w.token:
+			// The token channel is empty again, so w can serve another sleeper.
 			g.recycle(w)
 		case <-done:
 			g.retract(w)

@@ -148,7 +148,7 @@ func TestCloseLooksOnlyAtWhoWaits(t *testing.T) {
 
 	require.False(t, timers[0].Stop(), "Stop")
 	require.False(t, timers[1].Reset(0), "Reset to now")
-	require.False(t, timers[2].Reset(math.MaxInt64), "Reset to later, which is lazy while the Wheel is open")
+	require.False(t, timers[2].Reset(math.MaxInt64), "Reset to later, lazy while the Wheel is open")
 	require.False(t, timers[3].ResetAt(math.MaxInt64), "ResetAt to later")
 	require.False(t, tk.Reset(time.Minute), "Reset of a Ticker")
 	require.Equal(t, n+1-5, w.linked(), "what is used is taken out")
@@ -392,7 +392,8 @@ func TestExecutorPanics(t *testing.T) {
 // An Executor that passes the call on and then panics, or ends the goroutine: f of a Ticker does
 // not run beside itself. Who is first, f or the end of the Executor, has the call.
 func TestExecutorEndsAfterHandingOver(t *testing.T) {
-	for name, end := range map[string]func(){"panic": func() { panic("late") }, "Goexit": runtime.Goexit} {
+	ends := map[string]func(){"panic": func() { panic("late") }, "Goexit": runtime.Goexit}
+	for name, end := range ends {
 		var began chan bool
 		var held []func()
 		var hold atomic.Bool

@@ -24,7 +24,7 @@ func (w *Wheel) Context(
 	inner, cancel := context.WithCancelCause(parent)
 	c := &wheelContext{Context: inner, parent: parent, deadline: deadline, cancel: cancel}
 	if d <= 0 {
-		cancel(errExpired)
+		cancel(errExpired) // without a timer, so that the Context has ended when it is returned
 		return c, func() {}
 	}
 	if inner.Err() != nil {

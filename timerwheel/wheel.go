@@ -23,7 +23,7 @@ type Wheel struct {
 	closed   atomic.Bool
 	shift    uint8   // turns a 64-bit hash into an index of plain or waited
 	shards   []shard // all
-	plain    []shard // of timers for which nobody can wait: with a callback
+	plain    []shard // of timers with a callback, which no goroutine waits for
 	waited   []shard // of those with a channel or a Context, which Close has to find
 	execFunc func(func())
 	inline   bool
@@ -118,20 +118,23 @@ func (w *Wheel) Stats() Stats {
 // that had fired. Callbacks that are running in goroutines
 // of their own, or were handed to the Executor, are not waited for.
 //
-// Whoever waits is released: the channel of each pending Timer and Ticker is closed (receiving
-// from it yields the zero time and ok == false), [Wheel.Sleep] returns, and a [Wheel.Context]
-// is canceled. What is started later is released at once.
+// Waiting goroutines are released: the channel of each pending Timer and Ticker is closed
+// (receiving from it yields the zero time and ok == false), [Wheel.Sleep] returns, and a
+// [Wheel.Context] is canceled. What is started later is released at once.
 //
 // Close may be called more than once and concurrently; each call returns when no callback runs
 // on the goroutine any more, nor will. A callback that runs there may call it too; this call
 // returns at once. Close looks at those timers only that somebody may wait for: a million
 // callbacks make it no slower. The goroutine takes them out after that, and ends.
 func (w *Wheel) Close() {
+	// Under mu, so that kick does not start the goroutine after this has looked at started.
 	w.mu.Lock()
 	first := w.closed.CompareAndSwap(false, true)
 	started := w.started
 	w.mu.Unlock()
 	if first {
+		// All shards are closed before anybody is released: a released goroutine may start a
+		// timer, which must find its shard closed.
 		for i := range w.shards {
 			w.shards[i].close()
 		}
@@ -139,7 +142,7 @@ func (w *Wheel) Close() {
 		if !started {
 			w.end()
 		}
-		w.kick()
+		w.kick() // the goroutine may sleep until a far deadline
 	}
 	if w.runner.Load() != goroutineID() {
 		<-w.done
@@ -149,6 +152,7 @@ func (w *Wheel) Close() {
 // end is the end of the goroutine, or takes its place if it was never started. Close does not
 // wait for the sweep, which looks at each timer.
 func (w *Wheel) end() {
+	// done first: sweeping looks at every timer, which a caller of Close need not wait for.
 	close(w.done)
 	sweep(w.plain)
 }
@@ -186,7 +190,7 @@ func (w *Wheel) kick() {
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
-	default:
+	default: // a wake-up is under way already
 	}
 }
 
@@ -204,13 +208,14 @@ func (w *Wheel) run() {
 		}
 		w.end()
 	}()
-	clock := time.NewTimer(time.Hour)
+	clock := time.NewTimer(time.Hour) // any duration: sleep sets it
 	defer clock.Stop()
 	for !w.closed.Load() {
 		next := w.serve()
 		if next == 0 {
-			continue
+			continue // a shard had more to do than its budget
 		}
+		// Announce, then look again: see wakeFor. What came between is served, not slept over.
 		w.armed.Store(next)
 		if w.earliest() < next {
 			w.armed.Store(0)
@@ -231,7 +236,7 @@ func (w *Wheel) serve() (next int64) {
 		sh := &w.shards[i]
 		if sh.next.Load() <= nowTick {
 			sh.serve(w.now())
-			nowTick = w.now() / w.tick
+			nowTick = w.now() / w.tick // serving took time; the next shards should not be late
 		}
 		next = min(next, sh.next.Load())
 	}
@@ -297,7 +302,7 @@ func (w *Wheel) handOver(call caller, arg any) {
 }
 
 // handOverTick gives the Ticker free if the Executor does not return. It may have passed the
-// call on before, to a goroutine that has not begun yet: the one who is first has it.
+// call on before, to a goroutine that has not begun yet: whichever is first has it.
 func (w *Wheel) handOverTick(tk *Ticker) {
 	var taken atomic.Bool
 	handed := false
@@ -306,7 +311,7 @@ func (w *Wheel) handOverTick(tk *Ticker) {
 			tk.running.Store(false)
 		}
 	}()
-	defer w.recovered()
+	defer w.recovered() // runs first: the function above needs no stack of a panic
 	w.execFunc(func() {
 		if taken.CompareAndSwap(false, true) {
 			w.guard(tickCaller{}, tk)

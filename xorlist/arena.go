@@ -54,10 +54,16 @@ var lastLife atomic.Uint64
 // to list in constant time.
 //
 // The zero value is ready to use. An Arena must not be copied after first use, and it must not
-// be used by two goroutines at once, nor may two of its lists, except to read.
+// be used by two goroutines at once, nor may two of its lists, except to read. An Arena that is
+// overwritten begins anew; lists made before go on with the memory they have.
 type Arena[T any] struct {
 	_ noCopy
 
+	slab *slab[T] // nil until the first list; a pointer, so that lists outlive the Arena
+}
+
+// slab is the memory of an Arena, or of a list that has its own.
+type slab[T any] struct {
 	id     uint64 // 0 until the first chunk
 	free   uint32 // the free element that is used next, the head of a list; 0 for none
 	shared bool   // not one list's own
@@ -87,21 +93,35 @@ func (*noCopy) Unlock() {}
 
 // NewList returns an empty list whose elements live in a.
 func (a *Arena[T]) NewList() *List[T] {
-	a.shared = true
+	if a.slab == nil {
+		a.slab = &slab[T]{shared: true}
+	}
 	l := new(List[T])
-	l.adopt(a)
+	l.adopt(a.slab)
 	return l
 }
 
 // Cap returns how many elements the memory of a has room for, those in use included. A list that
 // stays below it allocates nothing.
-func (a *Arena[T]) Cap() int { return a.slots }
+func (a *Arena[T]) Cap() int {
+	if a.slab == nil {
+		return 0
+	}
+	return a.slab.slots
+}
 
 // Trim gives memory back to the garbage collector: all chunks in which no element is in use.
 // Elements in use stay where they are, and so do handles, cursors and pointers. It looks at
 // every element that there is room for; call it after a list has shrunk a lot, not after every
 // removal.
 func (a *Arena[T]) Trim() {
+	if a.slab != nil {
+		a.slab.trim()
+	}
+}
+
+// trim is Arena.Trim.
+func (a *slab[T]) trim() {
 	if a.id == 0 {
 		return
 	}
@@ -114,6 +134,7 @@ func (a *Arena[T]) Trim() {
 		if nodes == nil {
 			continue
 		}
+		// The list as it would be with this chunk's free elements; it counts if the chunk stays.
 		start := chunkStart(c)
 		head, live, highest := a.free, false, uint32(0)
 		for off := len(nodes) - 1; off >= 0; off-- {
@@ -134,12 +155,12 @@ func (a *Arena[T]) Trim() {
 	}
 	if !inUse {
 		// Nothing has to be remembered when old handles name another arena.
-		*a = Arena[T]{shared: a.shared}
+		*a = slab[T]{shared: a.shared}
 	}
 }
 
 // chunk returns the elements of chunk c, nil if it is not there.
-func (a *Arena[T]) chunk(c int) []node[T] {
+func (a *slab[T]) chunk(c int) []node[T] {
 	if c < smallChunks {
 		return a.small[c]
 	}
@@ -149,7 +170,7 @@ func (a *Arena[T]) chunk(c int) []node[T] {
 // capacity returns how many elements chunk c has, 0 if there is no such chunk for this T. A
 // chunk takes no more memory than chunkBytes, unless a single element does: large elements leave
 // out the small chunks that would be too large, and some numbers at the end of each large one.
-func (a *Arena[T]) capacity(c int) int {
+func (a *slab[T]) capacity(c int) int {
 	limit := max(1, chunkBytes/int(reflect.TypeFor[node[T]]().Size()))
 	if c >= smallChunks {
 		return min(chunkLen, limit)
@@ -170,7 +191,7 @@ func chunkStart(c int) uint32 {
 }
 
 // drop forgets the memory of chunk c, whose highest generation is known.
-func (a *Arena[T]) drop(c int, highest uint32) {
+func (a *slab[T]) drop(c int, highest uint32) {
 	a.slots -= len(a.chunk(c))
 	for len(a.floor) <= c {
 		a.floor = append(a.floor, 0)
@@ -187,20 +208,20 @@ func (a *Arena[T]) drop(c int, highest uint32) {
 }
 
 // at returns element i, which must exist. It is small enough to be inlined.
-func (a *Arena[T]) at(i uint32) *node[T] {
+func (a *slab[T]) at(i uint32) *node[T] {
 	if c := i >> chunkBits; c != 0 {
 		return &a.large[c][i%chunkLen]
 	}
 	return a.atSmall(i)
 }
 
-func (a *Arena[T]) atSmall(i uint32) *node[T] {
+func (a *slab[T]) atSmall(i uint32) *node[T] {
 	nodes := a.small[uint(bits.Len32(i)-1-firstBits)%16]
 	return &nodes[int(i)&(len(nodes)-1)] // the highest bit of i is the chunk's length
 }
 
 // run returns the elements of the chunk that i is in, and the number of the first of them.
-func (a *Arena[T]) run(i uint32) (nodes []node[T], start uint32) {
+func (a *slab[T]) run(i uint32) (nodes []node[T], start uint32) {
 	if c := i >> chunkBits; c != 0 {
 		return a.large[c], c << chunkBits
 	}
@@ -210,10 +231,11 @@ func (a *Arena[T]) run(i uint32) (nodes []node[T], start uint32) {
 
 // alloc returns a live element that is in no list. Its value is zero. PushFront and PushBack
 // have a copy of it.
-func (a *Arena[T]) alloc() (uint32, *node[T]) {
+func (a *slab[T]) alloc() (uint32, *node[T]) {
 	if a.free|a.unused == 0 {
 		a.grow()
 	}
+	// Used elements first: their memory is likely to be in the cache.
 	i := a.free
 	if i != 0 {
 		n := a.at(i)
@@ -231,10 +253,10 @@ func (a *Arena[T]) alloc() (uint32, *node[T]) {
 }
 
 // release frees element i, which is in no list any more.
-func (a *Arena[T]) release(i uint32, n *node[T]) {
+func (a *slab[T]) release(i uint32, n *node[T]) {
 	var zero T
 	n.val = zero // or the collector would keep what it points to
-	n.gen++
+	n.gen++      // handles of the element are stale from here on
 	if n.gen != retired {
 		n.link = a.free
 		a.free = i
@@ -242,7 +264,8 @@ func (a *Arena[T]) release(i uint32, n *node[T]) {
 }
 
 // grow makes a chunk when no element is free: one that is missing, else the next one.
-func (a *Arena[T]) grow() {
+func (a *slab[T]) grow() {
+	// Numbered with the first chunk: an arena without elements has issued no handles.
 	if a.id == 0 {
 		a.id = lastArena.Add(1)
 	}
@@ -266,8 +289,8 @@ func (a *Arena[T]) grow() {
 }
 
 // vacancy returns the number of the chunk to make.
-func (a *Arena[T]) vacancy() int {
-	if a.missing > 0 {
+func (a *slab[T]) vacancy() int {
+	if a.missing > 0 { // as a rule nothing is, and there is nothing to look for
 		for c := range a.made {
 			if a.chunk(c) == nil && a.capacity(c) > 0 && a.floor[c] != retired {
 				a.missing--

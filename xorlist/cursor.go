@@ -42,6 +42,7 @@ func (l *List[T]) Locate(h Handle) (Cursor[T], bool) {
 	}
 	var front, back uint32 // where the walks have just been
 	f, b := l.head, l.tail
+	// Two walks that meet in the middle see every element.
 	for range (l.len + 1) / 2 {
 		if f == h.index {
 			return Cursor[T]{list: l, prev: front, cur: f, seen: l.stamp}, true
@@ -82,6 +83,7 @@ func (c *Cursor[T]) Prev() bool {
 	if !c.Valid() {
 		return false
 	}
+	// The element before the new place is found from the one behind it, which is the old place.
 	next := c.cur
 	switch {
 	case c.cur != 0:
@@ -139,6 +141,7 @@ func (c *Cursor[T]) InsertBefore(v T) Handle {
 	if !c.Valid() {
 		return Handle{}
 	}
+	// memory, since the cursor may be at the edge of a list that has none yet.
 	i, n := c.list.memory().alloc()
 	n.val = v
 	c.linkBefore(i, n)
@@ -169,6 +172,7 @@ func (c *Cursor[T]) Remove() (v T, ok bool) {
 	if !c.on() {
 		return v, false
 	}
+	// The element leaves the list before it is free: release puts another number into its link.
 	i := c.cur
 	n := c.list.arena.at(i)
 	v = n.val
@@ -222,6 +226,7 @@ func (c *Cursor[T]) MoveTo(to *Cursor[T]) bool {
 	}
 	from, dst := c.list, to.list
 	i := c.cur
+	// Unlinking would move the very neighbours that to stands between.
 	if p, n := to.before(); from == dst && (i == p || i == n) {
 		return true
 	}
@@ -232,7 +237,7 @@ func (c *Cursor[T]) MoveTo(to *Cursor[T]) bool {
 	}
 	c.unlink()
 	to.linkBefore(i, dst.arena.at(i))
-	c.seen = from.stamp
+	c.seen = from.stamp // where both are one list, the link was a change that c has not seen
 	return true
 }
 
@@ -271,6 +276,7 @@ func (c *Cursor[T]) linkBefore(i uint32, at *node[T]) {
 
 // unlink takes the element under the cursor out of the list and leaves the cursor in the gap.
 func (c *Cursor[T]) unlink() {
+	// Both neighbours are kept: a gap is known by them.
 	i := c.cur
 	c.next = c.list.arena.at(i).link ^ c.prev
 	c.list.unlink(i, c.prev, c.next)

@@ -5,7 +5,7 @@
 //
 // A list element usually keeps two pointers. Here the elements lie in slabs and have numbers,
 // and an element keeps one word: the number of its predecessor XOR the number of its successor.
-// Who arrives from one neighbour finds the other. There is no unsafe code: the collector sees
+// A walk that comes from one neighbour finds the other. There is no unsafe code: the collector sees
 // typed memory, and where T has no pointers it sees nothing that it would have to scan.
 //
 //	var l xorlist.List[string] // ready to use

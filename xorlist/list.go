@@ -8,7 +8,7 @@ package xorlist
 type List[T any] struct {
 	_ noCopy
 
-	arena      *Arena[T] // nil until needed
+	arena      *slab[T] // nil until needed
 	head, tail uint32
 	len        int
 	stamp      stamp
@@ -43,7 +43,7 @@ func (l *List[T]) PushFront(v T) Handle {
 	if a == nil || a.free|a.unused == 0 {
 		a = l.room()
 	}
-	i := a.free // from here on as in Arena.alloc
+	i := a.free // from here on as in slab.alloc
 	if i == 0 {
 		i = a.unused
 	}
@@ -79,7 +79,7 @@ func (l *List[T]) PushBack(v T) Handle {
 	if a == nil || a.free|a.unused == 0 {
 		a = l.room()
 	}
-	i := a.free // from here on as in Arena.alloc
+	i := a.free // from here on as in slab.alloc
 	if i == 0 {
 		i = a.unused
 	}
@@ -119,7 +119,9 @@ func (l *List[T]) PopFront() (v T, ok bool) {
 	nodes, start := l.arena.run(i)
 	n := &nodes[i-start]
 	v = n.val
-	l.head = n.link // the front has no other neighbour
+	// The front has one neighbour, so its link is that one's number, and taking the front out of
+	// the neighbour's link is one XOR more.
+	l.head = n.link
 	if off := l.head - start; off < uint32(len(nodes)) {
 		nodes[off].link ^= i
 	} else if l.head != 0 {
@@ -212,6 +214,7 @@ func (l *List[T]) Remove(h Handle) (v T, ok bool) {
 // Reverse turns the order of the elements around. It takes constant time: a link does not know
 // which of its two neighbours comes first.
 func (l *List[T]) Reverse() {
+	// No element changes: a link is the same in both directions.
 	l.head, l.tail = l.tail, l.head
 	l.stamp.changes++
 }
@@ -222,7 +225,7 @@ func (l *List[T]) Clear() {
 	prev, cur := uint32(0), l.head
 	for cur != 0 {
 		n := l.arena.at(cur)
-		next := n.link ^ prev
+		next := n.link ^ prev // before release, which puts another number into link
 		l.arena.release(cur, n)
 		prev, cur = cur, next
 	}
@@ -232,26 +235,26 @@ func (l *List[T]) Clear() {
 // Trim gives back memory that no element uses, as [Arena.Trim] does for the arena of l.
 func (l *List[T]) Trim() {
 	if l.arena != nil {
-		l.arena.Trim()
+		l.arena.trim()
 	}
 }
 
 // memory returns the arena, which exists from the first insertion on.
-func (l *List[T]) memory() *Arena[T] {
+func (l *List[T]) memory() *slab[T] {
 	if l.arena == nil {
-		l.adopt(new(Arena[T]))
+		l.adopt(new(slab[T]))
 	}
 	return l.arena
 }
 
 // adopt gives l, which has no arena and so no elements, the arena a.
-func (l *List[T]) adopt(a *Arena[T]) {
+func (l *List[T]) adopt(a *slab[T]) {
 	l.arena = a
 	l.stamp.life = lastLife.Add(1)
 }
 
 // room returns the arena when it has a free element.
-func (l *List[T]) room() *Arena[T] {
+func (l *List[T]) room() *slab[T] {
 	a := l.memory()
 	if a.free|a.unused == 0 {
 		a.grow()
@@ -290,6 +293,7 @@ func (l *List[T]) find(h Handle) *node[T] {
 
 // link puts element i between the neighbours p and n; 0 stands for none.
 func (l *List[T]) link(i uint32, at *node[T], p, n uint32) {
+	// A neighbour's link loses one number and gains another by XOR with both.
 	at.link = p ^ n
 	if p != 0 {
 		l.arena.at(p).link ^= n ^ i

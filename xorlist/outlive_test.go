@@ -4,6 +4,7 @@ package xorlist
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -117,6 +118,34 @@ func TestLoopOutlivesItsList(t *testing.T) {
 	}
 }
 
+// TestListOutlivesItsArena: lists, handles and cursors go on when their Arena is overwritten, and
+// have nothing to do with the lists that it makes from then on.
+//
+// case: 11
+func TestListOutlivesItsArena(t *testing.T) {
+	var arena Arena[int]
+	require.Zero(t, arena.Cap())
+	arena.Trim()
+	a, b := arena.NewList(), arena.NewList()
+	h := a.PushBack(1)
+	b.PushBack(2)
+	c, _ := a.Locate(h)
+	arena = Arena[int]{}
+	fresh := arena.NewList()
+	other := fresh.PushBack(3)
+	require.False(t, a.Valid(other) || fresh.Valid(h), "memory of another arena")
+	v, ok := c.Value()
+	require.True(t, ok)
+	require.Equal(t, 1, v)
+	a.Concat(b)
+	fresh.Concat(a)
+	require.Equal(t, []int{3, 1, 2}, slices.Collect(fresh.All()))
+	arena.Trim()
+	a.Trim()
+	require.Equal(t, 3, fresh.Len())
+	require.Zero(t, a.Len())
+}
+
 // TestCursorOfAnEmptyList: the edge of a list without memory is the edge of one with memory.
 func TestCursorOfAnEmptyList(t *testing.T) {
 	var l List[int]
@@ -143,12 +172,12 @@ func large[T any](t *testing.T, first, second T, same func(a, b T) bool) {
 		require.True(t, ok && same(v, second))
 		v, ok = l.PopFront()
 		require.True(t, ok && same(v, first))
-		require.LessOrEqual(t, l.arena.Cap(), 2, "room for elements that nobody asked for")
+		require.LessOrEqual(t, l.arena.slots, 2, "room for elements that nobody asked for")
 		l.Trim()
 		require.True(t, l.Valid(h))
 		l.PopFront()
 		l.Trim()
-		require.Zero(t, l.arena.Cap())
+		require.Zero(t, l.arena.slots)
 		require.False(t, l.Valid(h))
 	})
 }
@@ -209,6 +238,6 @@ func TestMiddlingElements(t *testing.T) {
 		}
 		l.Clear()
 		l.Trim()
-		require.Zero(t, l.arena.Cap())
+		require.Zero(t, l.arena.slots)
 	}
 }
