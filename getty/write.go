@@ -47,6 +47,7 @@ type outbound struct {
 // A sideQueue is what needs no encoder to be queued. Most sessions never have one.
 type sideQueue struct {
 	control  []byte    // control frames, and after them the farewell
+	late     []byte    // the latest answer for which control had no room
 	marks    []*waiter // callers of Flush
 	line     []*waiter // callers that wait for the queue to fall, the first come first
 	admitted bool      // one of them may write and has not done so yet
