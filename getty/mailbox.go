@@ -85,13 +85,6 @@ func (m *mailbox) hasRoom() bool {
 	return m.count < m.maxPkgs && m.bytes < m.maxBytes
 }
 
-// fits reports whether there is room for so many packages, and any for bytes.
-func (m *mailbox) fits(pkgs, bytes int) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.count+pkgs <= m.maxPkgs && m.bytes+bytes < m.maxBytes
-}
-
 // put adds mails, with one lock for all of them.
 func (m *mailbox) put(mails []mail) {
 	m.mu.Lock()
