@@ -68,13 +68,12 @@ func (l *plain) Write(src Source, how Mode) error {
 		if len(runs) == 0 {
 			return nil
 		}
-		src.Commit() // a Write of a net.Conn cannot be stopped halfway
-		n, err := l.conn.Write(clip(runs[0]))
+		b := runs[0][:min(len(runs[0]), plainWriteSize)]
+		src.Commit(len(b)) // a Write of a net.Conn cannot be stopped halfway
+		n, err := l.conn.Write(b)
 		src.Took(n)
 		if err != nil {
 			return err
 		}
 	}
 }
-
-func clip(b []byte) []byte { return b[:min(len(b), plainWriteSize)] }

@@ -54,9 +54,9 @@ type Source interface {
 	// Offer lends what is to be written next; it is empty when there is nothing more. The bytes stay as
 	// they are until Took.
 	Offer() [][]byte
-	// Commit is called before a write that cannot be stopped halfway: what was offered may not be
-	// withdrawn any more.
-	Commit()
+	// Commit is called before a write that cannot be stopped halfway: the first n bytes of what was
+	// offered may not be withdrawn any more.
+	Commit(n int)
 	// Took reports that the connection took n bytes, which may be 0, of what was offered last.
 	Took(n int)
 }

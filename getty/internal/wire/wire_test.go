@@ -44,7 +44,7 @@ func (q *queue) Offer() [][]byte {
 	return q.runs
 }
 
-func (q *queue) Commit() { q.commits++ }
+func (q *queue) Commit(int) { q.commits++ }
 
 func (q *queue) Took(n int) {
 	q.mu.Lock()
