@@ -13,7 +13,8 @@ cd "$root"
 # lines disagree, and one of the checks is about just that.
 modules() { sed -n 's|^[[:space:]]*\(use \)\?\./\([^ ]*\)$|\2|p' go.work; }
 
-# libraries prints the modules meant for importers: those that .ci/layers declares.
+# libraries prints the modules meant for importers: those that .ci/layers declares. Its lines with
+# a slash before the colon are packages.
 libraries() { sed -n 's/^\([a-z0-9]*\):.*/\1/p' .ci/layers; }
 
 # extras prints the modules outside go.work, which need GOWORK=off.
@@ -22,8 +23,8 @@ extras() { local m; for m in bench tools; do [ ! -f "$m/go.mod" ] || echo "$m"; 
 # prefix prints the common prefix of the module paths.
 prefix() { local path; path=$(sed -n 's/^module //p' "$(modules | sed -n 1p)/go.mod"); echo "${path%/*}"; }
 
-# declared prints what .ci/layers allows module $1 to import, one a line.
-declared() { sed -n "s/^$1:\([^#]*\).*/\1/p" .ci/layers | tr -s ' \t' '\n\n' | sed '/^$/d' | sort -u; }
+# declared prints what .ci/layers allows module or package $1 to import, one a line.
+declared() { sed -n "s|^$1:\([^#]*\).*|\1|p" .ci/layers | tr -s ' \t' '\n\n' | sed '/^$/d' | sort -u; }
 
 # allowed prints that and what the declared siblings are allowed in turn.
 allowed() {
@@ -49,11 +50,19 @@ command_of() {
   echo "$lines"
 }
 
-# need installs a Debian package if its command is missing and the machine can.
+# need wants the command $1, which is in the Debian package $2. It changes the machine only when
+# asked, by GOSTKIT_INSTALL=1 or by the CI=true that hosted services set; else it says what to run.
 need() {
   command -v "$1" >/dev/null && return
+  local install="apt-get install -y $2"
+  if [ "${GOSTKIT_INSTALL-}" != 1 ] && [ "${CI-}" != true ]; then
+    echo "no $1 here: $install (or GOSTKIT_INSTALL=1)" >&2
+    return 1
+  fi
   echo "installing $2 for $1"
-  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+  local root=
+  [ "$(id -u)" = 0 ] || root=sudo
+  $root apt-get update -qq && $root env DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null
 }
 
 # scratch makes a directory that goes away with the check.

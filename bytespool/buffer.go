@@ -11,8 +11,8 @@ const (
 	// minChunk is the smallest chunk that a Buffer takes: a message or two.
 	minChunk = 512
 
-	// maxChunk bounds the chunks that a Buffer takes by itself. Larger ones would save few
-	// entries in a writev and leave more unused behind the last byte.
+	// maxChunk is the largest chunk that a Buffer takes by itself. Larger ones would save few
+	// entries in a writev and leave more room unused behind the last byte.
 	maxChunk = 64 << 10
 
 	// keepChunk is the largest chunk that an empty Buffer holds on to.
@@ -32,9 +32,12 @@ var (
 // Buffer is a queue of bytes in a chain of pooled chunks: writing appends and never moves what is
 // there, reading gives the chunks back as they are used up. The zero Buffer is empty and ready.
 //
+// Use it between a producer and a consumer of bytes whose sizes differ: it gathers small writes
+// into one writev, or collects reads until a frame is whole.
+//
 // Chunks have 512 B to 64 KiB, growing with what is buffered; Peek, Next and AddChunk may bring
 // larger ones. An empty Buffer keeps at most one chunk of at most 4 KiB, and until the next call
-// what Next returned; after Release it keeps nothing.
+// the bytes that Next returned; after Release it keeps nothing.
 //
 // Slices that Peek, Next, Bytes and Buffers return are valid until the next call of a method
 // other than Len. A Buffer is for one goroutine at a time and must not be copied after first use.
@@ -44,8 +47,8 @@ type Buffer struct {
 
 	_ noCopy
 
-	// head to tail is the list of chunks, both nil if there is none. No chunk is empty except
-	// head: after Next has used it up, or when the Buffer was empty and kept it; see settle.
+	// head to tail is the list of chunks, both nil if there is none. Only head may be a chunk without
+	// content: after Next has used it up, or when the Buffer was empty and kept it; see settle.
 	head, tail *node
 	len        int
 }
@@ -79,6 +82,7 @@ func (b *Buffer) Read(p []byte) (int, error) {
 	if b.len == 0 && len(p) > 0 {
 		return 0, io.EOF
 	}
+	// To the end of p, also across chunks: a caller must not see where they end.
 	n := 0
 	for n < len(p) && b.len > 0 {
 		k := copy(p[n:], b.head.Bytes())
@@ -110,7 +114,7 @@ func (b *Buffer) Peek(n int) ([]byte, error) {
 	}
 	b.settle()
 	var err error
-	if n > b.len {
+	if n > b.len { // as bufio.Reader.Peek: what there is, with the reason why it is less
 		n, err = b.len, io.EOF
 	}
 	return b.front(n), err
@@ -124,7 +128,8 @@ func (b *Buffer) Next(n int) []byte {
 	}
 	b.settle()
 	p := b.front(min(n, b.len))
-	b.consume(len(p)) // the chunk, even if used up, stays until the next call settles
+	// Not settled here: a chunk that is used up now is what p points into. The next call does it.
+	b.consume(len(p))
 	return p
 }
 
@@ -139,6 +144,7 @@ func (b *Buffer) Discard(n int) (int, error) {
 	if n > b.len {
 		n, err = b.len, io.EOF
 	}
+	// Chunk by chunk, so that each goes back to the pool as soon as it is passed.
 	for rest := n; rest > 0; {
 		k := min(rest, b.head.w-b.head.r)
 		b.consume(k)
@@ -168,7 +174,7 @@ func (b *Buffer) Bytes() ([]byte, bool) {
 //	n, err := v.WriteTo(conn)
 //	b.Discard(int(n))
 func (b *Buffer) Buffers() net.Buffers {
-	count := 0
+	count := 0 // so that there is one allocation
 	for n := b.head; n != nil; n = n.next {
 		count++
 	}
@@ -178,7 +184,7 @@ func (b *Buffer) Buffers() net.Buffers {
 // AppendBuffers appends the elements of Buffers to dst, so that the slice can be used again.
 func (b *Buffer) AppendBuffers(dst net.Buffers) net.Buffers {
 	b.settle()
-	if b.len == 0 {
+	if b.len == 0 { // the chunk that an empty Buffer keeps is no element
 		return dst
 	}
 	for n := b.head; n != nil; n = n.next {
@@ -201,7 +207,7 @@ func (b *Buffer) TakeChunk() Chunk {
 // AddChunk appends c without a copy and takes it over. Later writes may use the room behind it.
 func (b *Buffer) AddChunk(c Chunk) {
 	b.settle()
-	if c.r == c.w {
+	if c.r == c.w { // only head may be empty
 		c.Release()
 		return
 	}

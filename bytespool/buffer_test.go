@@ -221,7 +221,8 @@ func TestBufferBadSizesPanic(t *testing.T) {
 	var b Buffer
 	require.PanicsWithValue(t, "bytespool: Buffer.Peek of a negative size", func() { b.Peek(-1) })
 	require.PanicsWithValue(t, "bytespool: Buffer.Next of a negative size", func() { b.Next(-1) })
-	require.PanicsWithValue(t, "bytespool: Buffer.Discard of a negative size", func() { b.Discard(-1) })
+	require.PanicsWithValue(t, "bytespool: Buffer.Discard of a negative size",
+		func() { b.Discard(-1) })
 }
 
 // A writer or reader that lies about its count gets an error, not a panic, and no bytes.

@@ -24,7 +24,8 @@ var (
 // row.
 func (b *Buffer) ReadFrom(r io.Reader) (int64, error) {
 	b.settle()
-	// A new chunk is linked once there is something in it.
+	// A new chunk is linked once there is something in it, since only head may be empty. Until then
+	// it is the spare, which goes back to the pool also if r panics.
 	var spare *node
 	defer func() {
 		if spare != nil {
@@ -42,6 +43,7 @@ func (b *Buffer) ReadFrom(r io.Reader) (int64, error) {
 			into = spare
 		}
 		n, err := r.Read(into.free())
+		// An io.Reader that breaks its contract must not make a Buffer hold bytes nobody wrote.
 		if n < 0 || n > len(into.free()) {
 			return total, errReadCount
 		}
@@ -56,7 +58,7 @@ func (b *Buffer) ReadFrom(r io.Reader) (int64, error) {
 		} else {
 			empty++
 		}
-		if err == io.EOF {
+		if err == io.EOF { // bytes that came with it are counted above
 			return total, nil
 		}
 		if err != nil {
@@ -74,6 +76,7 @@ func (b *Buffer) WriteTo(w io.Writer) (int64, error) {
 	for b.len > 0 {
 		p := b.head.Bytes()
 		n, err := w.Write(p)
+		// Before consume: more than p would remove bytes that w never saw.
 		if n < 0 || n > len(p) {
 			return total, errWriteCount
 		}
@@ -83,7 +86,7 @@ func (b *Buffer) WriteTo(w io.Writer) (int64, error) {
 		if err != nil {
 			return total, err
 		}
-		if n < len(p) {
+		if n < len(p) { // without an error, against the contract; going on could spin
 			return total, io.ErrShortWrite
 		}
 	}

@@ -2,13 +2,14 @@
 
 package bytespool
 
-// settle gives back the first chunk if it is used up. Each method starts with it, which is what
-// ends the life of the slice that Next returned.
+// settle gives back the first chunk if it is used up. Each method starts with it, and so ends the
+// life of the slice that Next returned.
 func (b *Buffer) settle() {
 	n := b.head
 	if n == nil || n.r < n.w {
 		return
 	}
+	// A Buffer that empties after every message would otherwise go to the pool for each.
 	if n == b.tail && len(n.buf) <= keepChunk {
 		n.r, n.w = 0, 0
 		return
@@ -60,6 +61,7 @@ func (b *Buffer) consume(n int) {
 // buffered, within limits, so that the number of chunks grows slowly and the unused part of the
 // last one stays in proportion.
 func (b *Buffer) newChunk(want int) *node {
+	// At most what the pool keeps: larger ones would be allocated each time.
 	size := min(max(want, b.len, minChunk), maxChunk, b.pool().MaxSize())
 	p := b.pool().Get(size)
 	return newNode(Chunk{pool: b.Pool, buf: p[:cap(p)]})
@@ -77,13 +79,13 @@ func (b *Buffer) front(n int) []byte {
 	return h.buf[h.r : h.r+n : h.r+n]
 }
 
-// gather moves bytes to the first chunk until it holds n. It uses the room in front of and behind
-// what the chunk has; if that is too little, a larger chunk takes its place.
+// gather moves bytes to the first chunk until it holds n.
 func (b *Buffer) gather(n int) {
 	h := b.head
+	// Make room for n bytes, by copying as few as possible.
 	switch {
-	case n <= len(h.buf)-h.r:
-	case n <= len(h.buf):
+	case n <= len(h.buf)-h.r: // there is room behind the content
+	case n <= len(h.buf): // there is, together with the room in front of it
 		h.w = copy(h.buf, h.Bytes())
 		h.r = 0
 	default:
@@ -94,6 +96,7 @@ func (b *Buffer) gather(n int) {
 	}
 	for h.w-h.r < n {
 		next := h.next
+		// Not more than n: the rest stays where it is, and the next gather copies less.
 		k := copy(h.buf[h.w:h.r+n], next.Bytes())
 		h.w += k
 		next.r += k

@@ -3,11 +3,11 @@
 package bytespool
 
 // Chunk is a run of bytes in a pooled buffer on its way from one owner to the next: out of a
-// [Buffer] by TakeChunk, into one by AddChunk. Whoever holds it must either call Release or hand
-// it on. Copies of a Chunk are the same buffer; only one may be used. The zero Chunk is empty.
+// [Buffer] by TakeChunk, into one by AddChunk. Its owner must either call Release or hand it on.
+// Copies of a Chunk are the same buffer; only one may be used. The zero Chunk is empty.
 type Chunk struct {
 	pool *Pool
-	buf  []byte // as lent, at full capacity: what Put wants to see
+	buf  []byte // as lent, at full capacity, which Put needs to see
 	r, w int    // buf[r:w] are the bytes
 }
 
@@ -25,7 +25,7 @@ func (c Chunk) Bytes() []byte { return c.buf[c.r:c.w:c.w] }
 func (c *Chunk) Release() {
 	buf := c.buf
 	p := c.pool
-	*c = Chunk{}
+	*c = Chunk{} // first, so that a second call puts back nothing
 	if p == nil {
 		p = &defaultPool
 	}
@@ -50,7 +50,7 @@ func newNode(c Chunk) *node {
 // take returns the Chunk of n and gives up n.
 func (n *node) take() Chunk {
 	c := n.Chunk
-	*n = node{}
+	*n = node{} // an idle node must keep no buffer and no list alive
 	nodes.Put(n)
 	return c
 }

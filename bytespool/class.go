@@ -19,22 +19,32 @@ const (
 
 	numClasses = (maxShift-minShift)*4 + 1
 
-	// classMask spares the short paths the bounds checks of arrays that have an element for each
-	// value below it.
+	// classMask spares Get and Put the bounds checks of arrays that have an element for each value
+	// up to it.
 	classMask = 127
+
+	// smallSize is the largest size that smallClasses knows, smallStep the greatest common divisor
+	// of the class sizes up to it.
+	smallSize = 4 << 10
+	smallStep = 16
 )
 
 // classSizes holds the capacity of each class in ascending order, see [ClassSize], and zeros.
 var classSizes = makeClassSizes()
 
-// makeClassSizes divides each power of two into four steps. Four of the steps are no size of
-// Go's allocator, which would round them up and lose the difference (2560 to 2688, 3584 to 4096,
-// 5120 to 5376, 7168 to 8192). They move down to the next allocator size, never up: classOf
-// relies on it.
+// smallClasses holds the class of each size up to smallSize, one element for each smallStep bytes.
+// A look-up costs less than slotOf; the table is kept small since it lives in the same cache as the
+// caller's data.
+var smallClasses = makeSmallClasses()
+
+// makeClassSizes divides each power of two into four steps.
 func makeClassSizes() (sizes [classMask + 1]int) {
 	for c := range numClasses {
 		power := MinSize << (c / 4)
 		sizes[c] = power + power/4*(c%4)
+		// These four are no sizes of Go's allocator, which would round them up and lose the
+		// difference (2560 to 2688, 3584 to 4096, 5120 to 5376, 7168 to 8192). They move down to the
+		// next allocator size, and not up: classOf relies on that.
 		switch sizes[c] {
 		case 2560:
 			sizes[c] = 2304
@@ -49,17 +59,27 @@ func makeClassSizes() (sizes [classMask + 1]int) {
 	return sizes
 }
 
-// slotOf returns the quarter step that n falls into, for 1 <= n <= MaxSize: the class of a
-// capacity that is a class size, else the class or, near the four steps that moved, the one
-// below it.
-//
-// The three highest bits of n-1, top bit included, are 4 to 7: the quarter. The position of the
-// top bit is the power of two. So one count and one shift yield the class, without a loop.
-//
-// bits.Len32 and not bits.Len, because without a test for zero it is a single instruction.
+func makeSmallClasses() (classes [smallSize / smallStep]uint8) {
+	for i := range classes {
+		classes[i] = uint8(classOf((i + 1) * smallStep))
+	}
+	return classes
+}
+
+// smallClassOf is classOf for 1 <= n <= smallSize.
+func smallClassOf(n int) int {
+	return int(smallClasses[uint(n-1)/smallStep%uint(len(smallClasses))]) & classMask
+}
+
+// slotOf returns the quarter step that n falls into, for 1 <= n <= MaxSize. For the size of a class
+// that is the class. For other sizes it is the class that holds n bytes or, near the four steps
+// that makeClassSizes moved down, the one below it.
 func slotOf(n int) int {
+	// Len32 and not Len, because on amd64 it needs no test for zero.
 	x := uint32(max(n-1, MinSize-1))
 	l := bits.Len32(x)
+	// The position of the top bit is the power of two. The three highest bits, top bit included, are
+	// 4 to 7: the quarter. So one count and one shift yield the class, without a loop.
 	return l*4 + int(x>>((l-3)&31)) - (minShift+2)*4 + 1
 }
 

@@ -13,7 +13,11 @@ import (
 func TestClassOfEverySize(t *testing.T) {
 	check := func(n, c int) {
 		if classOf(n) != c {
-			t.Fatalf("classOf(%d) = %d (%d bytes), want %d (%d bytes)", n, classOf(n), classSizes[classOf(n)], c, classSizes[c])
+			t.Fatalf("classOf(%d) = %d (%d bytes), want %d (%d bytes)",
+				n, classOf(n), classSizes[classOf(n)], c, classSizes[c])
+		}
+		if n <= smallSize && smallClassOf(n) != c {
+			t.Fatalf("smallClassOf(%d) = %d, want %d", n, smallClassOf(n), c)
 		}
 	}
 	c := 0

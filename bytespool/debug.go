@@ -29,7 +29,7 @@ func Leaks() []Leak { return leaks() }
 
 // Misuse is what a build with the tag bytespooldebug panics with.
 type Misuse struct {
-	// What went wrong, in words.
+	// What says in words what went wrong.
 	What string
 
 	// Size is the capacity in bytes of the buffer.
@@ -63,13 +63,13 @@ func VerifyTestMain(m interface{ Run() int }) {
 	os.Exit(verify(m, os.Stderr, 2*time.Second))
 }
 
-// verify waits for stragglers, as goroutines that the tests closed may be about to return their
-// buffers.
+// verify runs the tests, waits for missing buffers for at most patience, and reports.
 func verify(m interface{ Run() int }, report io.Writer, patience time.Duration) int {
 	code := m.Run()
 	if code != 0 {
 		return code // the failed test may well be why buffers are missing
 	}
+	// Goroutines that the tests have ended may be about to return their buffers.
 	deadline := time.Now().Add(patience)
 	for len(leaks()) > 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)

@@ -17,12 +17,13 @@ import (
 
 const debug = true
 
-// poison fills what is put back. Unlike zero it is wrong as a length, an index and a text.
+// poison is the byte that idle buffers are filled with, so that a write after Put shows. Unlike
+// zero, it is unlikely to work as a length, an index or a text for those who read after Put.
 const poison = 0xDB
 
-// record is what is known of one buffer from its making until its memory is collected.
+// A record says what is known of one buffer from its allocation until its memory is collected.
 type record struct {
-	addr uintptr            // of the first byte; means this buffer only while base has a value
+	addr uintptr            // of the first byte; that of another buffer once base has no value
 	base weak.Pointer[byte] // does not keep the buffer alive
 	size int
 	seq  uint64 // rises with each Get
@@ -51,11 +52,12 @@ func debugGot(b []byte, hit bool) {
 	defer guard.mu.Unlock()
 	p := unsafe.SliceData(b)
 	r := guard.at[uintptr(unsafe.Pointer(p))]
+	// A fresh buffer may lie where one that was collected did, whose record is still there.
 	if !hit || r == nil {
 		r = newRecordLocked(p, len(b))
 		fill(b)
 	} else if m := r.scribbledLocked(b); m != nil {
-		fill(b) // who recovers need not hear of it twice
+		fill(b) // or a program that recovers would get the same panic again
 		panic(m)
 	}
 	guard.seq++
@@ -70,6 +72,7 @@ func debugPut(b []byte) bool {
 	defer guard.mu.Unlock()
 	addr := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 	r := guard.at[addr]
+	// A slice that starts like a buffer but is shorter is an inside of it too.
 	if r == nil || !r.alive() || r.size != len(b) {
 		if owner := ownerLocked(addr, len(b)); owner != nil {
 			panic(owner.misuse("Put of the inside of a buffer"))
@@ -92,7 +95,8 @@ func newRecordLocked(p *byte, size int) *record {
 		guard.at = make(map[uintptr]*record)
 		guard.lost = make(map[*record]struct{})
 	}
-	guard.at[r.addr] = r // perhaps instead of one whose cleanup has yet to run and finds r here
+	guard.at[r.addr] = r // perhaps instead of one whose cleanup has yet to run and then finds r here
+	// A cleanup and not a finalizer: it does not keep the buffer alive for one more cycle.
 	runtime.AddCleanup(p, func(r *record) {
 		guard.mu.Lock()
 		defer guard.mu.Unlock()
@@ -103,7 +107,7 @@ func newRecordLocked(p *byte, size int) *record {
 
 // forgetLocked ends the record of a buffer whose memory was collected, unless it is a leak.
 func forgetLocked(r *record) {
-	if guard.at[r.addr] == r {
+	if guard.at[r.addr] == r { // else a new buffer lives there
 		delete(guard.at, r.addr)
 	}
 	if !r.idle && !r.collected {
@@ -112,9 +116,9 @@ func forgetLocked(r *record) {
 	r.collected = true
 }
 
-// ownerLocked returns the record of the buffer that [addr, addr+size) overlaps. It looks at all:
-// only slices that are not buffers get here.
+// ownerLocked returns the record of the buffer that [addr, addr+size) overlaps, or nil.
 func ownerLocked(addr uintptr, size int) *record {
+	// All of them, in no order: only slices that are no buffers get here, and they are rare.
 	for _, r := range guard.at {
 		if addr < r.addr+uintptr(r.size) && r.addr < addr+uintptr(size) && r.alive() {
 			return r
@@ -135,7 +139,7 @@ func (r *record) scribbledLocked(b []byte) *Misuse {
 
 func (r *record) misuse(what string) *Misuse {
 	m := &Misuse{What: what, Size: r.size, Got: formatStack(r.got)}
-	if r.idle {
+	if r.idle { // else put is the stack of an earlier use
 		m.Put = formatStack(r.put)
 	}
 	return m
@@ -147,6 +151,8 @@ func debugIdle() []*Misuse {
 	defer guard.mu.Unlock()
 	var found []*Misuse
 	for _, r := range guard.at {
+		// p keeps the buffer alive while it is looked at. Without p it is collected, and then nobody
+		// holds a slice of it to write to.
 		if p := r.base.Value(); p != nil && r.idle {
 			if m := r.scribbledLocked(unsafe.Slice(p, r.size)); m != nil {
 				found = append(found, m)
@@ -168,6 +174,7 @@ func leaks() []Leak {
 	for r := range guard.lost {
 		records = append(records, r)
 	}
+	// In the order of the Gets, which a map has not: the first leak often explains the others.
 	slices.SortFunc(records, func(a, b *record) int { return cmp.Compare(a.seq, b.seq) })
 	var found []Leak
 	for _, r := range records {
@@ -182,10 +189,10 @@ func fill(b []byte) {
 	}
 }
 
-// callers returns the stack of whoever called into this package.
+// callers returns the stack from the caller of its caller on.
 func callers() []uintptr {
 	pcs := make([]uintptr, 32)
-	return pcs[:runtime.Callers(3, pcs)]
+	return pcs[:runtime.Callers(3, pcs)] // 3: Callers, callers, and the function of the debug build
 }
 
 // formatStack renders a call stack as a panic would, without arguments.
@@ -194,7 +201,7 @@ func formatStack(pcs []uintptr) string {
 		return ""
 	}
 	var s strings.Builder
-	frames := runtime.CallersFrames(pcs)
+	frames := runtime.CallersFrames(pcs) // knows inlined calls, which FuncForPC does not
 	for {
 		f, more := frames.Next()
 		fmt.Fprintf(&s, "\t%s\n\t\t%s:%d\n", f.Function, f.File, f.Line)

@@ -37,6 +37,7 @@ func (g *objectGuard[T]) check(x *T) {
 }
 
 func (g *objectGuard[T]) checkLocked(x *T) {
+	// The address may be that of an object that was collected: only the weak pointer tells.
 	if was, ok := g.idle[uintptr(unsafe.Pointer(x))]; ok && was.object.Value() == x {
 		size := int(unsafe.Sizeof(*x))
 		panic(&Misuse{What: "second Put of an object", Size: size, Put: formatStack(was.put)})
@@ -52,6 +53,7 @@ func (g *objectGuard[T]) put(x *T) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.checkLocked(x)
+	// Objects that are collected while idle are never taken out by got.
 	if len(g.idle) >= g.prune {
 		for addr, was := range g.idle {
 			if was.object.Value() == nil {

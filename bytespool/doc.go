@@ -4,20 +4,21 @@
 //
 // Use it where buffers of changing size are taken and returned at a high rate, on the same or on
 // different goroutines. Do not use it for buffers that live long, for one fixed size (a plain
-// [sync.Pool] does), or where it cannot be said who returns the buffer: a buffer that is never
-// returned costs nothing but an allocation, one that is returned too early costs a customer.
+// [sync.Pool] does), or where no single owner can return the buffer. A buffer that is never
+// returned costs one allocation; one that is returned too early is overwritten by its next user
+// while the first one still reads it.
 //
 //	b := bytespool.Get(1500) // len 1500, content undefined
 //	n, err := conn.Read(b)
 //	handle(b[:n], err)
-//	bytespool.Put(b) // from here on b belongs to somebody else
+//	bytespool.Put(b) // from here on b belongs to its next user
 //
 // The zero [Pool], [Objects] and [Buffer] are ready to use; [New] makes a Pool with limits,
 // statistics or cleaning. Package functions use one Pool with default settings.
 //
-// A Pool and an Objects may be used by any number of goroutines at once, a Buffer by one at a
-// time. No goroutine is started. Whoever holds a buffer owns it until it is put back; what is
-// idle in a Pool belongs to the garbage collector, which empties it in two cycles, unless
+// A Pool and an Objects may be used by any number of goroutines at once, a Buffer by one at a time.
+// No goroutine is started. The caller of Get owns the buffer until Put and may hand that ownership
+// on. Idle buffers belong to the garbage collector, which frees them in two cycles, unless
 // Config.MaxIdle says otherwise.
 //
 // Get and Put allocate nothing when the Pool has a buffer of the class. A buffer of n bytes,

@@ -31,7 +31,9 @@ func ExampleGrow() {
 }
 
 func ExampleClassSize() {
-	fmt.Println(bytespool.ClassSize(1), bytespool.ClassSize(65), bytespool.ClassSize(1500), bytespool.ClassSize(60000))
+	for _, n := range []int{1, 65, 1500, 60000} {
+		fmt.Print(bytespool.ClassSize(n), " ")
+	}
 	// Output: 64 80 1536 65536
 }
 

@@ -53,7 +53,8 @@ func drivePool(t testing.TB, p *Pool, program []byte) {
 }
 
 func overlap(a, b []byte) bool {
-	startA, startB := uintptr(unsafe.Pointer(unsafe.SliceData(a))), uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	startA := uintptr(unsafe.Pointer(unsafe.SliceData(a)))
+	startB := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 	return startA < startB+uintptr(cap(b)) && startB < startA+uintptr(cap(a))
 }
 

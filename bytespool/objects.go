@@ -4,9 +4,9 @@ package bytespool
 
 import "sync"
 
-// Objects lends values of one type to those who would otherwise allocate one for each use, such
-// as packages read from a connection. The zero Objects is ready and hands out new(T). Set the
-// fields before first use. Get and Put may be called concurrently; an Objects must not be copied.
+// Objects lends values of one type that would otherwise be allocated for each use, such as packages
+// read from a connection. The zero Objects is ready and hands out new(T). Set the fields before
+// first use. Get and Put may be called concurrently; an Objects must not be copied.
 //
 // The number of idle objects is not limited: the garbage collector empties the pool in two
 // cycles.
@@ -14,9 +14,9 @@ type Objects[T any] struct {
 	// New makes an object when none is idle. Nil means new(T).
 	New func() *T
 
-	// Reset is called by Put, on each object, and must drop what the next user may not see and
-	// the references that would keep memory alive. Nil means that objects come back as they were
-	// left.
+	// Reset is called by Put, on each object. It must drop content that the next user may not see,
+	// and references that would keep memory alive. Nil means that objects are handed out again as
+	// they were put back.
 	Reset func(*T)
 
 	// Size returns how many bytes an object holds on to, after Reset. Objects of more than
@@ -33,6 +33,7 @@ type Objects[T any] struct {
 
 // Get returns an object that the caller owns until Put.
 func (o *Objects[T]) Get() *T {
+	// New is not given to the sync.Pool: guard.got must not see an object that was never put back.
 	x, ok := o.idle.Get().(*T)
 	switch {
 	case ok:
@@ -50,10 +51,11 @@ func (o *Objects[T]) Put(x *T) {
 	if x == nil {
 		return
 	}
-	o.guard.check(x) // before Reset: x may be somebody else's
+	o.guard.check(x) // before Reset: x may have another user by now
 	if o.Reset != nil {
 		o.Reset(x)
 	}
+	// After Reset, which may have dropped what made it large.
 	if o.MaxSize > 0 && o.Size != nil && o.Size(x) > o.MaxSize {
 		return
 	}

@@ -56,7 +56,11 @@ func TestObjectsAllocs(t *testing.T) {
 	if raceEnabled || debug {
 		t.Skip("sync.Pool drops at random under -race, debug builds allocate")
 	}
-	o := Objects[message]{Reset: func(m *message) { m.user = nil }, Size: func(m *message) int { return cap(m.body) }, MaxSize: 1 << 10}
+	o := Objects[message]{
+		Reset:   func(m *message) { m.user = nil },
+		Size:    func(m *message) int { return cap(m.body) },
+		MaxSize: 1 << 10,
+	}
 	require.Zero(t, int(testing.AllocsPerRun(200, func() { o.Put(o.Get()) })))
 }
 

@@ -2,14 +2,14 @@
 
 package bytespool
 
-// getSlow is Get with everything that the short path leaves out: zero and bad sizes, sizes above
-// the maximum, the first use, options, and the checks of debug builds.
+// getSlow is Get with everything that Get itself leaves out: zero and bad sizes, sizes above the
+// maximum, the first use, options, and the checks of debug builds.
 func (p *Pool) getSlow(n int) []byte {
 	if n < 0 {
 		panic("bytespool: Get of a negative size")
 	}
 	p.begin()
-	if p.histogram != nil {
+	if p.histogram != nil { // also what is above the maximum: it says whether that is too low
 		p.histogram.observe(n)
 	}
 	if n > p.MaxSize() {
@@ -24,19 +24,20 @@ func (p *Pool) getSlow(n int) []byte {
 	if !hit {
 		b = make([]byte, size)
 	}
+	// At full length up to here: the debug build looks at every byte.
 	if p.counters != nil {
 		p.counters[c].got(hit)
 	}
 	if debug {
 		debugGot(b, hit)
 		if p.zeroOnPut {
-			clear(b) // the poison would break the promise of ZeroOnPut
+			clear(b) // what debugPut filled it with would break the promise of ZeroOnPut
 		}
 	}
 	return b[:n]
 }
 
-// putSlow is Put with everything that the short path leaves out.
+// putSlow is Put with everything that Put itself leaves out.
 func (p *Pool) putSlow(b []byte) {
 	p.begin()
 	size := cap(b)
@@ -48,13 +49,14 @@ func (p *Pool) putSlow(b []byte) {
 			p.overflow.refused.Add(1)
 		}
 		if debug && size <= MaxSize && classSizes[slotOf(size)] == size {
-			debugPut(b[:size]) // lent by a Pool with a larger maximum; it is put back all the same
+			// Lent by a Pool with a larger maximum. It is not kept here, but it is no leak.
+			debugPut(b[:size])
 		}
 		return
 	}
 	c := slotOf(size)
 	if classSizes[c] != size {
-		if p.counters != nil {
+		if p.counters != nil { // on the class that would serve a request of that size
 			p.counters[classOf(size)].refused.Add(1)
 		}
 		return
@@ -62,9 +64,9 @@ func (p *Pool) putSlow(b []byte) {
 	b = b[:size]
 	kept := true
 	if debug {
-		kept = debugPut(b) // before anything is written: b may be somebody else's
+		kept = debugPut(b) // before anything is written: b may be no buffer of ours
 	}
-	if p.zeroOnPut && !(debug && kept) { // what a debug build keeps is poisoned
+	if p.zeroOnPut && !(debug && kept) { // a debug build has filled what it keeps
 		clear(b)
 	}
 	if kept {
@@ -75,8 +77,9 @@ func (p *Pool) putSlow(b []byte) {
 	}
 }
 
-// begin opens the short paths for what comes after, if this Pool may use them.
+// begin lets Get and Put serve later calls by themselves, if this Pool has no option.
 func (p *Pool) begin() {
+	// Several goroutines may do so at once; they store the same value.
 	if !p.options && p.limit.Load() == 0 {
 		p.limit.Store(uintptr(p.MaxSize()))
 	}

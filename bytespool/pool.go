@@ -37,8 +37,9 @@ type Config struct {
 // not be copied after first use. Buffers may be put back into any Pool, not only the one that
 // lent them.
 type Pool struct {
-	// limit is the largest size that the short paths of Get and Put serve. It is zero, so that
-	// everything takes the long way, in Pools with an option and in a zero Pool before first use.
+	// limit is the largest size that Get and Put serve by themselves. What is larger goes through
+	// getSlow and putSlow, and everything does while limit is zero: in Pools with an option, and in
+	// a zero Pool before first use.
 	limit atomic.Uintptr
 
 	max       int  // largest class size kept; 0 means DefaultMaxSize
@@ -67,6 +68,7 @@ func New(c Config) (*Pool, error) {
 	if c.MaxSize > 0 {
 		p.max = ClassSize(c.MaxSize)
 	}
+	// Only the classes in use, since a class costs memory with these options.
 	classes := slotOf(p.max) + 1
 	if c.MaxIdle > 0 {
 		p.shelves = makeShelves(classes, c.MaxIdle)
@@ -94,16 +96,18 @@ func Grow(b []byte, n int) []byte { return defaultPool.Grow(b, n) }
 // class, see [ClassSize]. Its content is undefined: it may hold what an earlier user left there.
 // Above the maximum of the Pool it is made anew. Get(0) is not nil. Get panics if n is negative.
 func (p *Pool) Get(n int) []byte {
-	// n-1 as unsigned sends zero and negative sizes the long way with the same comparison.
+	// As unsigned, n-1 is large for zero and negative sizes too: one comparison finds them all.
 	if debug || uintptr(n-1) >= p.limit.Load() {
 		return p.getSlow(n)
 	}
-	c := slotOf(n) & classMask
-	size := classSizes[c]
-	if n > size {
+	// classOf, written out: as a call it would cost as much as all of this.
+	var c int
+	if n <= smallSize {
+		c = smallClassOf(n)
+	} else if c = slotOf(n) & classMask; n > classSizes[c] {
 		c = (c + 1) & classMask
-		size = classSizes[c]
 	}
+	size := classSizes[c]
 	if b, ok := unbox(p.idle[c].Get(), n, size); ok {
 		return b
 	}
@@ -124,7 +128,14 @@ func (p *Pool) Put(b []byte) {
 		p.putSlow(b)
 		return
 	}
-	if c := slotOf(size) & classMask; classSizes[c] == size {
+	var c int
+	if size <= smallSize {
+		c = smallClassOf(size)
+	} else {
+		c = slotOf(size) & classMask
+	}
+	// Any other capacity would be lent as the size of its class, which it is not.
+	if classSizes[c] == size {
 		p.idle[c].Put(box(b))
 	}
 }
@@ -141,10 +152,11 @@ func (p *Pool) Grow(b []byte, n int) []byte {
 	if n <= cap(b)-len(b) {
 		return b
 	}
-	need := len(b) + n
+	need := len(b) + n // may wrap around
 	if need < 0 {
 		panic("bytespool: Grow beyond the largest size")
 	}
+	// In steps of at least a quarter, so that appending byte by byte stays linear.
 	grown := p.Get(max(need, cap(b)+cap(b)/4))[:len(b)]
 	copy(grown, b)
 	p.Put(b)

@@ -47,7 +47,10 @@ func pools(t testing.TB) map[string]*Pool {
 // acceptance: B02
 func TestGetLengthAndCapacity(t *testing.T) {
 	for name, p := range pools(t) {
-		for _, n := range []int{0, 1, 63, 64, 65, 1000, 1024, 4096, 5000, 60_000, 65_537, 99_999, 1<<20 - 1, 1 << 20, 1<<20 + 1, 3 << 20} {
+		for _, n := range []int{
+			0, 1, 63, 64, 65, 1000, 1024, 4095, 4096, 4097, 5000, 60_000, 65_537, 99_999,
+			1<<20 - 1, 1 << 20, 1<<20 + 1, 3 << 20,
+		} {
 			b := p.Get(n)
 			require.NotNil(t, b, "%s: Get(%d)", name, n)
 			require.Len(t, b, n, "%s: Get(%d)", name, n)
@@ -63,7 +66,9 @@ func TestGetLengthAndCapacity(t *testing.T) {
 
 func TestMaxSize(t *testing.T) {
 	require.Equal(t, DefaultMaxSize, new(Pool).MaxSize())
-	for c, want := range map[int]int{0: DefaultMaxSize, 1: 64, 64: 64, 65: 80, 5000: 6144, MaxSize: MaxSize, 1 << 21: 1 << 21} {
+	for c, want := range map[int]int{
+		0: DefaultMaxSize, 1: 64, 64: 64, 65: 80, 5000: 6144, MaxSize: MaxSize, 1 << 21: 1 << 21,
+	} {
 		p, err := New(Config{MaxSize: c})
 		require.NoError(t, err)
 		require.Equal(t, want, p.MaxSize(), "Config.MaxSize %d", c)
@@ -84,7 +89,8 @@ func TestBadInput(t *testing.T) {
 			require.PanicsWithValue(t, "bytespool: Get of a negative size", func() { p.Get(n) }, name)
 			require.PanicsWithValue(t, "bytespool: Grow by a negative size", func() { p.Grow(nil, n) }, name)
 		}
-		require.PanicsWithValue(t, "bytespool: Grow beyond the largest size", func() { p.Grow(make([]byte, 1), math.MaxInt) }, name)
+		require.PanicsWithValue(t, "bytespool: Grow beyond the largest size",
+			func() { p.Grow(make([]byte, 1), math.MaxInt) }, name)
 		require.NotPanics(t, func() {
 			p.Put(nil)
 			p.Put([]byte{})
@@ -315,7 +321,8 @@ func TestAllocsAcrossGoroutines(t *testing.T) {
 		close(lent)
 		<-done
 		runtime.ReadMemStats(&after)
-		require.Less(t, after.Mallocs-before.Mallocs, uint64(rounds/50), "%s: allocations of %d rounds", name, rounds)
+		require.Less(t, after.Mallocs-before.Mallocs, uint64(rounds/50),
+			"%s: allocations of %d rounds", name, rounds)
 	}
 }
 

@@ -4,11 +4,11 @@ package bytespool
 
 import "sync"
 
-// shelf keeps the idle buffers of one class of a Pool with MaxIdle. A sync.Pool cannot be
-// limited: it does not tell how much it holds nor what the garbage collector took, and a counter
-// beside it is wrong after the first collection. The shelf holds what it counts.
+// A shelf keeps the idle buffers of one class of a Pool with MaxIdle, up to a limit. A sync.Pool
+// cannot be limited: it does not tell how much it holds nor what the garbage collector took, and a
+// counter beside it is wrong after the first collection.
 type shelf struct {
-	limit int // most buffers kept
+	limit int // the number of buffers
 
 	mu   sync.Mutex
 	idle [][]byte // guarded by mu; last in, first out, for warm caches
@@ -30,7 +30,7 @@ func (s *shelf) take() ([]byte, bool) {
 		return nil, false
 	}
 	b := s.idle[last]
-	s.idle[last] = nil
+	s.idle[last] = nil // or the array would keep alive what its user no longer needs
 	s.idle = s.idle[:last]
 	return b, true
 }
@@ -38,7 +38,7 @@ func (s *shelf) take() ([]byte, bool) {
 func (s *shelf) keep(b []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.idle) >= s.limit {
+	if len(s.idle) >= s.limit { // always, where one buffer is larger than MaxIdle
 		return false
 	}
 	s.idle = append(s.idle, b)
@@ -53,7 +53,7 @@ func (p *Pool) Trim() int {
 		s := &p.shelves[c]
 		s.mu.Lock()
 		dropped += len(s.idle) * classSizes[c]
-		s.idle = nil
+		s.idle = nil // with its array, which may be long after a burst
 		s.mu.Unlock()
 	}
 	return dropped

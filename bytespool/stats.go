@@ -25,8 +25,9 @@ type ClassStats struct {
 	// Hits counts Gets that were served by an idle buffer, Misses those that made one.
 	Hits, Misses uint64
 
-	// Refused counts Puts of slices that this class would serve, had their capacity been exactly
-	// that of a class. Dropped counts Puts that Config.MaxIdle had no room for.
+	// Refused counts Puts of slices whose capacity is not that of a class; a slice is counted in the
+	// class that would serve a request of its capacity. Dropped counts Puts that Config.MaxIdle had
+	// no room for.
 	Refused, Dropped uint64
 
 	// Outstanding is the number of Gets minus the number of Puts that were not refused. It does
@@ -59,10 +60,12 @@ func (c *counters) put(kept bool) {
 
 // Stats returns the counters of the Pool. Without Config.Stats they are all zero.
 func (p *Pool) Stats() Stats {
+	// A snapshot of each counter and not of all at one moment, which would need a lock in Get and Put.
 	s := Stats{Oversize: p.overflow.misses.Load(), Refused: p.overflow.refused.Load()}
 	for i := range p.counters {
 		c := &p.counters[i]
-		// Puts before Gets, so that a buffer returned in between does not make Outstanding negative.
+		// Puts before Gets, so that a buffer lent and returned in between does not make Outstanding
+		// negative.
 		puts := c.puts.Load()
 		cs := ClassStats{
 			Size:    classSizes[i],
@@ -91,8 +94,8 @@ type Bucket struct {
 }
 
 // histogram counts requested sizes by the class that would serve them if there were no maximum.
-// The last count is for sizes above the largest class. Nothing acts on it: a pool that tunes
-// itself to what it saw yesterday is wrong today and does not say so.
+// The last count is for sizes above the largest class. Nothing acts on it: a pool that tunes itself
+// by the past fits badly as soon as the load changes, and nobody sees why.
 type histogram [numClasses + 1]atomic.Uint64
 
 func (h *histogram) observe(n int) {
@@ -118,7 +121,7 @@ func (p *Pool) Histogram() []Bucket {
 		if n == 0 {
 			continue
 		}
-		upTo := math.MaxInt
+		upTo := math.MaxInt // of the last one, which has no class
 		if c < numClasses {
 			upTo = classSizes[c]
 		}

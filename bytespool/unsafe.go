@@ -6,12 +6,12 @@ package bytespool
 
 import "unsafe"
 
-// A sync.Pool stores interface values. A slice in an interface is a fresh 24-byte header on the
-// heap at each Put; a pointer to its first byte fits the interface word, and the class knows the
-// capacity. unsafe_not.go does the same without unsafe.
-
-// box returns the first byte of b as an interface value without allocating. cap(b) > 0.
-func box(b []byte) any { return unsafe.SliceData(b) }
+// box returns a pointer to the first byte of b as an interface value. cap(b) > 0.
+func box(b []byte) any {
+	// A slice in an interface would be a new 24-byte header on the heap at each Put. A pointer fits
+	// the interface word itself, and the class knows the capacity. unsafe_not.go does without.
+	return unsafe.SliceData(b)
+}
 
 // unbox undoes box for a buffer of the given capacity and returns its first n bytes, or false for
 // a nil v. 0 <= n <= size.

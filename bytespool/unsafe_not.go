@@ -6,8 +6,8 @@ package bytespool
 
 import "sync"
 
-// headers keeps the slice headers that box needs, so that this twin of unsafe.go does not
-// allocate in steady state either. It costs a second pool operation each way.
+// headers keeps the slice headers that box needs, so that this form does not allocate in steady
+// state either. It costs a second pool operation each way.
 var headers sync.Pool
 
 func box(b []byte) any {
@@ -25,7 +25,7 @@ func unbox(v any, n, _ int) ([]byte, bool) {
 		return nil, false
 	}
 	b := (*h)[:n]
-	*h = nil
+	*h = nil // an idle header must not keep b alive once its user drops it
 	headers.Put(h)
 	return b, true
 }

@@ -37,7 +37,7 @@ func Example_bytespool() {
 	b := bytespool.Get(1500) // 1500 bytes, content undefined
 	n := copy(b, "a datagram")
 	fmt.Println(string(b[:n]), len(b))
-	bytespool.Put(b) // from here on b belongs to somebody else
+	bytespool.Put(b) // from here on b belongs to its next user
 
 	// Output: a datagram 1500
 }
@@ -48,7 +48,7 @@ func Example_ringbuffer() {
 		defer q.Close()
 		_ = q.Push(context.Background(), 42)
 	}()
-	for v := range q.AllContext(context.Background()) {
+	for v := range q.Receive(context.Background()) {
 		fmt.Println(v)
 	}
 

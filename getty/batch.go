@@ -70,9 +70,12 @@ func (b *batch) free() {
 	if cap(b.segs) > 4*maxSegments || cap(b.ends) > 16<<10 {
 		return // grown by an unusual burst: not worth keeping
 	}
+	// A pooled batch must not keep what it sent, nor what lies behind the length of a slice that was
+	// longer before.
 	clear(b.segs)
-	clear(b.runs)
+	clear(b.runs[:cap(b.runs)])
 	clear(b.chunks)
+	b.buf = nil
 	b.segs, b.ends, b.chunks = b.segs[:0], b.ends[:0], b.chunks[:0]
 	b.next, b.hi, b.size, b.off, b.gone = 0, 0, 0, 0, 0
 	b.calls, b.taken, b.passed, b.counted = 0, 0, 0, 0
@@ -149,12 +152,15 @@ func (b *batch) offer() [][]byte {
 	return dst
 }
 
-// commit makes what offer returned impossible to withdraw, for a write that cannot be stopped halfway.
-func (b *batch) commit() {
-	for i := b.next; i < b.hi; i++ {
-		if w := b.segs[i].w; w != nil {
-			w.partly(0)
+// commit makes the first n bytes of what offer returned impossible to withdraw, for a write that cannot be
+// stopped halfway.
+func (b *batch) commit(n int) {
+	for i := b.next; i < b.hi && n > 0; i++ {
+		s := &b.segs[i]
+		if s.w != nil {
+			s.w.partly(0)
 		}
+		n -= len(s.b)
 	}
 }
 

@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ type ClientOptions struct {
 	// Addr is the server: "host:port", or "ws://host:port/path" for WebSocket.
 	Addr string
 
-	// Connections is how many sessions the client keeps open. 0: 1.
+	// Connections is how many sessions the client keeps open, 65536 at most. 0: 1.
 	Connections int
 
 	// DialTimeout limits one attempt to connect, name lookup and handshake included.
@@ -45,7 +46,8 @@ type ClientOptions struct {
 	// 0: DefaultReconnectInterval, DefaultReconnectMax.
 	ReconnectInterval, ReconnectMax time.Duration
 
-	// Socket are options for every connection.
+	// Socket are options for every connection. Linger is used if it is negative: a session waits for
+	// its peer as WaitTime says, never in the kernel.
 	Socket netx.SocketOptions
 
 	WebSocketClientOptions
@@ -72,7 +74,13 @@ func WithClientTaskPool(p taskpool.Pool) ClientOption { return func(o *ClientOpt
 // WithClientDispatch sets Dispatch.
 func WithClientDispatch(d Dispatch) ClientOption { return func(o *ClientOptions) { o.Dispatch = d } }
 
-func (o *ClientOptions) fill() error {
+// maxConnections is more than one address has ports.
+const maxConnections = 64 << 10
+
+// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there after
+// an error too.
+func (o *ClientOptions) fill(k kind) error {
+	err := unused(k, o)
 	if o.Connections == 0 {
 		o.Connections = 1
 	}
@@ -85,17 +93,54 @@ func (o *ClientOptions) fill() error {
 	if o.ReconnectMax == 0 {
 		o.ReconnectMax = max(DefaultReconnectMax, o.ReconnectInterval)
 	}
+	if o.MaxHeaderBytes == 0 {
+		o.MaxHeaderBytes = wsMaxHeaderBytes
+	}
+	serr := o.SessionOptions.fill()
+	return cmp.Or(err, serr, o.check(k))
+}
+
+// check reports what cannot be.
+func (o *ClientOptions) check(k kind) error {
 	switch {
 	case o.Addr == "":
-		return errors.New("getty: client without a server address")
+		return errors.New("getty: client without a server address: Addr is empty")
 	case o.Connections < 0:
 		return errors.New("getty: Connections is negative")
+	case o.Connections > maxConnections:
+		return fmt.Errorf("getty: Connections is %d, more than %d", o.Connections, maxConnections)
 	case o.DialTimeout < 0:
 		return errors.New("getty: DialTimeout is negative")
 	case o.ReconnectInterval < 0 || o.ReconnectMax < o.ReconnectInterval:
 		return errors.New("getty: want 0 <= ReconnectInterval <= ReconnectMax")
+	case o.PingPeriod < 0:
+		return errors.New("getty: PingPeriod is negative")
+	case o.MaxHeaderBytes < 0:
+		return errors.New("getty: MaxHeaderBytes is negative")
+	case len(o.ProbePayload) > maxPayload:
+		return fmt.Errorf("getty: ProbePayload has %d bytes, more than %d", len(o.ProbePayload), maxPayload)
 	}
-	return o.SessionOptions.fill()
+	network := "tcp"
+	var err error
+	switch k {
+	case wsClient:
+		err = checkURL(o.Addr)
+	case udpClient:
+		network = "udp"
+		fallthrough
+	default:
+		err = checkHostPort(network, o.Addr)
+	}
+	if err != nil {
+		return fmt.Errorf("getty: Addr: %w", err)
+	}
+	if err := checkSubprotocols(o.Subprotocols); err != nil {
+		return fmt.Errorf("getty: Subprotocols: %w", err)
+	}
+	if err := checkHeader(o.Header, len(o.Subprotocols) > 0); err != nil {
+		return fmt.Errorf("getty: Header: %w", err)
+	}
+	return checkSocket(&o.Socket, network)
 }
 
 // A Client keeps a number of sessions to one server open. Make one with [NewTCPClient], [NewWSClient] or
@@ -128,18 +173,15 @@ var _ EndPoint = (*Client)(nil)
 // A dialer makes one connection; ctx carries the dial timeout and ends with Close.
 type dialer func(ctx context.Context, o *ClientOptions) (transport, error)
 
-func newClient(opts []ClientOption, dial dialer, adjust func(*ClientOptions) error) *Client {
+func newClient(opts []ClientOption, dial dialer, k kind) *Client {
 	c := &Client{dial: dial, changed: make(chan struct{})}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&c.opts)
 		}
 	}
-	c.err = c.opts.fill()
-	if c.err == nil && adjust != nil {
-		c.err = adjust(&c.opts)
-	}
-	c.ep = newEndpoint(c, &c.opts.SessionOptions)
+	c.err = c.opts.fill(k)
+	c.ep = newEndpoint(c, "client", &c.opts.SessionOptions)
 	c.ep.onFreed = c.freed
 	c.ep.onOpened = c.opened
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -149,7 +191,7 @@ func newClient(opts []ClientOption, dial dialer, adjust func(*ClientOptions) err
 // NewTCPClient returns a client of plain TCP sessions. What is wrong with the options is reported by
 // RunEventLoop.
 func NewTCPClient(opts ...ClientOption) *Client {
-	return newClient(opts, dialTCP, nil)
+	return newClient(opts, dialTCP, tcpClient)
 }
 
 func dialTCP(ctx context.Context, o *ClientOptions) (transport, error) {
@@ -185,17 +227,18 @@ func (c *Client) RunEventLoop(newSession NewSessionCallback) error {
 	return nil
 }
 
-// Ready waits until a session is open. When ctx ends first, the error tells also why the latest dial failed.
-func (c *Client) Ready(ctx context.Context) error {
+// Ready waits until a session is open and returns it, as Session does. It may end at any time, like every session.
+// When ctx ends first, the error tells also why the latest dial failed.
+func (c *Client) Ready(ctx context.Context) (Session, error) {
 	for {
 		c.mu.Lock()
 		changed := c.changed
 		c.mu.Unlock()
 		if c.ep.isClosed() {
-			return ErrEndpointClosed
+			return nil, ErrEndpointClosed
 		}
-		if _, err := c.Session(); err == nil {
-			return nil
+		if s, err := c.Session(); err == nil {
+			return s, nil
 		}
 		select {
 		case <-changed:
@@ -204,9 +247,9 @@ func (c *Client) Ready(ctx context.Context) error {
 			last := c.lastErr
 			c.mu.Unlock()
 			if last != nil {
-				return fmt.Errorf("getty: client not ready: %w; latest dial: %w", context.Cause(ctx), last)
+				return nil, fmt.Errorf("getty: client not ready: %w; latest dial: %w", context.Cause(ctx), last)
 			}
-			return fmt.Errorf("getty: client not ready: %w", context.Cause(ctx))
+			return nil, fmt.Errorf("getty: client not ready: %w", context.Cause(ctx))
 		}
 	}
 }

@@ -28,6 +28,9 @@ func nanos(d time.Duration) int64 { return int64(min(d, longest)) }
 // store when something happened; when the timer fires it looks which limit is over and sets itself to
 // the next one that may be. No deadline ever reaches the descriptor, since TLS, decompressors and
 // gorilla never recover from one.
+//
+// The limits look at what the peer did. What it sent is noted by the goroutine that reads. What it took is
+// found out by looks (backlog), but only while there is something for it to take.
 type clock struct {
 	s *session
 
@@ -35,28 +38,65 @@ type clock struct {
 	idleLimit  atomic.Int64 // IdleTimeout
 	cronPeriod atomic.Int64
 
-	lastActive atomic.Int64 // bytes moved, or a turn ended
-	begunAt    atomic.Int64 // the incomplete package's first byte, 0: there is none
-	stalledAt  atomic.Int64 // last progress of a write that waits for the peer, 0: none waits
-	lookedAt   atomic.Int64 // when that write's bytes in the kernel were counted
-	unacked    atomic.Int64 // how many they were
-	drainBy    atomic.Int64 // when a graceful end is over, 0: none is in progress
+	heardAt   atomic.Int64 // the peer's last sign of life, or the end of a pause in which it could give none
+	begunAt   atomic.Int64 // the incomplete package's first byte, moved by those that follow; 0: there is none
+	stalledAt atomic.Int64 // last progress of a write that waits for the peer, 0: none waits
+	drainBy   atomic.Int64 // when a graceful end is over, 0: none is in progress
 
-	mu     sync.Mutex
-	timer  *timerwheel.Timer // guarded by mu; nil until a limit needs it
-	due    int64             // guarded by mu: when timer fires, 0: not armed
-	cronAt int64             // guarded by mu: the next tick, 0: none
-	pingAt int64             // guarded by mu: the next ping, 0: none
-	live   bool              // guarded by mu: the session has begun
-	ended  bool              // guarded by mu
+	mu      sync.Mutex
+	timer   *timerwheel.Timer // guarded by mu; nil until a limit needs it
+	due     int64             // guarded by mu: when timer fires, 0: not armed
+	cronAt  int64             // guarded by mu: the next tick, 0: none
+	pingAt  int64             // guarded by mu: the next ping, 0: none
+	askedAt int64             // guarded by mu: the first ping since the peer's last sign of life, if there was one
+	looks   *looks            // guarded by mu: made when first needed
+	live    bool              // guarded by mu: the session has begun
+	spared  bool              // guarded by mu: the graceful end was late and has got more time
+	ended   bool              // guarded by mu
 }
+
+// looks are what the clock remembers of its looks at the peer. Most sessions never need them.
+type looks struct {
+	backlog  backlog
+	reprieve [3]reprieve // of the read, the idle and the write limit
+}
+
+// A backlog is what the looks found of the bytes on their way to the peer: those that the kernel, or a
+// connection that has none behind it, took and the peer has not acknowledged.
+type backlog struct {
+	since   int64 // the first of the looks in a row that found bytes waiting, 0: the latest found none
+	again   int64 // the next look
+	taken   int64 // bytes the peer has taken, up to a constant
+	waiting int64 // bytes it has still to take
+}
+
+// smallBacklog is how many bytes may wait for the peer without being taken for something it reads. A ping or
+// a heartbeat is acknowledged by the peer's kernel, however dead the process behind it, so that says nothing.
+const smallBacklog = 4 << 10
+
+// A reprieve is a limit that was over and did not strike.
+type reprieve struct {
+	at    int64 // since when the limit ran
+	late  bool  // at was set because the limit came late
+	looks int8  // how often input waited in the kernel
+}
+
+// maxReprieves is how often a limit is put off for input that waits in the kernel, a quarter of the limit each
+// time. A reader that has not come to it by then never will.
+const maxReprieves = 8
+
+const (
+	readReprieve = iota
+	idleReprieve
+	writeReprieve
+)
 
 func (c *clock) init(s *session) {
 	c.s = s
 	c.readLimit.Store(nanos(s.opts.ReadTimeout))
 	c.idleLimit.Store(nanos(s.opts.IdleTimeout))
 	c.cronPeriod.Store(nanos(s.opts.CronPeriod))
-	c.lastActive.Store(now())
+	c.heardAt.Store(now())
 }
 
 // A pinger is a transport that keeps an idle peer in touch.
@@ -93,16 +133,15 @@ func (c *clock) setLimit(p *atomic.Int64, d time.Duration) {
 	c.review()
 }
 
-func (c *clock) touch() { c.lastActive.Store(now()) }
+// touch notes a sign of life.
+func (c *clock) touch() { c.heardAt.Store(now()) }
 
-func (c *clock) active() time.Time { return epoch.Add(time.Duration(c.lastActive.Load())) }
+func (c *clock) active() time.Time { return epoch.Add(time.Duration(c.heardAt.Load())) }
 
-// wrote notes progress of a write. What a turn queued, its end notes.
+// wrote notes that a write which waits for the peer goes on.
 func (c *clock) wrote() {
 	if c.stalledAt.Load() != 0 {
 		c.stalledAt.Store(now())
-	} else if !c.s.inTurn() {
-		c.touch()
 	}
 }
 
@@ -110,17 +149,37 @@ func (c *clock) wrote() {
 func (c *clock) stalled() {
 	t := now()
 	c.stalledAt.Store(t)
-	if limit := c.s.writeTimeout.Load(); limit > 0 {
-		c.arm(t + limit/2)
+	if every := c.lookEvery(); every > 0 {
+		c.arm(t + every)
 	}
 }
 
 func (c *clock) unstalled() {
 	if c.stalledAt.Load() != 0 {
 		c.stalledAt.Store(0)
-		c.touch()
 	}
 }
+
+// sentMuch notes that so much was sent since the peer had taken everything that it may need time to read it.
+func (c *clock) sentMuch() {
+	if every := c.lookEvery(); every > 0 {
+		t := now()
+		c.mu.Lock()
+		b := &c.looksLocked().backlog
+		if b.again == 0 {
+			b.again = t + every
+		}
+		c.armLocked(b.again)
+		c.mu.Unlock()
+	}
+}
+
+// A package that arrives has ReadTimeout to become complete. It gets more time while it keeps up a pace:
+// paceBytes in each ReadTimeout, or pacePerSecond where that is more.
+const (
+	paceBytes     = 1 << 10
+	pacePerSecond = 256
+)
 
 // begun notes that the first bytes of a package are there, and not all of it.
 func (c *clock) begun() {
@@ -134,18 +193,43 @@ func (c *clock) begun() {
 	}
 }
 
+// arrived notes n more bytes of the package that was begun, and that it is still not complete.
+func (c *clock) arrived(n int) {
+	at := c.begunAt.Load()
+	if at == 0 {
+		c.begun()
+		return
+	}
+	each := int64(time.Second / pacePerSecond)
+	if limit := c.readLimit.Load(); limit > 0 {
+		each = min(each, limit/paceBytes)
+	}
+	c.begunAt.Store(min(at+int64(n)*each, now()))
+}
+
 func (c *clock) complete() {
 	if c.begunAt.Load() != 0 {
 		c.begunAt.Store(0)
 	}
 }
 
-// shift makes the read and idle clocks stand still for d, while reading was paused.
+// shift makes the read and idle clocks stand still for the d that have just passed, in which the peer could not
+// be heard.
 func (c *clock) shift(d int64) {
-	if t := c.begunAt.Load(); t != 0 {
-		c.begunAt.Store(t + d)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if at := c.begunAt.Load(); at != 0 {
+		c.moveLocked(readReprieve, &c.begunAt, at, at+d)
 	}
-	c.touch()
+	at := c.heardAt.Load()
+	c.moveLocked(idleReprieve, &c.heardAt, at, min(at+d, now()))
+}
+
+// moveLocked moves a limit that runs since at. A reprieve that it had is used up all the same.
+func (c *clock) moveLocked(which int, since *atomic.Int64, at, to int64) {
+	if since.CompareAndSwap(at, to) && c.looks != nil && c.looks.reprieve[which].at == at {
+		c.looks.reprieve[which].at = to
+	}
 }
 
 func (c *clock) armDrain(d time.Duration) {
@@ -180,28 +264,36 @@ func (c *clock) armLocked(t int64) {
 // review runs on the wheel, and after a limit changed: it ends the session if a limit is over, posts the
 // ticks that are due, and sets the timer for what comes next. It never blocks.
 func (c *clock) review() {
-	t := now()
 	c.mu.Lock()
-	if c.due <= t {
-		c.due = 0 // before the limits are looked at: one that begins from here on arms the timer itself
+	t := now()
+	late := int64(0)
+	if c.due != 0 && c.due <= t {
+		late = t - c.due // a stopped process, a starved processor
+		c.due = 0
 	}
-	c.mu.Unlock()
 	var next soonest
 	if by := c.drainBy.Load(); by != 0 {
+		if wait := c.s.waitTime.Load(); t >= by && c.isLate(late, wait) && !c.spared {
+			c.spared = true
+			by = t + wait/2
+			c.drainBy.Store(by)
+		}
 		if t >= by {
-			c.s.spawn(c.s.closeHard)
+			c.mu.Unlock()
+			c.s.spawn(c.s.expire)
 			return
 		}
 		next.add(by)
 	}
-	if err := c.limits(t, &next); err != nil {
+	ask, err := c.limitsLocked(t, late, &next)
+	if err != nil {
+		c.mu.Unlock()
 		c.s.spawn(func() { c.s.fail(err) })
 		return
 	}
-	c.mu.Lock()
 	tick, ping := false, false
 	if c.live && !c.ended {
-		tick, ping = c.ticksLocked(t, &next)
+		tick, ping = c.ticksLocked(t, ask, &next)
 	}
 	if next != 0 {
 		c.armLocked(int64(next))
@@ -224,96 +316,248 @@ func (n *soonest) add(at int64) {
 	}
 }
 
-// limits returns the error of a limit that is over at t, or adds when those that run may be.
-func (c *clock) limits(t int64, next *soonest) error {
-	if at, limit := c.stalledAt.Load(), c.s.writeTimeout.Load(); at != 0 && limit > 0 {
-		stuck, again := c.stuck(at, t, limit)
-		if stuck {
-			return ErrWriteTimeout
+// limitsLocked returns the error of a limit that is over at t, or adds when those that run may be. ask says that
+// the peer is to be asked for a sign of life.
+func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error) {
+	s := c.s
+	c.lookLocked(t, next)
+	if limit := s.writeTimeout.Load(); limit > 0 {
+		if c.overLocked(writeReprieve, &c.stalledAt, limit, t, late, next) {
+			return false, ErrWriteTimeout
 		}
-		next.add(again)
 	}
-	if c.s.has(flagClosing) {
-		return nil // what comes is discarded, for at most WaitTime
+	if s.has(flagClosing | flagReadEnd) {
+		return false, nil // what comes is discarded, for at most WaitTime; or nothing comes any more
 	}
-	// While a callback runs or packages wait for one, the others stand still.
-	busy := c.s.busy()
-	if at, limit := c.begunAt.Load(), c.readLimit.Load(); at != 0 && limit > 0 {
-		if busy {
+	read, idle := c.readLimit.Load(), c.idleLimit.Load()
+	switch busy, ticking := s.busy(); {
+	case ticking:
+		// Its end moves both limits on by the time it took.
+		for _, limit := range []int64{read, idle} {
+			if limit > 0 {
+				next.add(t + quarter(limit))
+			}
+		}
+		return false, nil
+	case busy: // the peer cannot be heard
+		if at := c.begunAt.Load(); at != 0 {
 			c.begunAt.CompareAndSwap(at, t)
-			at = t
 		}
-		if t >= at+limit {
-			return ErrReadTimeout
-		}
-		next.add(at + limit)
+		c.heardAt.CompareAndSwap(c.heardAt.Load(), t)
 	}
-	if limit := c.idleLimit.Load(); limit > 0 {
-		if busy {
-			c.lastActive.Store(t)
-		}
-		at := c.lastActive.Load()
-		if t >= at+limit {
-			return ErrIdleTimeout
-		}
-		next.add(at + limit)
+	if read > 0 && c.overLocked(readReprieve, &c.begunAt, read, t, late, next) {
+		return false, ErrReadTimeout
 	}
-	return nil
+	if idle <= 0 {
+		return false, nil
+	}
+	at := c.heardAt.Load()
+	// A session that can ask its peer for a sign of life does so when half of the time is over at the latest,
+	// and leaves it the other half.
+	if c.pings() && t >= at+idle/2 {
+		asked := c.askedAt
+		if ask = asked < at; ask {
+			asked = t
+		}
+		if by := asked + idle/2; t < by {
+			next.add(by)
+			return ask, nil
+		}
+	} else if c.pings() {
+		next.add(at + idle/2)
+	}
+	if c.overLocked(idleReprieve, &c.heardAt, idle, t, late, next) {
+		return false, ErrIdleTimeout
+	}
+	return c.looks != nil && c.looks.reprieve[idleReprieve] == reprieve{at: t - idle/2, late: true}, nil
 }
 
-// stuck reports whether a write that waits since at has to be given up at t, or when to look again. A kernel calls
-// a socket writable when much of its buffer is free (Linux: a third), for which a peer that reads slowly may need
-// longer than limit. So the peer is not stuck if it has acknowledged something in the second half of that time.
-func (c *clock) stuck(at, t, limit int64) (stuck bool, again int64) {
-	looked := c.lookedAt.Load()
-	again = at + limit/2
-	if looked >= at { // later than it should if this process slept, or limit was changed
-		again = max(at+limit, looked+limit/2)
+// overLocked reports whether a limit that runs since *since is over at t and has to strike; if not, it adds when
+// it may be.
+func (c *clock) overLocked(which int, since *atomic.Int64, limit, t, late int64, next *soonest) bool {
+	at := since.Load()
+	if at == 0 {
+		return false
 	}
-	if t < again {
-		return false, again
+	if t < at+limit {
+		next.add(at + limit)
+		return false
 	}
-	n, err := netx.SendQueue(c.s.tr.netConn())
+	r := &c.looksLocked().reprieve[which]
+	if r.at != at {
+		*r = reprieve{at: at}
+	}
+	if c.isLate(late, limit) && !r.late {
+		// Some of the time was our own absence. What waited for us is seen soon, and what the peer would have
+		// been asked for meanwhile it is asked for now: it gets half of the time again, once.
+		if again := t - limit/2; since.CompareAndSwap(at, again) {
+			*r = reprieve{at: again, late: true}
+		}
+		next.add(t + limit/2)
+		return false
+	}
+	if b := &c.looks.backlog; which == writeReprieve || which == idleReprieve && b.waiting > smallBacklog {
+		// What the peer takes shows in the difference of two looks.
+		if by := b.since + quarter(limit); b.since != 0 && t < by {
+			next.add(by)
+			return false
+		}
+	}
+	if which != writeReprieve && r.looks < maxReprieves && c.inputWaits() {
+		r.looks++
+		next.add(t + quarter(limit))
+		return false
+	}
+	return true
+}
+
+// isLate reports whether a timer that fired so much too late makes a difference to a limit.
+func (c *clock) isLate(late, limit int64) bool {
+	return late > max(limit/8, int64(20*time.Millisecond))
+}
+
+// quarter returns how long to wait for another look at a limit.
+func quarter(limit int64) int64 { return max(limit/4, int64(time.Millisecond)) }
+
+// inputWaits reports whether the reader has something to read, be it the end of the stream.
+func (c *clock) inputWaits() (waits bool) {
+	state, err := alive(c.s.tr.netConn())
+	return err == nil && state != netx.Open
+}
+
+// unacknowledged returns how many bytes the kernel holds for the peer, if it can tell.
+func (c *clock) unacknowledged() (n int, ok bool) {
+	n, err := sendQueue(c.s.tr.netConn())
+	return n, err == nil
+}
+
+// lookEvery returns how often to look what the peer has taken, 0 for never.
+func (c *clock) lookEvery() (every int64) {
+	if limit := c.s.writeTimeout.Load(); limit > 0 && c.stalledAt.Load() != 0 {
+		every = quarter(limit)
+	}
+	if limit := c.idleLimit.Load(); limit > 0 && (every == 0 || limit/4 < every) {
+		every = quarter(limit)
+	}
+	return every
+}
+
+// lookLocked looks what the peer has taken since the last look, if it is time. For a write that waits any of it
+// is progress. A kernel calls a socket writable only when much of its buffer is free (Linux: a third), for which
+// a peer that reads slowly may need longer than any limit, so it is not enough to see writes go on.
+func (c *clock) lookLocked(t int64, next *soonest) {
+	s := c.s
+	every, stalled := c.lookEvery(), c.stalledAt.Load()
+	if every == 0 || !s.queues {
+		c.calmLocked()
+		return
+	}
+	idle := c.idleLimit.Load()
+	if c.looks == nil && stalled == 0 && (idle <= 0 || t < c.heardAt.Load()+idle) {
+		return
+	}
+	b := &c.looksLocked().backlog
 	switch {
-	case err != nil: // nobody can tell
-		return t >= at+limit, at + limit
-	case looked < at:
-		c.unacked.Store(int64(n))
-		c.lookedAt.Store(t)
-		return false, max(at+limit, t+limit/2)
-	case int64(n) >= c.unacked.Load():
-		return true, 0
+	case b.again != 0 && t < b.again:
+		if stalled != 0 {
+			b.again = min(b.again, t+every) // a limit became shorter, or a write has begun to wait
+		}
+		next.add(b.again)
+		return
+	case b.again == 0 && stalled == 0 && (idle <= 0 || t < c.heardAt.Load()+idle):
+		return
 	}
-	c.stalledAt.CompareAndSwap(at, t)
-	return false, t + limit/2
+	s.qMu.Lock()
+	taken, waiting := int64(s.count.BytesWritten), int64(s.detached-s.gone.Load())
+	s.qMu.Unlock()
+	if n, ok := c.unacknowledged(); ok {
+		taken -= int64(n)
+		waiting += int64(n)
+	}
+	if b.since != 0 && taken > b.taken {
+		if stalled != 0 {
+			c.stalledAt.CompareAndSwap(stalled, t)
+		}
+		if b.waiting > smallBacklog {
+			c.heardAt.CompareAndSwap(c.heardAt.Load(), t)
+		}
+	}
+	b.taken, b.waiting = taken, waiting
+	if stalled == 0 && waiting <= smallBacklog {
+		c.calmLocked()
+		return
+	}
+	if b.since == 0 {
+		b.since = t
+	}
+	b.again = t + every
+	next.add(b.again)
+}
+
+func (c *clock) looksLocked() *looks {
+	if c.looks == nil {
+		c.looks = new(looks)
+	}
+	return c.looks
+}
+
+// calmLocked ends the looks until much has been sent again.
+func (c *clock) calmLocked() {
+	if c.looks == nil || c.looks.backlog.again == 0 {
+		return
+	}
+	c.looks.backlog = backlog{}
+	s := c.s
+	s.qMu.Lock()
+	s.lookAfter = s.count.BytesWritten + smallBacklog
+	s.qMu.Unlock()
+}
+
+// pings reports whether the session asks its peer for signs of life.
+func (c *clock) pings() bool {
+	p, ok := c.s.tr.(pinger)
+	return ok && p.pingEvery() > 0
 }
 
 // ticksLocked reports which ticks are due at t and adds the next ones. The phases of many sessions spread
-// out by chance, and ticks that were missed merge into one.
-func (c *clock) ticksLocked(t int64, next *soonest) (tick, ping bool) {
+// out by chance, and ticks that were missed merge into one. With ask there is one that may make the peer answer: a
+// ping, or else a tick, in which heartbeats are written.
+func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) {
 	if period := c.cronPeriod.Load(); period > 0 {
 		if c.cronAt == 0 {
 			c.cronAt = t + 1 + rand.Int64N(period)
-		} else if t >= c.cronAt {
+		} else if t >= c.cronAt || ask && !c.pings() {
 			tick = true
 			c.cronAt = max(c.cronAt+period, t+period/2)
 		}
 		next.add(c.cronAt)
 	}
-	if p, ok := c.s.tr.(pinger); ok && p.pingEvery() > 0 {
-		period := nanos(p.pingEvery())
+	if c.pings() {
+		period := nanos(c.s.tr.(pinger).pingEvery())
 		if c.pingAt == 0 {
 			c.pingAt = t + 1 + rand.Int64N(period)
-		} else if t >= c.pingAt {
-			ping = t-c.lastActive.Load() >= period/2 // else there is traffic: no need
+		} else if t >= c.pingAt || ask {
+			ping = ask || t-c.heardAt.Load() >= period/2 // else the peer is there: no need
 			c.pingAt = t + period
+		}
+		if ping && c.askedAt < c.heardAt.Load() {
+			c.askedAt = t
 		}
 		next.add(c.pingAt)
 	}
 	return tick, ping
 }
 
-// busy reports whether the session's own side keeps it from reading.
-func (s *session) busy() bool {
-	return s.inTurn() || s.has(flagBlocked) && !s.opts.ReadWhileBlocked || s.mailbox() != nil && s.box.waiting()
+// busy reports whether the session's own side keeps it from hearing the peer. ticking says that this is only a tick's
+// callback, which is no sign of life.
+func (s *session) busy() (busy, ticking bool) {
+	switch {
+	case s.has(flagBlocked) && !s.opts.ReadWhileBlocked:
+		return true, false
+	case s.mailbox() != nil && s.box.waiting():
+		return true, false
+	case s.inTurn():
+		return true, s.has(flagTick)
+	}
+	return false, false
 }

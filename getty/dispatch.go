@@ -32,6 +32,13 @@ const (
 	flagQueued                      // packages are queued; changed with encMu held
 	flagTurn                        // a turn has the token
 	flagAwaited                     // somebody waits for the token; set with qMu held
+	flagMessage                     // the turn has packages
+	flagTick                        // the turn runs OnCron or OnWritable
+	flagLine                        // writers wait in line (line.go); changed with qMu held
+	flagReading                     // the reader is between a read and the end of what it brought
+	flagDraining                    // a goroutine waits to close the session when all is handled
+	flagReadEnd                     // OnReadEnd keeps the session open after the peer's end
+	flagExpired                     // WaitTime is over: what is read is out of order
 
 	flagsPending  = flagCron | flagWritable
 	flagsAttended = flagsPending | flagClosing
@@ -97,10 +104,10 @@ func (s *session) beginTurn() {
 
 // endTurn offers to the kernel what the turn queued, gives the token back, and sees to what was flagged while
 // it was held and found nobody to serve it. pkgs is how many packages were read in the turn. The turn counts as
-// traffic if it queued something, or if active says so: a tick alone does not.
+// sign of life if active says that it handled what the peer sent: what it queued does not make it one.
 func (s *session) endTurn(pkgs int, active bool) {
 	queued := s.has(flagQueued)
-	if queued || active {
+	if active {
 		s.clock.touch()
 	}
 	if queued || pkgs > 0 {
@@ -113,7 +120,7 @@ func (s *session) endTurn(pkgs int, active bool) {
 		}
 	}
 	// From this step on who queues flushes for itself; who did before is seen here.
-	f := s.flags.And(^(flagTurn | flagAwaited))
+	f := s.flags.And(^(flagTurn | flagAwaited | flagMessage))
 	if f&flagAwaited != 0 {
 		s.qMu.Lock()
 		s.qCond.Broadcast()
@@ -124,8 +131,8 @@ func (s *session) endTurn(pkgs int, active bool) {
 	}
 	switch {
 	case f&flagClosing != 0:
-	case f&flagDrain != 0 && s.box == nil:
-		s.Close()
+	case f&(flagDrain|flagReading) == flagDrain && s.box == nil:
+		s.Close() // a read in progress is not over with its turn: endRead closes
 	case f&flagsPending != 0:
 		s.post(0)
 	}
@@ -139,13 +146,17 @@ func (s *session) inTurn() bool { return s.has(flagTurn) || s.tasks.Load() > 0 }
 // at the high mark, before the end of b.
 func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err error) {
 	s.beginTurn()
+	s.setFlag(flagMessage)
 	where := "Reader"
 	pkgs, done := 0, false
 	defer func() {
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		s.endTurn(pkgs, true)
+		defer func() { s.endTurn(pkgs, true) }()
+		if s.has(flagClosing) && err == nil || !done && where != "Reader" {
+			s.countRest(b[used:])
+		}
 	}()
 	for used < len(b) {
 		var pkg any
@@ -176,7 +187,33 @@ func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err
 		}
 	}
 	done = true
+	if err != nil && s.has(flagClosing) {
+		err = nil // the session has ended already, and for another reason
+	}
 	return used, need, more, err
+}
+
+// countRest counts the packages that b begins with, which were read, as undelivered: the session is
+// closing.
+func (s *session) countRest(b []byte) {
+	pkgs, done := 0, false
+	defer func() {
+		if !done {
+			s.panicked("Reader", recover())
+		}
+		s.tally(&s.count.PkgsRead, pkgs)
+		s.tally(&s.count.Undelivered, pkgs)
+	}()
+	for len(b) > 0 {
+		pkg, n, err := s.decode(b, 0)
+		if pkg == nil || err != nil {
+			break
+		}
+		pkgs++
+		releaseGuarded(pkg)
+		b = b[n:]
+	}
+	done = true
 }
 
 // turnsInline is turnInline, again and again while the high mark interrupts it: a peer that floods and never
@@ -189,8 +226,9 @@ func (s *session) turnsInline(b []byte, seen int) (used, need int, err error) {
 			return used, need, err
 		}
 		seen = 0
-		s.awaitCredit()
+		s.awaitWhile(s.paused)
 		if s.has(flagClosing) {
+			s.countRest(b[used:])
 			return used, 0, nil
 		}
 	}
@@ -227,9 +265,7 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 		if len(stage.items) > 0 {
 			posting = true // whatever becomes of that, they are in the mailbox
 			s.tally(&s.count.PkgsRead, len(stage.items))
-			if perr := s.postMails(stage.items); perr != nil {
-				err = perr
-			}
+			s.postMails(stage.items)
 			posting = false
 			clear(stage.items)
 			stage.items = stage.items[:0]
@@ -237,6 +273,12 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 	}
 	stage.free()
 	done = true
+	if s.has(flagClosing) {
+		if err == nil {
+			s.countRest(b[used:])
+		}
+		err = nil // the session has ended already, and for another reason
+	}
 	return used, need, err
 }
 
@@ -250,21 +292,21 @@ func (s *session) forgo(stage *mailQueue) {
 	stage.free()
 }
 
-// postMails hands packages to the mailbox and wakes whoever handles them.
-func (s *session) postMails(mails []mail) error {
+// postMails hands packages to the mailbox and wakes whoever handles them. A pool that takes none
+// ends the session.
+func (s *session) postMails(mails []mail) {
 	s.box.put(mails)
+	var err error
 	if s.dispatch == Ordered {
-		if err := s.box.strand.Wake(untilHard{s}); err != nil {
-			return fmt.Errorf("getty: task pool: %w", err)
-		}
-		return nil
-	}
-	for range mails {
-		if err := s.box.pool.Submit(untilHard{s}, s.handleOne); err != nil {
-			return fmt.Errorf("getty: task pool: %w", err)
+		err = s.box.strand.Wake(untilHard{s})
+	} else {
+		for i := 0; i < len(mails) && err == nil; i++ {
+			err = s.box.pool.Submit(untilHard{s}, s.handleOne)
 		}
 	}
-	return nil
+	if err != nil && !s.has(flagHard) {
+		s.fail(fmt.Errorf("getty: task pool: %w", err))
+	}
 }
 
 // maxBatch is how many packages of one session a worker handles before it turns to other sessions.
@@ -287,6 +329,9 @@ func (s *session) handleBatch() (more bool) {
 		m, ok := s.box.takeOrdered()
 		if !ok {
 			break
+		}
+		if handled == 0 {
+			s.setFlag(flagMessage)
 		}
 		handled++
 		bytes += m.size
@@ -322,6 +367,7 @@ func (s *session) handleOne() {
 		if !done {
 			s.panicked(where, recover())
 		}
+		s.clock.touch()
 		s.box.handled(1, m.size)
 		s.tasks.Add(-1)
 		if s.has(flagQueued) && !s.inTurn() {
@@ -379,6 +425,14 @@ func (s *session) runPending() {
 
 // servePending runs the callbacks that are due. The token is held.
 func (s *session) servePending(where *string) {
+	s.setFlag(flagTick)
+	begun := now()
+	s.runCallbacksDue(where)
+	s.clock.shift(now() - begun)
+	s.clearFlag(flagTick)
+}
+
+func (s *session) runCallbacksDue(where *string) {
 	if s.clearFlag(flagCron) && !s.has(flagClosing) {
 		*where = "OnCron"
 		s.listener.OnCron(s)
@@ -395,7 +449,8 @@ func (s *session) servePending(where *string) {
 // the deferred function that recovered, so that the stack is still the one of the panic.
 func (s *session) panicked(where string, v any) error {
 	err := &PanicError{Where: where, Value: v, Stack: debug.Stack()}
-	s.ep.log.Error("getty: callback panicked", "session", s.id, "where", where, "panic", v, "stack", string(err.Stack))
+	s.ep.log.Error("getty: callback panicked", "session", s.id, "peer", peerText(s.tr.remoteAddr), "where", where,
+		"panic", limitString(fmt.Sprint(v)), "stack", string(err.Stack))
 	s.fail(err)
 	return err
 }

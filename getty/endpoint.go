@@ -100,9 +100,11 @@ type endpointCounters struct {
 
 var endpointIDs atomic.Uint64
 
-func newEndpoint(self EndPoint, opts *SessionOptions) *endpoint {
+// newEndpoint makes an endpoint of the given kind, which names it in logs together with its number.
+func newEndpoint(self EndPoint, kind string, opts *SessionOptions) *endpoint {
+	id := endpointIDs.Add(1)
 	return &endpoint{
-		id: endpointIDs.Add(1), self: self, opts: opts, log: opts.Logger,
+		id: id, self: self, opts: opts, log: newLogger(opts.Logger, fmt.Sprintf("%s-%d", kind, id)),
 		sessions: make(map[uint64]*session), doneCh: make(chan struct{}),
 	}
 }
@@ -121,11 +123,16 @@ func (e *endpoint) begin() error {
 	return nil
 }
 
-// spawn runs f on a goroutine that Done waits for.
-func (e *endpoint) spawn(f func()) {
+// enter makes Done wait for a leave.
+func (e *endpoint) enter() {
 	e.mu.Lock()
 	e.running++
 	e.mu.Unlock()
+}
+
+// spawn runs f on a goroutine that Done waits for.
+func (e *endpoint) spawn(f func()) {
+	e.enter()
 	go func() {
 		defer e.leave()
 		f()
@@ -241,7 +248,7 @@ func (e *endpoint) opened(s *session) {
 // refused is the report of a session that did not open.
 func (e *endpoint) refused(s *session, err error) {
 	e.stats.refused.Add(1)
-	e.log.Warn("getty: session refused", "session", s.id, "peer", s.RemoteAddr(), "error", limitText(err))
+	e.log.Warn("getty: session refused", "session", s.id, "peer", peerText(s.tr.remoteAddr), "error", limitText(err))
 	e.freed(s)
 	e.ended(s)
 }
@@ -423,14 +430,4 @@ func releaseWheel() {
 		wheelUse.wheel.Close()
 		wheelUse.wheel = nil
 	}
-}
-
-// limitText keeps an error, whose text may carry a peer's bytes, short and printable.
-func limitText(err error) string {
-	const most = 300
-	t := fmt.Sprintf("%q", err.Error())
-	if len(t) > most {
-		t = t[:most] + "..."
-	}
-	return t
 }

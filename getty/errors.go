@@ -17,18 +17,24 @@ var (
 	ErrSessionClosed error = &sentinel{"getty: session closed", net.ErrClosed}
 
 	// ErrSessionBlocked reports a package that was not accepted because the bytes queued for the peer
-	// had reached the high mark.
-	ErrSessionBlocked = errors.New("getty: session blocked: queue above the high mark")
+	// had reached the high mark; over UDP, because the send buffer of the socket is full.
+	ErrSessionBlocked = errors.New("getty: session blocked: queue above the high mark, or socket full")
 
 	// ErrWriteTimeout reports a write that the kernel did not take in time. It also matches
 	// [os.ErrDeadlineExceeded].
 	ErrWriteTimeout error = &sentinel{"getty: write timeout", os.ErrDeadlineExceeded}
 
-	// ErrReadTimeout reports a package that was begun and not completed within ReadTimeout. It also
+	// ErrUnacknowledged is the cause of a session whose own Close came to its WaitTime, or to the
+	// peer's reset, while the kernel still held bytes that the peer had not acknowledged. It also
+	// matches [ErrWriteTimeout].
+	ErrUnacknowledged error = &sentinel{"getty: closed over unacknowledged bytes", ErrWriteTimeout}
+
+	// ErrReadTimeout reports a package that was begun and neither completed within ReadTimeout nor kept up
+	// the pace that it describes. It also
 	// matches [os.ErrDeadlineExceeded].
 	ErrReadTimeout error = &sentinel{"getty: read timeout: package begun and not completed", os.ErrDeadlineExceeded}
 
-	// ErrIdleTimeout reports a session without traffic for IdleTimeout. It also matches
+	// ErrIdleTimeout reports a session whose peer gave no sign of life for IdleTimeout. It also matches
 	// [os.ErrDeadlineExceeded].
 	ErrIdleTimeout error = &sentinel{"getty: idle timeout", os.ErrDeadlineExceeded}
 
@@ -61,10 +67,10 @@ type sentinel struct {
 }
 
 func (e *sentinel) Error() string        { return e.msg }
-func (e *sentinel) Is(target error) bool { return target == e.is }
+func (e *sentinel) Is(target error) bool { return errors.Is(e.is, target) }
 
 // Timeout makes the deadline errors satisfy net.Error's idea of a timeout.
-func (e *sentinel) Timeout() bool { return e.is == os.ErrDeadlineExceeded }
+func (e *sentinel) Timeout() bool { return errors.Is(e.is, os.ErrDeadlineExceeded) }
 
 // A PanicError is the cause of a session that was ended because a callback or a codec panicked or
 // called [runtime.Goexit].

@@ -62,11 +62,11 @@ func Example() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := client.Ready(ctx); err != nil {
+	session, err := client.Ready(ctx)
+	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	session, _ := client.Session()
 	_, _, _ = session.WritePkg("hello", 0)
 	fmt.Println(<-answers.lines)
 

@@ -2,7 +2,15 @@
 
 package getty
 
-import "time"
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/gostkit/kit/bytespool"
+)
 
 // PendingTimers returns how many timers the wheel of the process holds.
 func PendingTimers() int {
@@ -59,3 +67,120 @@ func MarksHeld(ss Session) int {
 	defer s.qMu.Unlock()
 	return len(s.sideLocked().marks)
 }
+
+// InLine returns how many writers wait for the queue to fall.
+func InLine(ss Session) int {
+	s := ss.(*session)
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	return len(s.sideLocked().line)
+}
+
+// WasAway makes a session's clock believe that this process did not run for d, and has its timer fire.
+func WasAway(ss Session, d time.Duration) {
+	s := ss.(*session)
+	c := &s.clock
+	back := func(p *int64) {
+		if *p != 0 {
+			*p -= int64(d)
+		}
+	}
+	c.mu.Lock()
+	for !ss.IsClosed() && (c.due == 0 || s.inTurn() || s.mailbox() != nil && s.box.waiting()) {
+		c.mu.Unlock() // it has not begun, or a callback is at work, which is a sign of life
+		time.Sleep(time.Millisecond)
+		c.mu.Lock()
+	}
+	for _, p := range []*atomic.Int64{&c.heardAt, &c.begunAt, &c.stalledAt, &c.drainBy} {
+		if at := p.Load(); at != 0 {
+			p.Store(at - int64(d))
+		}
+	}
+	for _, p := range []*int64{&c.due, &c.cronAt, &c.pingAt, &c.askedAt} {
+		back(p)
+	}
+	if l := c.looks; l != nil {
+		back(&l.backlog.since)
+		back(&l.backlog.again)
+		for i := range l.reprieve {
+			back(&l.reprieve[i].at)
+		}
+	}
+	c.mu.Unlock()
+	c.review()
+}
+
+// PackageBegun reports whether the clock runs for an incomplete package, WriteStalled whether it does for a write.
+func PackageBegun(ss Session) bool { return ss.(*session).clock.begunAt.Load() != 0 }
+func WriteStalled(ss Session) bool { return ss.(*session).clock.stalledAt.Load() != 0 }
+
+// A FakeWriter is the writing half of a UDP socket whose outcomes are the test's.
+type FakeWriter struct {
+	Write func(b []byte) error
+	Room  func() error
+}
+
+func (f FakeWriter) TryWrite(b []byte, _ netip.AddrPort, _ netip.Addr) error { return f.Write(b) }
+func (f FakeWriter) AwaitWritable() error                                    { return f.Room() }
+
+// Fake puts f in the place of the writing half of a UDP session's socket.
+func Fake(ss Session, f FakeWriter) {
+	s := ss.(*session)
+	s.encMu.Lock()
+	defer s.encMu.Unlock()
+	s.tr.(*datagrams).out = f
+}
+
+// Limits returns what MaxMsgLen, ReadTimeout, IdleTimeout, WriteTimeout, WaitTime and CronPeriod mean for a session;
+// all that is negative, or not positive, means the same.
+func Limits(ss Session) [6]int64 {
+	s := ss.(*session)
+	return [6]int64{
+		s.maxMsgLen.Load(), max(s.clock.readLimit.Load(), 0), max(s.clock.idleLimit.Load(), 0),
+		max(s.writeTimeout.Load(), 0), max(s.waitTime.Load(), 0), max(s.clock.cronPeriod.Load(), 0),
+	}
+}
+
+// NewLogger returns the logger of an endpoint with the given name.
+var NewLogger = newLogger
+
+// OptionNames returns the options that optionuse.go lists.
+func OptionNames() []string { return slices.Collect(maps.Keys(optionUse)) }
+
+// BatchKeeps returns how many references a batch keeps that has sent n packages in memory of their own,
+// offered to the kernel in larger and smaller runs, when it is given back.
+func BatchKeeps(n int) (kept int) {
+	b := newBatch()
+	for range n {
+		whole := bytespool.Get(1)
+		b.append(whole, whole, nil)
+		b.ends = append(b.ends, b.size)
+	}
+	for len(b.offer()) > 0 {
+		b.took(1)
+		b.iov = iovecs{}
+	}
+	b.free()
+	for _, s := range b.segs[:cap(b.segs)] {
+		if s.b != nil || s.whole != nil || s.w != nil {
+			kept++
+		}
+	}
+	for _, r := range b.runs[:cap(b.runs)] {
+		if r != nil {
+			kept++
+		}
+	}
+	for _, c := range b.chunks[:cap(b.chunks)] {
+		if c != nil {
+			kept++
+		}
+	}
+	if b.buf != nil {
+		kept++
+	}
+	return kept
+}
+
+// HasFreed reports whether a session's descriptor is closed, or about to be.
+func HasFreed(ss Session) bool { return ss.(*session).has(flagHard) }

@@ -113,6 +113,21 @@ func TestHelper(t *testing.T) {
 		opts = append(opts, func(o *getty.ServerOptions) {
 			o.CronPeriod, o.IdleTimeout = beatPeriod, beatLimit
 		})
+	case "limits": // one with short limits, over WebSocket with pings if it is asked
+		l.onClose = func(s getty.Session) { say("closed: %v", s.Err()) }
+		opts = append(opts, func(o *getty.ServerOptions) {
+			o.IdleTimeout, o.ReadTimeout, o.WriteTimeout = frozenLimit, frozenLimit, frozenLimit
+			if arg == "ws" {
+				o.WebSocketServerOptions.PingPeriod = frozenLimit / 4
+			}
+		})
+		if arg == "ws" {
+			srv := getty.NewWSServer(opts...)
+			run(t, srv, prepare(l))
+			say("%s", srv.Addr())
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			return
+		}
 	case "ports": // dials in a net with few ports
 		dialWithFewPorts(t, say)
 		return
@@ -247,7 +262,7 @@ func TestWriteErrors(t *testing.T) {
 	for _, test := range []struct{ errno, want string }{{"EINTR", ""}, {"ENOBUFS", "no buffer space available"}} {
 		t.Run(test.errno, func(t *testing.T) {
 			trace := filepath.Join(t.TempDir(), "trace")
-			_, lines := helper(t, "two", "strace", "-f", "-qq", "-o", trace, "-e", "trace=writev", "-e", "inject=writev:error="+test.errno+":when=1")
+			_, lines := helper(t, "two", "strace", "-f", "-qq", "-o", trace, "-e", "trace=sendmsg", "-e", "inject=sendmsg:error="+test.errno+":when=1")
 			var addr string
 			select {
 			case addr = <-lines:
@@ -441,8 +456,7 @@ func testLine(t *testing.T, addr string, n int, limit time.Duration, thin bool) 
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	require.NoError(t, client.Ready(ctx))
-	s, err := client.Session()
+	s, err := client.Ready(ctx)
 	require.NoError(t, err)
 	blocked := 0
 	for i := range n {

@@ -4,6 +4,7 @@ package getty
 
 import (
 	"errors"
+	"math"
 	"runtime"
 	"time"
 )
@@ -114,6 +115,7 @@ func (s *session) takeQueue() *batch {
 		if side.control != nil {
 			b.append(side.control, nil, nil)
 			s.appended += uint64(len(side.control))
+			s.controls += uint64(len(side.control))
 			if s.queuedBytes() >= uint64(s.opts.HighWater) {
 				s.setFlag(flagBlocked) // else a writer refused for these bytes is never told when they have gone
 			}
@@ -180,9 +182,16 @@ func (s *session) writeOut(b *batch, flusher bool) {
 		s.clock.unstalled()
 		s.qMu.Lock()
 		s.accountLocked(b)
+		much := s.count.BytesWritten > s.lookAfter && s.clock.idleLimit.Load() > 0
+		if much {
+			s.lookAfter = math.MaxUint64 // until the clock has looked
+		}
 		done := b
 		b = s.proceedLocked(flusher)
 		done.free()
+		if much {
+			s.clock.sentMuch()
+		}
 	}
 }
 
@@ -311,12 +320,9 @@ func (s *session) refuseWith(err error, last []byte) {
 			side.control = append(side.control, last...)
 		}
 	}
-	room := s.emptyRoomLocked()
+	s.dissolveLineLocked(err)
 	s.qCond.Broadcast()
 	s.qMu.Unlock()
-	for _, w := range room {
-		w.fail(err)
-	}
 }
 
 // awaitFlushed returns when a closing session's queue is empty and its FIN is sent, or when the descriptor

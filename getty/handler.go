@@ -40,6 +40,18 @@ type WritableListener interface {
 	OnWritable(Session)
 }
 
+// A ReadEndListener is an EventListener that goes on writing after the peer has ended its stream,
+// such as a proxy. Without it a session then flushes what its handlers have answered, and closes.
+type ReadEndListener interface {
+	// OnReadEnd is called once, after OnMessage of the last package has returned, if the peer ended
+	// its stream between two packages (WebSocket: with a regular close frame). The session stays
+	// open for writing, by any goroutine, until Close or CloseNow, or for the HalfClose of
+	// [SessionOptions]. After Close, Err is nil if everything was sent; when the time is over the
+	// session closes with io.EOF. ReadTimeout and IdleTimeout do not apply meanwhile; OnCron goes
+	// on. That the peer is gone altogether shows with the next write.
+	OnReadEnd(Session)
+}
+
 // A Reader decodes packages from the bytes of the wire. Its four answers are:
 //
 //	(nil, 0, err)  the stream is broken; the session ends with err
@@ -99,8 +111,23 @@ type Releaser interface {
 // encoded into, one datagram, and the peer it came from or goes to. The engine never changes one that
 // it was given.
 type UDPContext struct {
-	Pkg      any
+	// Pkg is what the Reader made of the datagram, or what the Writer makes it of.
+	Pkg any
+
+	// PeerAddr is where the datagram came from, or goes to.
 	PeerAddr netip.AddrPort
+
+	// LocalAddr is the address of this host that the datagram was sent to, or is to be sent from; the zero Addr
+	// leaves that to the kernel. An endpoint on a wildcard address has to answer from the address that was
+	// asked, since a connected peer hears no other; Reply does. It is set by the engine where the system can
+	// tell (on Linux; not for a multicast over IPv6). Elsewhere a write with one fails.
+	LocalAddr netip.Addr
+}
+
+// Reply returns pkg as the answer to c: to the peer that c came from, from the address that it was sent to.
+func (c UDPContext) Reply(pkg any) UDPContext {
+	c.Pkg = pkg
+	return c
 }
 
 // Release releases Pkg if it is a [Releaser]: the engine does so after OnMessage.

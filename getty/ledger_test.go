@@ -140,7 +140,8 @@ func (g *ledger) judge(from, to end, ordered bool) (wrong []string) {
 	}
 	if st := from.stats; st != nil {
 		// A call that failed may have been accepted first, but not if it was withdrawn.
-		known, most := int(st.PkgsWritten+st.Unsent), len(accepted)+g.late-int(st.Withdrawn)
+		known := int(st.PkgsWritten + st.Unsent - st.Unacked)
+		most := len(accepted) + g.late - int(st.Withdrawn)
 		if known < len(accepted) || known > most || st.Queued != 0 {
 			say("I8: %d accepted, %d more perhaps, %d of them withdrawn, but %d written, %d unsent, %d bytes queued",
 				len(accepted), g.late, st.Withdrawn, st.PkgsWritten, st.Unsent, st.Queued)
@@ -578,4 +579,83 @@ func TestLedgerControls(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Peers stall, for longer or shorter than the WaitTime of a Close: one that ends without a cause
+// has lost nothing, and what the others may have lost is counted.
+//
+// case: 41, 42
+func TestLedgerOfStalls(t *testing.T) {
+	rounds := 6
+	if os.Getenv("GOSTKIT_LONG") != "" {
+		rounds = 1000
+	}
+	for _, c := range carriers {
+		if c.name == "udp" {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+				t.Parallel()
+				for range rounds {
+					seed := rand.Uint64()
+					wrong := stallRound(t, c, d, rand.New(rand.NewPCG(seed, 1)))
+					if len(wrong) > 0 {
+						t.Fatalf("seed %d: %s", seed, strings.Join(wrong, "\n"))
+					}
+				}
+			})
+		})
+	}
+}
+
+func stallRound(t *testing.T, c carrier, d getty.Dispatch, rnd *rand.Rand) []string {
+	up := newLedger()
+	sl, cl := newLedgerListener(up), newLedgerListener(newLedger())
+	at, stall := 1+rnd.IntN(100), time.Duration(rnd.IntN(60))*time.Millisecond
+	sl.message = func(_ getty.Session, n int) {
+		if n == at {
+			time.Sleep(stall)
+		}
+	}
+	srv := c.server(func(o *getty.ServerOptions) {
+		o.Dispatch, o.MailboxLen = d, 32
+		o.Socket.ReadBuffer = 32 << 10
+		o.WaitTime = patience
+	})
+	require.NoError(t, srv.RunEventLoop(prepare(sl)))
+	client := c.client(srv.Addr().String(), func(o *getty.ClientOptions) {
+		o.WaitTime = 20 * time.Millisecond
+		o.HighWater = 64 << 10
+		o.Socket.WriteBuffer = 64 << 10 << rnd.IntN(4)
+		o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
+	})
+	require.NoError(t, client.RunEventLoop(prepare(cl)))
+	from := within(t, cl.opened, "OnOpen of the client")
+	to := within(t, sl.opened, "OnOpen of the server")
+	var writer sync.WaitGroup
+	most, dice := 100+rnd.IntN(3000), rand.New(rand.NewPCG(rnd.Uint64(), 2))
+	writer.Go(func() { writeLedger(from, up, dice, most) })
+	if rnd.IntN(2) == 0 {
+		writer.Wait()
+	} else {
+		time.Sleep(time.Duration(rnd.IntN(5000)) * time.Microsecond)
+	}
+	switch rnd.IntN(8) {
+	case 0:
+		reset(to)
+	case 1:
+		from.CloseNow()
+	default:
+		from.Close()
+	}
+	within(t, from.Done(), "the client's end")
+	within(t, to.Done(), "the server's end")
+	writer.Wait()
+	client.Close()
+	srv.Close()
+	within(t, client.Done(), "Done of the client")
+	within(t, srv.Done(), "Done of the server")
+	return up.judge(endOf(from), endOf(to), d != getty.Unordered)
 }

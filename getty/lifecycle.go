@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gostkit/kit/netx"
 	"github.com/gostkit/kit/taskpool"
 )
 
@@ -32,6 +33,9 @@ type transport interface {
 	// farewell returns the last bytes to queue when the session begins to end; they follow everything
 	// that was accepted.
 	farewell(s *session) []byte
+	// discard reads and forgets until the peer ends its stream, and returns io.EOF then. serve has
+	// returned.
+	discard(s *session) error
 	// closeWrite tells the peer that nothing more comes. The flush token is held, the queue empty.
 	closeWrite(s *session) error
 	// close frees the descriptor and wakes serve and write.
@@ -89,6 +93,7 @@ func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
 	s := &session{id: sessionIDs.Add(1), bornAt: now(), ep: ep, tr: tr, opts: opts, dispatch: opts.Dispatch, queues: tr.queues()}
 	s.qCond.L = &s.qMu
 	s.hint = 256
+	s.lookAfter = smallBacklog
 	s.maxMsgLen.Store(int64(opts.MaxMsgLen))
 	s.writeTimeout.Store(nanos(opts.WriteTimeout))
 	s.waitTime.Store(nanos(opts.WaitTime))
@@ -100,9 +105,10 @@ func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
 func (s *session) run(prepare NewSessionCallback) {
 	opened, returned := false, false
 	defer func() {
-		// A callback may have ended this goroutine with Goexit; the session still needs its end.
+		// A callback, or a user's net.Conn, may have ended this goroutine with Goexit; the session still needs
+		// its end. The callback's has a cause already.
 		if !returned && opened {
-			s.spawn(func() { s.conclude(nil) })
+			s.spawn(func() { s.conclude(&PanicError{Where: "net.Conn.Read"}) })
 		} else if !returned {
 			s.abandon(s.failure())
 		}
@@ -184,6 +190,7 @@ func (s *session) abandon(err error) {
 	s.refuse(ErrSessionClosed)
 	s.closeHard()
 	s.discardQueue()
+	s.awaitClosed()
 	s.clock.stop()
 	s.ep.refused(s, err)
 	s.finished()
@@ -191,36 +198,103 @@ func (s *session) abandon(err error) {
 
 // conclude is the end of a session that was opened. err is why the input ended.
 func (s *session) conclude(err error) {
-	ended := err == io.EOF || err == io.ErrUnexpectedEOF
-	if ended && !s.has(flagClosing) {
-		// The peer has ended its stream: what it sent is handled, what that answers is flushed.
-		if s.box != nil {
-			if s.dispatch == Unordered {
-				for s.box.waits() { // the pool may be one that drops tasks
-					s.handleOne()
-				}
-			}
-			s.box.awaitHandled()
+	s.clearFlag(flagReading)
+	called := false
+	defer func() {
+		// A callback may have ended this goroutine with Goexit, and the session with that.
+		if !called {
+			s.spawn(func() { s.conclude(err) })
+		}
+	}()
+	switch {
+	case s.has(flagHard | flagExpired):
+	case !s.has(flagClosing):
+		// The peer has ended its stream or broken it: what it sent before is handled, and what that
+		// answers is flushed.
+		s.handleRest()
+		if err == io.EOF {
+			s.awaitLastWrites()
 		}
 		if !s.has(flagClosing) {
 			s.setCause(err)
 		}
 		s.shut()
+	case err != io.EOF && err != io.ErrUnexpectedEOF:
+		s.setCause(err) // a closing peer answers our end with a reset
 	}
-	switch {
-	case s.has(flagHard):
-	case ended:
+	called = true
+	// What still comes is read, since closing over it would destroy our last bytes with a reset.
+	if !s.has(flagHard) {
+		end := s.tr.discard(s)
 		s.awaitFlushed()
-	default:
-		s.setCause(err) // also when a closing peer answers our end with a reset
+		if end == io.EOF {
+			s.awaitAcked()
+		}
 	}
 	s.setFlag(flagClosing)
 	s.refuse(ErrSessionClosed)
+	s.countUnacked()
 	s.closeHard()
 	s.discardQueue()
+	s.awaitClosed()
 	s.clock.stop()
 	s.ep.freed(s)
 	s.callbacksOfEnd()
+}
+
+// handleRest returns when everything that was decoded is handled, or the session is closed
+// meanwhile.
+func (s *session) handleRest() {
+	if s.box == nil {
+		return
+	}
+	if s.dispatch == Unordered {
+		for s.box.waits() { // the pool may be one that drops tasks
+			s.handleOne()
+		}
+	}
+	s.box.awaitHandled()
+}
+
+// awaitLastWrites lets a listener that wants to go on writing after the peer's end do so, until it
+// closes the session or the time for that is over.
+func (s *session) awaitLastWrites() {
+	l, ok := s.listener.(ReadEndListener)
+	if !ok || s.flags.Or(flagReadEnd)&(flagClosing|flagDrain) != 0 {
+		return
+	}
+	s.readEnded(l)
+	over := false // guarded by qMu
+	if limit := s.opts.HalfClose; limit > 0 {
+		t := s.ep.wheel.AfterFunc(time.Duration(nanos(limit)), func() {
+			s.qMu.Lock()
+			over = true
+			s.qCond.Broadcast()
+			s.qMu.Unlock()
+		})
+		defer t.Stop()
+	}
+	s.qMu.Lock()
+	for !over && !s.has(flagClosing) {
+		s.qCond.Wait()
+	}
+	s.qMu.Unlock()
+}
+
+// readEnded is the turn of OnReadEnd.
+func (s *session) readEnded(l ReadEndListener) {
+	s.beginTurn()
+	done := false
+	defer func() {
+		if !done {
+			s.panicked("OnReadEnd", recover())
+		}
+		s.endTurn(0, false)
+	}()
+	if !s.has(flagClosing) {
+		l.OnReadEnd(s)
+	}
+	done = true
 }
 
 // callbacksOfEnd waits for the callback that may be running, and runs the last ones. All of it is
@@ -253,11 +327,42 @@ func (s *session) guard(where string, f func()) {
 	done = true
 }
 
-// settleCause fixes what Err returns.
+// settleCause fixes what Err returns, and the last counts.
 func (s *session) settleCause() {
-	if unsent := s.Stats().Unsent; unsent > 0 && s.has(flagOwnClose) {
-		s.setCause(fmt.Errorf("%w: closed with %d packages unsent", ErrWriteTimeout, unsent))
+	st := s.Stats()
+	if st.UnackedBytes > 0 {
+		s.settleUnacked()
 	}
+	switch {
+	case !s.has(flagOwnClose):
+	case st.Unsent > 0:
+		s.setCause(fmt.Errorf("%w: closed with %d packages unsent", ErrWriteTimeout, st.Unsent))
+	case st.UnackedBytes > 0:
+		s.setCause(fmt.Errorf("%w: %d bytes", ErrUnacknowledged, st.UnackedBytes))
+	}
+}
+
+// settleUnacked counts the packages that the unacknowledged bytes belong to. Where their bounds lay
+// is not known any more; there are at least as many as there would be if all were as large as the
+// largest.
+func (s *session) settleUnacked() {
+	s.encMu.Lock()
+	largest := uint64(max(s.largest, 1))
+	s.encMu.Unlock()
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	c := &s.count
+	none := s.controls // bytes that belong to no package
+	if socketOf(s.tr.netConn()) == nil {
+		none += 128 // such as the close_notify of TLS
+	}
+	pkgs := (c.UnackedBytes - min(c.UnackedBytes, none) + largest - 1) / largest
+	if c.Unsent > 0 && pkgs > 0 {
+		pkgs-- // it may be the package of which the rest is unsent
+	}
+	c.Unacked = min(pkgs, c.PkgsWritten)
+	c.Unsent += c.Unacked
+	c.UnsentBytes += c.UnackedBytes
 }
 
 // cleanEnd reports whether a session that ended with err needs no OnError.
@@ -286,13 +391,71 @@ func (s *session) shut() {
 	}
 	s.flush()
 	if wait <= 0 {
-		s.closeHard()
+		s.expire()
+	}
+}
+
+// A lastGiver is a transport that has something left to do when WaitTime is over.
+type lastGiver interface{ giveLast(s *session) }
+
+// expire is the end of a graceful end whose WaitTime is over.
+func (s *session) expire() {
+	if t, ok := s.tr.(lastGiver); ok && !s.has(flagHard) {
+		s.setFlag(flagExpired) // the reader may miss what is taken from it
+		t.giveLast(s)
+	}
+	s.countUnacked()
+	s.closeHard()
+}
+
+// countUnacked notes how much the peer of a session that closes by itself has not acknowledged:
+// nobody will know whether it came, once the descriptor is closed.
+func (s *session) countUnacked() {
+	n := s.unacked()
+	s.qMu.Lock()
+	s.count.UnackedBytes = max(s.count.UnackedBytes, n)
+	s.qMu.Unlock()
+}
+
+// unacked returns how many bytes the peer of a session that closes by itself has not acknowledged,
+// 0 if nobody can tell.
+func (s *session) unacked() uint64 {
+	if !s.queues || !s.has(flagOwnClose) || s.has(flagHard) {
+		return 0
+	}
+	n, err := sendQueue(s.tr.netConn())
+	if err != nil {
+		return 0
+	}
+	s.qMu.Lock()
+	defer s.qMu.Unlock()
+	if s.finSent {
+		n-- // the end of the stream is counted like a byte
+	}
+	return min(uint64(max(n, 0)), s.count.BytesWritten)
+}
+
+// awaitAcked returns when the peer has acknowledged everything or can do so no more, for at most
+// WaitTime. The kernel does not tell when that is the case, so it is asked. Mostly it need not be:
+// a peer's end comes after all it has read.
+func (s *session) awaitAcked() {
+	for pause := time.Millisecond; s.unacked() > 0; pause = min(2*pause, 8*time.Millisecond) {
+		if st, err := alive(s.tr.netConn()); err != nil || st == netx.Broken {
+			return
+		}
+		time.Sleep(pause)
 	}
 }
 
 // drain is the end that Shutdown wants: what was read is handled first.
 func (s *session) drain() {
-	s.setFlag(flagDrain)
+	if s.flags.Or(flagDrain)&flagReading == 0 { // else the reader sees flagDrain at the read's end
+		s.drained()
+	}
+}
+
+// drained closes a session that is to drain when what was decoded is handled. Nothing more is read.
+func (s *session) drained() {
 	box := s.mailbox()
 	if box == nil {
 		if !s.has(flagTurn) { // else the turn's end sees the flag
@@ -300,10 +463,12 @@ func (s *session) drain() {
 		}
 		return
 	}
-	s.spawn(func() {
-		box.awaitHandled()
-		s.Close()
-	})
+	if s.setFlag(flagDraining) {
+		s.spawn(func() {
+			box.awaitHandled()
+			s.Close()
+		})
+	}
 }
 
 // CloseNow implements [Session].
@@ -490,7 +655,12 @@ func (s *session) SetMaxMsgLen(n int) {
 func (s *session) MaxMsgLen() int { return int(s.maxMsgLen.Load()) }
 
 // SetReadTimeout implements [Session].
-func (s *session) SetReadTimeout(d time.Duration) { s.clock.setLimit(&s.clock.readLimit, d) }
+func (s *session) SetReadTimeout(d time.Duration) {
+	if d == 0 {
+		d = DefaultReadTimeout
+	}
+	s.clock.setLimit(&s.clock.readLimit, d)
+}
 
 // SetIdleTimeout implements [Session].
 func (s *session) SetIdleTimeout(d time.Duration) { s.clock.setLimit(&s.clock.idleLimit, d) }

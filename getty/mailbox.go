@@ -146,6 +146,24 @@ func (m *mailbox) waits() bool {
 	return !m.in.empty()
 }
 
+// withdraw removes the next mail, which nobody will handle.
+func (m *mailbox) withdraw() (mail, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.in.empty() {
+		return mail{}, false
+	}
+	old := m.in.pop()
+	if m.in.empty() {
+		m.in.free()
+		m.in = nil
+	}
+	m.count--
+	m.bytes -= old.size
+	m.cond.Broadcast()
+	return old, true
+}
+
 // handled counts pkgs taken mails as done and reports whether there are more.
 func (m *mailbox) handled(pkgs, bytes int) (more bool) {
 	m.mu.Lock()

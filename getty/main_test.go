@@ -5,6 +5,7 @@ package getty_test
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
 	"strings"
@@ -15,6 +16,7 @@ import (
 // TestMain fails if a goroutine of this module is left when all tests have ended.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // most tests make their endpoints complain
 	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
 		_ = p.Value.Set("6") // those that may run side by side wait for other processes, whatever the cores
 	}

@@ -14,12 +14,14 @@ import (
 // Defaults of [SessionOptions].
 const (
 	DefaultMaxMsgLen    = 1 << 20
+	DefaultReadTimeout  = 2 * time.Minute
 	DefaultWriteTimeout = 10 * time.Second
 	DefaultWaitTime     = 3 * time.Second
 	DefaultHighWater    = 1 << 20
 	DefaultLowWater     = 256 << 10
 	DefaultMailboxLen   = 1024
 	DefaultMailboxBytes = 1 << 20
+	DefaultHalfClose    = time.Minute
 )
 
 // Dispatch says where a session's OnMessage runs.
@@ -68,30 +70,45 @@ const (
 // one session with its setters.
 type SessionOptions struct {
 	// MaxMsgLen is the largest package in bytes, before and after decompression. It bounds what is
-	// buffered for an incomplete package, whatever the Reader answers. 0: DefaultMaxMsgLen.
+	// buffered for an incomplete package, whatever the Reader answers. 0 or negative: DefaultMaxMsgLen.
 	MaxMsgLen int
 
-	// ReadTimeout is the time from the first byte of a package to its last. A session that needs longer
-	// ends with ErrReadTimeout. It does not limit silence between packages. On WebSocket the
-	// time begins when the header of a message's first frame is complete. 0: no limit.
+	// ReadTimeout is the time from the first byte of a package (on WebSocket: a message) to its last. A
+	// session that needs longer ends with ErrReadTimeout. A package that keeps arriving gets more: each of
+	// its bytes puts the end off by ReadTimeout/1024, but by no more than 1/256 s, and never to more than
+	// ReadTimeout from now. So a peer that sends 1 KiB of its package in each ReadTimeout, or 256 bytes a
+	// second if that is more, is never cut, and one that pauses for ReadTimeout always is. Silence between
+	// packages is not limited. Datagrams have no such limit. 0: DefaultReadTimeout; negative: no limit.
 	ReadTimeout time.Duration
 
-	// IdleTimeout is how long a session may be without traffic in either direction before it ends
-	// with ErrIdleTimeout. 0: no limit.
+	// IdleTimeout is how long the peer may give no sign of life before the session ends with ErrIdleTimeout.
+	// Signs of life are bytes that it sent, and bytes that it took of more than 4 KiB that waited for it: that
+	// it acknowledged, where the system can tell, or that the connection took in pieces of at most 64 KiB. The
+	// latter are looked for in each quarter of the time. What this side sends is none, pings and heartbeats
+	// included; a WebSocket session with a PingPeriod asks its peer after half of the time at the latest. A
+	// session that finds its time over only because this process did not run, looks once more, asks its
+	// peer (by a ping, or else by an OnCron ahead of its time) and waits for half of the time. 0 or negative: no limit.
 	IdleTimeout time.Duration
 
-	// WriteTimeout is how long queued bytes may wait without the kernel taking any of them. A session
-	// whose peer takes nothing for so long ends with ErrWriteTimeout; one that acknowledged something in the
-	// second half of that time goes on, where the system can tell. WriteTimeout is also the limit of a WritePkg
-	// with a negative timeout. 0: DefaultWriteTimeout; negative: no limit.
+	// WriteTimeout is how long queued bytes may wait without the peer taking any of them: acknowledging
+	// them, where the system can tell, which is looked for in each quarter of the time; else the connection
+	// taking them in pieces of at most 64 KiB. A session whose peer takes nothing for so long ends with
+	// ErrWriteTimeout. It is also the limit of a WritePkg with a negative timeout. 0: DefaultWriteTimeout;
+	// negative: no limit.
 	WriteTimeout time.Duration
 
-	// WaitTime is how long Close flushes what is queued, and then how long it waits for the peer's end
-	// of stream, before the descriptor is closed anyway. 0: DefaultWaitTime; negative: no wait.
+	// WaitTime is how long Close flushes what is queued, and then how long it waits for the peer's
+	// end of stream, before the descriptor is closed anyway. 0: DefaultWaitTime; negative: no wait,
+	// so that even what is on its way to the peer counts as [ErrUnacknowledged].
 	WaitTime time.Duration
 
+	// HalfClose is how long a session stays open for writing after its peer has ended its stream,
+	// if its listener is a [ReadEndListener]; all others flush and close. 0: DefaultHalfClose;
+	// negative: until it is closed.
+	HalfClose time.Duration
+
 	// CronPeriod is the time between two OnCron callbacks; the first comes after a random part of it.
-	// 0: no OnCron.
+	// 0 or negative: no OnCron.
 	CronPeriod time.Duration
 
 	// HighWater is the number of queued bytes at which no further package is accepted and reading
@@ -118,8 +135,13 @@ type SessionOptions struct {
 	// on a stream. 0: DefaultMailboxLen, DefaultMailboxBytes.
 	MailboxLen, MailboxBytes int
 
-	// Logger gets what has no other way out: panics in callbacks, refused connections, failed accepts,
-	// failed dials. Packages are never logged. nil: nothing is logged.
+	// Logger gets what has no other way out, as warnings and errors: panics, a session that did not open (a
+	// forgotten codec or listener, an error of a callback), refused connections, failed accepts and dials,
+	// datagrams that no [PacketErrorListener] hears of. A record has the endpoint, such as "server-3", and the
+	// peer's address; what a peer may have put into a text is quoted and cut. An endpoint writes at most ten
+	// records of one message at once, and one more each second; the next tells how many were suppressed.
+	// Packages are never logged. nil: slog.Default() as it is when the endpoint is made;
+	// slog.New(slog.DiscardHandler) is silent.
 	Logger *slog.Logger
 }
 
@@ -130,19 +152,24 @@ func (o *SessionOptions) fill() error {
 			*p = v
 		}
 	}
-	def(&o.MaxMsgLen, DefaultMaxMsgLen)
+	if o.MaxMsgLen <= 0 { // as SetMaxMsgLen
+		o.MaxMsgLen = DefaultMaxMsgLen
+	}
 	def(&o.HighWater, DefaultHighWater)
 	def(&o.LowWater, min(DefaultLowWater, o.HighWater/4))
 	def(&o.MailboxLen, DefaultMailboxLen)
 	def(&o.MailboxBytes, DefaultMailboxBytes)
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = DefaultReadTimeout
+	}
 	if o.WriteTimeout == 0 {
 		o.WriteTimeout = DefaultWriteTimeout
 	}
 	if o.WaitTime == 0 {
 		o.WaitTime = DefaultWaitTime
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+	if o.HalfClose == 0 {
+		o.HalfClose = DefaultHalfClose
 	}
 	if o.Dispatch == DispatchAuto {
 		o.Dispatch = Inline
@@ -151,18 +178,18 @@ func (o *SessionOptions) fill() error {
 		}
 	}
 	switch {
-	case o.MaxMsgLen < 0:
-		return errors.New("getty: MaxMsgLen is negative")
 	case o.HighWater < 0 || o.LowWater < 0 || o.LowWater >= o.HighWater:
 		return fmt.Errorf("getty: water marks: want 0 <= LowWater < HighWater, have %d and %d", o.LowWater, o.HighWater)
-	case o.MailboxLen < 0 || o.MailboxBytes < 0:
-		return errors.New("getty: mailbox limit is negative")
-	case o.ReadTimeout < 0 || o.IdleTimeout < 0 || o.CronPeriod < 0:
-		return errors.New("getty: ReadTimeout, IdleTimeout or CronPeriod is negative")
+	case o.MailboxLen < 0:
+		return errors.New("getty: MailboxLen is negative")
+	case o.MailboxBytes < 0:
+		return errors.New("getty: MailboxBytes is negative")
 	case o.Dispatch < Inline || o.Dispatch > Unordered:
-		return fmt.Errorf("getty: unknown dispatch %d", int(o.Dispatch))
+		return fmt.Errorf("getty: Dispatch: unknown dispatch %d", int(o.Dispatch))
 	case o.SlowConsumer != SlowReject && o.SlowConsumer != SlowClose:
-		return fmt.Errorf("getty: unknown slow-consumer policy %d", int(o.SlowConsumer))
+		return fmt.Errorf("getty: SlowConsumer: unknown policy %d", int(o.SlowConsumer))
+	case o.Pool != nil && isNilPointer(o.Pool):
+		return fmt.Errorf("getty: Pool is a nil %T", o.Pool)
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"github.com/gostkit/kit/getty"
 	"github.com/gostkit/kit/getty/codec"
 	"github.com/stretchr/testify/require"
@@ -297,7 +298,10 @@ func testBeats(t *testing.T, addr string, lines <-chan string) {
 		defer mu.Unlock()
 		got[s]++
 	}
-	connect(t, l, addr, getty.WithConnectionNumber(sessions), func(o *getty.ClientOptions) { o.IdleTimeout = beatLimit })
+	l.cron = func(s getty.Session) { _, _, _ = s.WritePkg("beat", 0) }
+	connect(t, l, addr, getty.WithConnectionNumber(sessions), func(o *getty.ClientOptions) {
+		o.CronPeriod, o.IdleTimeout = beatPeriod, beatLimit
+	})
 	var all []getty.Session
 	for range sessions {
 		all = append(all, within(t, l.opened, "OnOpen"))
@@ -382,7 +386,7 @@ func dialWithFewPorts(t *testing.T, say func(string, ...any)) {
 	srv.Close() // now the latest dial's error is that of a closed port, or still that there is no port
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	_ = client.Ready(ctx)
+	_, _ = client.Ready(ctx)
 	say("%d %v", open, st.Dials < 100)
 }
 
@@ -492,7 +496,8 @@ func TestDialIsDropped(t *testing.T) {
 			eventually(t, "the cause", func() bool { // it is kept a moment later
 				ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 				defer cancel()
-				return strings.Contains(fmt.Sprint(client.Ready(ctx)), "timeout")
+				_, err := client.Ready(ctx)
+				return strings.Contains(fmt.Sprint(err), "timeout")
 			})
 		} else {
 			eventually(t, "the dial has begun", func() bool { return client.Stats().Dials == 1 })
@@ -580,8 +585,10 @@ func TestFrozenServer(t *testing.T) {
 			answers <- p
 		}
 	}
-	client := connect(t, l, within(t, lines, "the address"), func(o *getty.ClientOptions) { o.IdleTimeout = beatLimit })
-	other := connect(t, newTracerLike(l), within(t, others, "the other address"))
+	l.cron = func(s getty.Session) { _, _, _ = s.WritePkg("beat", 0) }
+	beats := func(o *getty.ClientOptions) { o.CronPeriod = beatPeriod }
+	client := connect(t, l, within(t, lines, "the address"), beats, func(o *getty.ClientOptions) { o.IdleTimeout = beatLimit })
+	other := connect(t, newTracerLike(l), within(t, others, "the other address"), beats)
 	s, elsewhere := ready(t, client), ready(t, other)
 	ask := func(s getty.Session, n int) {
 		_, _, err := s.WritePkg(fmt.Sprint("question ", n), 0)
@@ -610,10 +617,86 @@ func TestFrozenServer(t *testing.T) {
 	require.False(t, elsewhere.IsClosed())
 }
 
+// frozenLimit is each limit of a server that is frozen for longer.
+const frozenLimit = time.Second
+
+// A server that was frozen for longer than its limits cuts nobody for that: neither peers whose bytes wait in the
+// kernel, whole packages and parts, nor those that read what was sent, nor those that wait to be pinged.
+//
+// case: 23
+func TestAFrozenServerCutsNobody(t *testing.T) {
+	t.Parallel()
+	const peers = 20
+	for _, kind := range []string{"", "ws"} {
+		t.Run("limits "+kind, func(t *testing.T) {
+			t.Parallel()
+			cmd, lines := helper(t, "limits "+kind)
+			addr := within(t, lines, "the address")
+			var conns []net.Conn
+			for range peers {
+				conns = append(conns, frozenPeer(t, addr, kind))
+			}
+			freeze(t, cmd)
+			if kind == "" {
+				for i, c := range conns {
+					p := frame("while it was away")
+					if i%2 == 0 {
+						p = p[:10]
+					}
+					_, err := c.Write(p)
+					require.NoError(t, err)
+				}
+			}
+			time.Sleep(5 * frozenLimit / 2)
+			require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+			if kind == "" {
+				for i, c := range conns {
+					if i%2 == 0 {
+						_, err := c.Write(frame("while it was away")[10:])
+						require.NoError(t, err)
+					}
+				}
+				for _, c := range conns {
+					require.Equal(t, "while it was away", readFrame(t, c))
+				}
+			} else {
+				time.Sleep(2 * frozenLimit) // they answer pings, which is enough
+			}
+			select {
+			case line := <-lines:
+				require.Fail(t, "a session was cut", line)
+			default:
+			}
+		})
+	}
+}
+
+// frozenPeer connects to a server that will be frozen; over WebSocket it answers pings.
+func frozenPeer(t *testing.T, addr, kind string) net.Conn {
+	if kind == "ws" {
+		ws, _, err := websocket.DefaultDialer.Dial("ws://"+addr+"/", nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = ws.Close() })
+		go func() {
+			for {
+				if _, _, err := ws.ReadMessage(); err != nil {
+					return
+				}
+			}
+		}()
+		return ws.NetConn()
+	}
+	c, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	echoOnce(t, c)
+	return c
+}
+
 // newTracerLike is another tracer with the same OnMessage.
 func newTracerLike(l *tracer) *tracer {
 	other := newTracer(l.t)
-	other.message = l.message
+	other.message, other.cron = l.message, l.cron
 	return other
 }
 

@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,9 @@ type ServerOptions struct {
 	// a free port of the loopback address.
 	Addr string
 
-	// Listener, if set, is used instead of Addr; the server closes it.
+	// Listener, if set, is used instead of Addr; the server closes it. If somebody else does (Accept
+	// reports [net.ErrClosed]), the server closes itself and its sessions. Any other error of Accept is
+	// logged and Accept is called again after a pause.
 	Listener net.Listener
 
 	// MaxSessions is how many sessions may be open or opening. One more connection is closed at once
@@ -42,15 +45,18 @@ type ServerOptions struct {
 	// 0: DefaultDrainTimeout; negative: not at all.
 	DrainTimeout time.Duration
 
-	// HandshakeTimeout is how long a peer may take for what precedes a session: the request of a
-	// WebSocket upgrade. 0: DefaultHandshakeTimeout.
+	// HandshakeTimeout is how long a peer may take for what precedes a session: the TLS handshake of a
+	// connection that comes from a Listener of the user's, the request of a WebSocket upgrade. For a UDP
+	// endpoint it is how long RunEventLoop waits for OnOpen.
+	// 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
 	// MultipathTCP accepts Multipath TCP (RFC 8684) where the system knows it. Go's own listeners do by
 	// default; here it is a choice, since such a listener costs a little for every connection.
 	MultipathTCP bool
 
-	// Socket are options for every accepted connection.
+	// Socket are options for every accepted connection. Linger is used if it is negative: a session waits
+	// for its peer as WaitTime says, never in the kernel.
 	Socket netx.SocketOptions
 
 	WebSocketServerOptions
@@ -76,7 +82,10 @@ func WithServerDispatch(d Dispatch) ServerOption { return func(o *ServerOptions)
 // WithMaxSessions sets MaxSessions.
 func WithMaxSessions(n int) ServerOption { return func(o *ServerOptions) { o.MaxSessions = n } }
 
-func (o *ServerOptions) fill() error {
+// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there after
+// an error too.
+func (o *ServerOptions) fill(k kind) error {
+	err := unused(k, o)
 	if o.MaxSessions == 0 {
 		o.MaxSessions = DefaultMaxSessions
 	}
@@ -86,27 +95,80 @@ func (o *ServerOptions) fill() error {
 	if o.HandshakeTimeout == 0 {
 		o.HandshakeTimeout = DefaultHandshakeTimeout
 	}
-	if o.HandshakeTimeout < 0 {
-		return errors.New("getty: HandshakeTimeout is negative")
-	}
 	if o.Addr == "" {
 		o.Addr = "127.0.0.1:0"
 	}
-	return o.SessionOptions.fill()
+	if o.Path == "" {
+		o.Path = "/"
+	}
+	if o.MaxHeaderBytes == 0 {
+		o.MaxHeaderBytes = wsMaxHeaderBytes
+	}
+	if o.Dispatch == DispatchAuto {
+		switch {
+		case k&wsServers != 0:
+			o.Dispatch = Ordered // so that pings are answered while a handler runs
+		case k == udpEndPoint && o.Pool != nil:
+			o.Dispatch = Unordered // Ordered would serve all peers one after the other
+		}
+	}
+	serr := o.SessionOptions.fill()
+	return cmp.Or(err, serr, o.check(k))
+}
+
+// check reports what cannot be.
+func (o *ServerOptions) check(k kind) error {
+	network := "tcp"
+	if k == udpEndPoint {
+		network = "udp"
+	}
+	switch {
+	case o.HandshakeTimeout < 0:
+		return errors.New("getty: HandshakeTimeout is negative")
+	case o.PingPeriod < 0:
+		return errors.New("getty: PingPeriod is negative")
+	case o.MaxHeaderBytes < 0:
+		return errors.New("getty: MaxHeaderBytes is negative")
+	case o.Listener != nil && isNilPointer(o.Listener):
+		return fmt.Errorf("getty: Listener is a nil %T", o.Listener)
+	}
+	if err := checkPath(o.Path); err != nil {
+		return fmt.Errorf("getty: Path: %w", err)
+	}
+	if err := checkSubprotocols(o.Subprotocols); err != nil {
+		return fmt.Errorf("getty: Subprotocols: %w", err)
+	}
+	for _, origin := range o.AllowedOrigins {
+		if err := checkOrigin(origin); err != nil {
+			return fmt.Errorf("getty: AllowedOrigins: %w", err)
+		}
+	}
+	return checkSocket(&o.Socket, network)
+}
+
+// checkSocket checks socket options, and leaves out what a session must not have.
+func checkSocket(o *netx.SocketOptions, network string) error {
+	if err := o.Validate(network); err != nil {
+		return fmt.Errorf("getty: Socket: %w", err)
+	}
+	o.Linger = min(o.Linger, 0) // else close(2) waits, and CloseNow with it
+	return nil
 }
 
 // A Server accepts connections and runs a session for each. Make one with [NewTCPServer],
 // [NewWSServer] or [NewUDPEndPoint]. All its methods may be called from any goroutine.
 //
-// Its goroutines are one that accepts and one per session; Done tells when all have ended.
+// Its goroutines are one that accepts and one per session, on WebSocket also one per connection that is
+// still shaking hands and one that starts those; Done tells when all have ended.
 type Server struct {
 	ep      *endpoint
 	opts    ServerOptions
 	err     error // from the options, reported by RunEventLoop
 	service service
 
-	mu   sync.Mutex
-	addr net.Addr // guarded by mu
+	mu    sync.Mutex
+	addr  net.Addr // guarded by mu
+	cause error    // guarded by mu: why the server has closed itself
 }
 
 var _ EndPoint = (*Server)(nil)
@@ -119,25 +181,22 @@ type service interface {
 	stop()
 }
 
-func newServer(opts []ServerOption, sv service, adjust func(*ServerOptions)) *Server {
+func newServer(opts []ServerOption, sv service, k kind) *Server {
 	s := &Server{service: sv}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&s.opts)
 		}
 	}
-	if adjust != nil {
-		adjust(&s.opts)
-	}
-	s.err = s.opts.fill()
-	s.ep = newEndpoint(s, &s.opts.SessionOptions)
+	s.err = s.opts.fill(k)
+	s.ep = newEndpoint(s, "server", &s.opts.SessionOptions)
 	return s
 }
 
 // NewTCPServer returns a server of plain TCP sessions. What is wrong with the options is reported by
 // RunEventLoop and Serve.
 func NewTCPServer(opts ...ServerOption) *Server {
-	return newServer(opts, &streamService{}, nil)
+	return newServer(opts, &streamService{shakes: newHandshakes()}, tcpServer)
 }
 
 // ID implements [EndPoint].
@@ -160,18 +219,46 @@ func (s *Server) RunEventLoop(newSession NewSessionCallback) error {
 		s.ep.beginClose()
 		return fmt.Errorf("getty: %w", err)
 	}
-	s.mu.Lock()
-	s.addr = addr
-	s.mu.Unlock()
+	s.setAddr(addr)
 	if s.ep.isClosed() { // Close came before there was a listener to close
 		s.service.stop()
-		return ErrEndpointClosed
+		return s.closedError()
 	}
 	return nil
 }
 
+// fail closes the server for err, which Serve returns.
+func (s *Server) fail(err error) {
+	if s.setCause(err) {
+		s.ep.log.Error("getty: server closed", "error", limitText(err))
+	}
+	s.Close()
+}
+
+// setCause notes why the server has closed itself, unless there was a reason before.
+func (s *Server) setCause(err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.cause == nil
+	if first {
+		s.cause = err
+	}
+	return first
+}
+
+// closedError is ErrEndpointClosed, with the reason if the server has closed itself.
+func (s *Server) closedError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cause == nil {
+		return ErrEndpointClosed
+	}
+	return fmt.Errorf("%w: %w", ErrEndpointClosed, s.cause)
+}
+
 // Serve is RunEventLoop that blocks until ctx ends or the server is closed. When ctx ends, the sessions
-// have DrainTimeout to drain; the result is nil if all did.
+// have DrainTimeout to drain; the result is nil if all did. A server that was closed returns
+// [ErrEndpointClosed]; one that has closed itself, since somebody else closed its listener, says so too.
 func (s *Server) Serve(ctx context.Context, newSession NewSessionCallback) error {
 	if err := s.RunEventLoop(newSession); err != nil {
 		return err
@@ -179,7 +266,7 @@ func (s *Server) Serve(ctx context.Context, newSession NewSessionCallback) error
 	select {
 	case <-ctx.Done():
 	case <-s.Done():
-		return ErrEndpointClosed
+		return s.closedError()
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(s.opts.DrainTimeout, 0))
 	defer cancel()
@@ -187,7 +274,14 @@ func (s *Server) Serve(ctx context.Context, newSession NewSessionCallback) error
 	return err
 }
 
-// Addr returns where the server listens, nil before RunEventLoop has returned.
+func (s *Server) setAddr(a net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addr = a
+}
+
+// Addr returns where the server listens, nil before RunEventLoop has returned and if the Listener does not
+// know.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,88 +316,19 @@ func (s *Server) Shutdown(ctx context.Context) (Report, error) {
 	return s.ep.shutdown(ctx)
 }
 
-// streamService accepts byte streams.
+// streamService makes a session of every connection that is accepted.
 type streamService struct {
-	mu   sync.Mutex
-	ln   net.Listener  // guarded by mu
-	quit chan struct{} // closed by stop, to end a back-off
+	acceptor
+	shakes *handshakes
 }
 
 func (v *streamService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	ln := s.opts.Listener
-	if ln == nil {
-		var err error
-		if ln, err = s.listen(); err != nil {
-			return nil, err
-		}
-	}
-	v.mu.Lock()
-	v.ln, v.quit = ln, make(chan struct{})
-	v.mu.Unlock()
-	if !s.ep.spawnUnlessClosing(func() { v.accept(s, ln, prepare) }) {
-		v.stop()
-		return nil, ErrEndpointClosed
-	}
-	return ln.Addr(), nil
-}
-
-// listen opens the TCP listener that the options describe.
-func (s *Server) listen() (net.Listener, error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(s.opts.MultipathTCP)
-	return lc.Listen(context.Background(), "tcp", s.opts.Addr)
+	return v.acceptor.start(s, func(conn net.Conn) { v.shakes.admit(s, conn, prepare) })
 }
 
 func (v *streamService) stop() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.ln != nil {
-		_ = v.ln.Close()
-		close(v.quit)
-		v.ln = nil
-	}
-}
-
-// accept never runs user code, and survives whatever a single accept reports: out of descriptors, out of
-// memory, a connection that was gone before it was taken.
-func (v *streamService) accept(s *Server, ln net.Listener, prepare NewSessionCallback) {
-	const first, most = 5 * time.Millisecond, time.Second
-	delay := first
-	for {
-		conn, err := ln.Accept()
-		if err == nil {
-			delay = first
-			s.ep.stats.accepts.Add(1)
-			s.admit(conn, prepare)
-			continue
-		}
-		if s.ep.isClosed() || errors.Is(err, net.ErrClosed) {
-			return
-		}
-		s.ep.stats.retries.Add(1)
-		s.ep.log.Warn("getty: accept failed, trying again", "error", err.Error(), "delay", delay)
-		t := time.NewTimer(delay)
-		select {
-		case <-t.C:
-		case <-v.quit:
-			t.Stop()
-			return
-		}
-		delay = min(2*delay, most)
-	}
-}
-
-// admit makes a session of an accepted connection.
-func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
-	if _, err := s.ep.open(newStream(conn), s.opts.MaxSessions, func(ss Session) error {
-		if err := s.tune(conn); err != nil {
-			return err
-		}
-		return prepare(ss)
-	}); err != nil {
-		s.ep.log.Warn("getty: connection refused", "peer", conn.RemoteAddr().String(), "error", err.Error())
-		_ = conn.Close()
-	}
+	v.acceptor.stop()
+	v.shakes.stop()
 }
 
 // tune applies the socket options. Without any, a connection that has no socket will do.

@@ -31,9 +31,10 @@ type Session interface {
 	IsClosed() bool
 	// Done returns a channel that is closed after OnClose has returned.
 	Done() <-chan struct{}
-	// Err returns why the session ended: nil while it is open and after an own Close that drained;
-	// ErrSessionClosed after CloseNow; io.EOF when the peer ended the stream between two packages,
-	// io.ErrUnexpectedEOF when inside one; else what went wrong.
+	// Err returns why the session ended: nil while it is open and after an own Close that drained,
+	// which means that the peer's kernel has acknowledged everything, or that the system cannot
+	// tell (it can on Linux and macOS); ErrSessionClosed after CloseNow; io.EOF when the peer ended
+	// the stream between two packages, io.ErrUnexpectedEOF when inside one; else what went wrong.
 	Err() error
 	// Stats returns the session's counters.
 	Stats() SessionStats
@@ -51,9 +52,9 @@ type Connection interface {
 	// Conn returns the net.Conn that carries the session, to read addresses or set socket options.
 	// Reading from it or writing to it breaks the session. It is nil where a session has none of its own.
 	Conn() net.Conn
-	// GetActive returns when bytes last arrived or left.
+	// GetActive returns when the peer last gave a sign of life, as IdleTimeout of [SessionOptions] describes it.
 	GetActive() time.Time
-	// UpdateActive makes now count as the last traffic.
+	// UpdateActive makes now count as a sign of life of the peer.
 	UpdateActive()
 }
 
@@ -85,10 +86,16 @@ type Setup interface {
 //
 // timeout says when a call returns. With 0 it queues and returns at once with sent == total; above the
 // high mark it fails with [ErrSessionBlocked]. With timeout > 0 it returns when the kernel has taken
-// the bytes; a negative timeout is the same with the session's WriteTimeout. When the time is over and
+// the bytes; a negative timeout is the same with the session's WriteTimeout. Above the high mark it waits
+// first; those that wait are served in the order in which they came, and while there are any, timeout 0
+// fails as well, unless a callback of the session is running. When the time is over and
 // no byte of the package has left, the package is withdrawn: sent is 0, the error is [ErrWriteTimeout]
-// and the session lives. If a part has left, the session ends with that error. The timeout belongs to
+// and the session lives. If a part has left, the session ends with that error, but for a negative
+// timeout: then the call goes on for as long as the peer keeps taking bytes. The timeout belongs to
 // the call alone.
+//
+// Over UDP nothing is queued: a datagram is sent in the call that writes it. While the send buffer of the socket
+// is full, timeout 0 fails with [ErrSessionBlocked] and any other waits for room.
 //
 // Packages queued from within a callback leave together when the turn ends (a turn is all callbacks of
 // one read, or of one batch of the mailbox), when 64 KiB wait, or about a millisecond after the first
@@ -99,7 +106,9 @@ type PkgWriter interface {
 	WritePkg(pkg any, timeout time.Duration) (total, sent int, err error)
 	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with its [context.Cause].
 	WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error)
-	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied.
+	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied. The result is how many
+	// of the caller's bytes were accepted, whatever the transport puts around them. No bytes are an empty
+	// message over UDP and WebSocket; on a byte stream they are nothing.
 	WriteBytes(b []byte) (int, error)
 	// WriteBytesArray queues several encoded packages that leave together, none between them. It
 	// accepts all or nothing, but for UDP, where each is a datagram and the result tells how many bytes

@@ -17,8 +17,10 @@ type SessionStats struct {
 	PkgsRead     uint64 // packages decoded
 	PkgsWritten  uint64 // packages taken by the kernel as a whole
 	Queued       uint64 // bytes accepted and not yet taken by the kernel; while a package is being encoded, perhaps without the latest
-	Unsent       uint64 // packages accepted and not taken as a whole, known when the session ends
-	UnsentBytes  uint64 // their remaining bytes
+	Unsent       uint64 // packages accepted and not taken as a whole, and Unacked; known at the end
+	UnsentBytes  uint64 // their remaining bytes, and UnackedBytes
+	Unacked      uint64 // at least so many packages written that UnackedBytes belong to
+	UnackedBytes uint64 // not acknowledged by the peer when an own Close was over; may have arrived
 	Undelivered  uint64 // packages decoded and not delivered because the session ended
 	Withdrawn    uint64 // packages withdrawn because their write expired
 	Dropped      uint64 // datagrams dropped: malformed, truncated, or the mailbox was full
@@ -68,6 +70,8 @@ func (t *SessionStats) add(o SessionStats) {
 	t.Queued += o.Queued
 	t.Unsent += o.Unsent
 	t.UnsentBytes += o.UnsentBytes
+	t.Unacked += o.Unacked
+	t.UnackedBytes += o.UnackedBytes
 	t.Undelivered += o.Undelivered
 	t.Withdrawn += o.Withdrawn
 	t.Dropped += o.Dropped

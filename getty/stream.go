@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -28,6 +29,8 @@ type stream struct {
 	buf  []byte // what is kept: bytes of an incomplete package, with room behind them; nil when idle
 	kept int    // how many
 	last int    // size of the previous read
+
+	broken error // what reading failed with; the kernel tells it once
 }
 
 func newStream(conn net.Conn) *stream {
@@ -37,7 +40,7 @@ func newStream(conn net.Conn) *stream {
 }
 
 func (t *stream) queues() bool         { return true }
-func (t *stream) netConn() net.Conn    { return t.conn }
+func (t *stream) netConn() net.Conn    { return original(t.conn) }
 func (t *stream) localAddr() net.Addr  { return t.conn.LocalAddr() }
 func (t *stream) remoteAddr() net.Addr { return t.conn.RemoteAddr() }
 func (t *stream) close() error         { return t.conn.Close() }
@@ -47,17 +50,25 @@ func (t *stream) farewell(*session) []byte { return nil }
 func (t *stream) encode(s *session, pkg any, w *waiter) (int, error) { return s.encodeStream(pkg, w) }
 
 func (t *stream) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
-	return s.queueRaw(one, more, nil)
+	n, err := s.queueRaw(one, more, nil)
+	if err == errNoBytes { // the caller's, for which no codec is to blame
+		err = nil
+	}
+	return n, err
 }
 
 func (t *stream) closeWrite(s *session) error {
+	err := errors.ErrUnsupported
 	if c, ok := t.conn.(interface{ CloseWrite() error }); ok {
-		if err := c.CloseWrite(); err != nil && !s.has(flagHard) {
-			return err
-		}
-		return nil
+		err = c.CloseWrite()
 	}
-	s.closeHard() // such a connection can only be closed as a whole
+	switch {
+	case err == nil || s.has(flagHard):
+	case errors.Is(err, errors.ErrUnsupported):
+		s.closeHard() // such a connection can only be closed as a whole
+	default:
+		return err
+	}
 	return nil
 }
 
@@ -67,17 +78,24 @@ func (t *stream) serve(s *session) error {
 	defer t.drop()
 	need, seen := 0, 0
 	for {
-		if s.holds() {
-			if t.kept == 0 {
-				t.drop()
+		if s.has(flagDrain | flagBlocked | flagClosing) {
+			s.endRead()
+			if s.holds() {
+				if t.kept == 0 {
+					t.drop()
+				}
+				s.awaitWhile(s.holds)
 			}
-			s.awaitCredit()
-		}
-		if s.has(flagClosing) {
-			return t.discard(s)
+			if s.has(flagClosing) {
+				return t.discard(s)
+			}
 		}
 		n, err := t.read(s, need)
 		t.last = n
+		if s.has(flagClosing) { // what is read beside a Close is as if it came after
+			s.tally(&s.count.BytesRead, n)
+			n = 0
+		}
 		if n > 0 {
 			s.tallyRead(n)
 			b := t.buf[:t.kept+n]
@@ -98,13 +116,11 @@ func (t *stream) serve(s *session) error {
 				seen = len(b) - used
 			}
 			t.keep(b, used)
-			if t.kept == 0 {
+			if t.kept == 0 || used > 0 {
 				s.clock.complete()
-			} else if used > 0 {
-				s.clock.complete()
-				s.clock.begun()
-			} else {
-				s.clock.begun()
+			}
+			if t.kept > 0 {
+				s.clock.arrived(n)
 			}
 		}
 		if err == nil {
@@ -113,29 +129,55 @@ func (t *stream) serve(s *session) error {
 		if err == io.EOF && t.kept > 0 && !s.has(flagClosing) {
 			return io.ErrUnexpectedEOF
 		}
+		t.readFailed(s, err)
 		return err
 	}
 }
 
-// paused reports whether the queue is above the high mark, so that nothing may be read.
+// readFailed makes an error of reading the session's cause at once, since what handlers then meet
+// tells less. On a socket it is one of the connection: nothing can be written any more either.
+func (t *stream) readFailed(s *session, err error) {
+	if err == io.EOF {
+		return
+	}
+	t.broken = err
+	if s.has(flagHard | flagExpired) {
+		return
+	}
+	s.setCause(err)
+	if socketOf(t.conn) != nil {
+		s.setFlag(flagRefuse)
+	}
+}
+
+// endRead is the end of a read and all that it brought. A Shutdown that came meanwhile has waited
+// for this.
+func (s *session) endRead() {
+	if s.flags.And(^flagReading)&(flagDrain|flagClosing) == flagDrain {
+		s.drained()
+	}
+}
+
+// paused reports whether the queue is above the high mark, so that nothing may be read. A full socket of datagrams,
+// which has no queue, stops no reading.
 func (s *session) paused() bool {
-	return s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
+	return s.queues && s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
 }
 
 // holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is handled, which a
 // peer that never stops would put off for ever.
 func (s *session) holds() bool {
-	return s.paused() || s.box != nil && s.flags.Load()&(flagDrain|flagClosing) == flagDrain
+	return s.paused() || s.flags.Load()&(flagDrain|flagClosing) == flagDrain
 }
 
-// awaitCredit waits while nothing may be read.
-func (s *session) awaitCredit() {
-	if !s.holds() {
+// awaitWhile waits while held, which is paused or holds.
+func (s *session) awaitWhile(held func() bool) {
+	if !held() {
 		return
 	}
 	begun := now()
 	s.qMu.Lock()
-	for s.holds() {
+	for held() {
 		s.qCond.Wait()
 	}
 	s.qMu.Unlock()
@@ -146,14 +188,16 @@ func (s *session) awaitCredit() {
 // bytes with a reset.
 func (t *stream) discard(s *session) error {
 	t.drop()
-	for {
+	for t.broken == nil {
 		n, err := t.read(s, 0)
 		s.tally(&s.count.BytesRead, n)
 		t.drop()
-		if err != nil {
+		if err == io.EOF {
 			return err
 		}
+		t.broken = err
 	}
+	return t.broken
 }
 
 // keep retains b[used:], the bytes of an incomplete package. They stay where they are if they fill that
@@ -205,8 +249,14 @@ func (t *stream) accept(buf []byte) {
 	t.buf = buf
 }
 
-// readPlain is read through the net.Conn alone: the buffer is held while it blocks.
-func (t *stream) readPlain(need int) (int, error) {
+// readPlain is read through the net.Conn alone: the buffer is held while it blocks. A Shutdown
+// cannot tell whether such a read has brought something and does not wait for it: what comes later
+// is as if it had not been read.
+func (t *stream) readPlain(s *session, need int) (int, error) {
+	s.endRead()
+	if s.holds() {
+		return 0, nil
+	}
 	if t.kept == 0 {
 		t.drop()
 		t.buf = bytespool.Get(minReadRoom * 2)
@@ -217,8 +267,16 @@ func (t *stream) readPlain(need int) (int, error) {
 	if n == 0 && err == nil {
 		err = io.ErrNoProgress
 	}
+	if n > 0 && s.flags.Or(flagReading)&flagDrain != 0 {
+		s.tally(&s.count.BytesRead, n)
+		n = 0
+	}
 	return n, err
 }
+
+// pieceSize is how much a connection is given at once that may take its time over it, so that it shows when the
+// peer takes some of a large package.
+const pieceSize = 64 << 10
 
 // writePlain is write through the net.Conn alone. Such a connection cannot be asked not to block, so that
 // only the flusher writes to it.
@@ -226,12 +284,26 @@ func (t *stream) writePlain(s *session, b *batch, wait bool) error {
 	if !wait {
 		return errWouldBlock
 	}
+	done := false
+	defer func() {
+		if !done { // a user's Write has called runtime.Goexit: this goroutine ends, and must not keep the token
+			s.writeFailed(b, &PanicError{Where: "net.Conn.Write"})
+		}
+	}()
+	err := t.writeAll(s, b)
+	done = true
+	return err
+}
+
+// writeAll is writePlain without its safety net.
+func (t *stream) writeAll(s *session, b *batch) error {
 	for {
 		runs := b.offer()
 		if len(runs) == 0 {
 			return nil
 		}
-		b.commit()
+		runs, size := piece(runs, pieceSize)
+		b.commit(size)
 		n, err := t.writeRuns(runs)
 		b.took(int(n))
 		s.account(b)
@@ -239,6 +311,19 @@ func (t *stream) writePlain(s *session, b *batch, wait bool) error {
 			return err
 		}
 	}
+}
+
+// piece cuts runs, in place, down to size bytes, and returns how many they are.
+func piece(runs [][]byte, size int) ([][]byte, int) {
+	total := 0
+	for i, r := range runs {
+		if rest := size - total; len(r) >= rest {
+			runs[i] = r[:rest]
+			return runs[:i+1], size
+		}
+		total += len(r)
+	}
+	return runs, total
 }
 
 // writeRuns writes runs in order, in one call where the connection can do that.

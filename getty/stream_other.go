@@ -9,7 +9,7 @@ type rawStream struct{}
 
 func (r *rawStream) init(*stream) {}
 
-func (t *stream) read(s *session, need int) (int, error) { return t.readPlain(need) }
+func (t *stream) read(s *session, need int) (int, error) { return t.readPlain(s, need) }
 
 func (t *stream) write(s *session, b *batch, wait bool) error { return t.writePlain(s, b, wait) }
 

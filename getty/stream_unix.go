@@ -51,7 +51,7 @@ func (r *rawStream) init(t *stream) {
 func (t *stream) read(s *session, need int) (int, error) {
 	r := &t.raw
 	if r.rc == nil {
-		return t.readPlain(need)
+		return t.readPlain(s, need)
 	}
 	r.rs, r.need = s, need
 	if err := r.rc.Read(r.readFn); err != nil {
@@ -60,15 +60,23 @@ func (t *stream) read(s *session, need int) (int, error) {
 	return r.n, r.err
 }
 
+// tryRead sets flagReading before it looks whether it may read, and Shutdown sets flagDrain before
+// it looks whether a read is in progress, so that one of them sees the other. The descriptor must
+// not be closed in here, where it is referenced: if Shutdown left that to the reader, tryRead
+// returns nothing and serve sees to it.
 func (r *rawStream) tryRead(fd uintptr) bool {
-	if r.rs.holds() {
+	s := r.rs
+	if !s.has(flagReading) {
+		s.setFlag(flagReading)
+	}
+	if s.holds() {
 		r.n, r.err = 0, nil
 		return true
 	}
 	t := r.t
 	buf := t.lease(r.need)
 	for {
-		n, err := syscall.Read(int(fd), buf[t.kept:])
+		n, err := recvNow(int(fd), buf[t.kept:])
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -77,6 +85,10 @@ func (r *rawStream) tryRead(fd uintptr) bool {
 				bytespool.Put(buf)
 			} else if t.kept == 0 {
 				t.drop()
+			}
+			if s.flags.And(^flagReading)&(flagDrain|flagClosing) == flagDrain {
+				r.n, r.err = 0, nil
+				return true
 			}
 			return false
 		case err != nil:
@@ -96,7 +108,9 @@ func (t *stream) write(s *session, b *batch, wait bool) error {
 		return t.writePlain(s, b, wait)
 	}
 	r.s, r.batch, r.wait, r.werr = s, b, wait, nil
-	if err := r.rc.Write(r.writeFn); err != nil {
+	err := r.rc.Write(r.writeFn)
+	r.batch = nil // it goes back to a pool, or was too large for one: the session must not keep it alive
+	if err != nil {
 		return err
 	}
 	return r.werr
@@ -112,7 +126,7 @@ func (r *rawStream) tryWrite(fd uintptr) bool {
 		var n int
 		var err error
 		if len(runs) == 1 {
-			n, err = syscall.Write(int(fd), runs[0])
+			n, err = sendNow(int(fd), runs[0])
 		} else {
 			n, err = b.iov.write(int(fd), runs)
 		}

@@ -59,8 +59,7 @@ func ready(t testing.TB, c *getty.Client) getty.Session {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	require.NoError(t, c.Ready(ctx))
-	s, err := c.Session()
+	s, err := c.Ready(ctx)
 	require.NoError(t, err)
 	return s
 }
@@ -103,7 +102,7 @@ func TestEchoOverEveryTransport(t *testing.T) {
 func TestWebSocketWithGorilla(t *testing.T) {
 	l := newTracer(t)
 	l.message = echoPkg
-	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.Path = "/echo"; o.WebSocketServerOptions.Compression = true })
+	srv := getty.NewWSServer(briefClose, func(o *getty.ServerOptions) { o.Path = "/echo"; o.WebSocketServerOptions.Compression = true })
 	run(t, srv, prepare(l))
 	for code, compress := range map[int]bool{websocket.CloseNormalClosure: false, websocket.CloseGoingAway: true} {
 		d := websocket.Dialer{EnableCompression: compress}

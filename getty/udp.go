@@ -17,6 +17,7 @@ import (
 
 	"github.com/gostkit/kit/bytespool"
 	"github.com/gostkit/kit/netx"
+	"github.com/gostkit/kit/taskpool"
 )
 
 // UDPServerOptions are the part of [ServerOptions] that only UDP endpoints use.
@@ -40,7 +41,9 @@ type UDPClientOptions struct {
 	NoProbe bool
 
 	// KeepOnRefused keeps a session open when the peer's host reports later that nobody has the port; it
-	// is then told to OnPacketError. The default ends the session, and the client dials again.
+	// is then told to OnPacketError, or to the writer that met it. The default ends the session, and the client
+	// dials again, as it does whenever only a new socket helps: the address of this host that the session used
+	// has gone, or its device is down.
 	KeepOnRefused bool
 }
 
@@ -55,51 +58,85 @@ type PacketErrorListener interface {
 // ErrTruncated reports a datagram that was longer than MaxMsgLen; its rest is lost.
 var ErrTruncated = errors.New("getty: datagram truncated")
 
-// maxDatagram is more than a UDP datagram can carry.
-const maxDatagram = 64 << 10
+const (
+	maxDatagram = 64 << 10        // more than a UDP datagram can carry
+	maxPayload  = 64<<10 - 1 - 28 // what one carries over IPv4
+)
 
 // NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are [UDPContext],
 // and so must be what is written to it. With a pool its dispatch is Unordered unless Ordered is asked
 // for, which would serve all peers one after the other. When the session ends, by a panic of its handler too,
-// the endpoint is closed: Serve returns and Done is closed. If that comes before RunEventLoop returns, so does
-// its result: [ErrEndpointClosed].
+// the endpoint is closed: Serve returns and Done is closed. RunEventLoop returns when OnOpen has, or
+// HandshakeTimeout has passed. A session that does not open is its error, which also matches [ErrEndpointClosed].
 func NewUDPEndPoint(opts ...ServerOption) *Server {
-	return newServer(opts, &packetService{}, func(o *ServerOptions) {
-		if o.Dispatch == DispatchAuto && o.Pool != nil {
-			o.Dispatch = Unordered
-		}
-	})
+	return newServer(opts, &packetService{quit: make(chan struct{})}, udpEndPoint)
 }
 
 // NewUDPClient returns a client of connected UDP sessions, whose packages are what its codec makes of
 // one datagram each.
 func NewUDPClient(opts ...ClientOption) *Client {
-	return newClient(opts, dialUDP, nil)
+	return newClient(opts, dialUDP, udpClient)
 }
 
 // packetService runs the one session of an unconnected endpoint.
-type packetService struct{}
+type packetService struct {
+	once sync.Once
+	quit chan struct{} // closed by stop, to end the wait for OnOpen
+}
 
 func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	if s.opts.Listener != nil {
-		return nil, errors.New("a UDP endpoint takes no Listener")
-	}
-	lc := net.ListenConfig{Control: s.opts.Socket.Control}
+	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
+		if err := s.opts.Socket.Control(network, address, c); err != nil {
+			return err
+		}
+		// Without packet info the kernel chooses from which address an answer leaves.
+		err := netx.EnablePacketInfo(network, address, c)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil
+		}
+		return err
+	}}
 	pc, err := lc.ListenPacket(context.Background(), "udp", s.opts.Addr)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("Addr: %w", err)
 	}
 	conn := pc.(*net.UDPConn)
-	t := &datagrams{conn: conn, answer: !s.opts.IgnoreProbes}
-	s.ep.onFreed = func(*session) { s.ep.beginClose() } // nothing would come any more
-	if _, err := s.ep.open(t, 0, prepare); err != nil {
+	t, err := newDatagrams(conn)
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
+	}
+	t.answer = !s.opts.IgnoreProbes
+	s.setAddr(conn.LocalAddr()) // for OnOpen
+	opened, freed := make(chan struct{}), make(chan struct{})
+	s.ep.onOpened = func(*session) { close(opened) }
+	s.ep.onFreed = func(ss *session) { // nothing would come any more
+		if err := ss.Err(); err != nil && !s.ep.isClosed() {
+			s.setCause(err)
+		}
+		s.ep.beginClose()
+		close(freed)
+	}
+	ss, err := s.ep.open(t, 0, prepare)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	limit := time.NewTimer(s.opts.HandshakeTimeout) // OnOpen may wait for the caller
+	defer limit.Stop()
+	select {
+	case <-opened:
+	case <-freed: // perhaps after OnOpen
+		if !ss.has(flagOpen) {
+			return nil, fmt.Errorf("the session did not open: %w (%w)", ss.failure(), ErrEndpointClosed)
+		}
+	case <-v.quit: // while OnOpen runs
+	case <-limit.C:
 	}
 	return conn.LocalAddr(), nil
 }
 
-func (v *packetService) stop() {}
+func (v *packetService) stop() { v.once.Do(func() { close(v.quit) }) }
 
 // A probe is what a client sends to learn whether anybody is there: a magic word, a nonce, and padding that
 // makes it longer than its answer, so that nobody can use an endpoint to amplify traffic.
@@ -146,13 +183,21 @@ func dialUDP(ctx context.Context, o *ClientOptions) (transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &datagrams{conn: conn, connected: true, probe: probe, first: res.Reply, keepRefused: o.KeepOnRefused}, nil
+	t, err := newDatagrams(conn)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	t.connected, t.probe, t.first, t.keepRefused = true, probe, res.Reply, o.KeepOnRefused
+	return t, nil
 }
 
 // datagrams is the transport of UDP. Nothing is queued: a datagram is sent, or refused, in the call that
 // writes it.
 type datagrams struct {
 	conn      *net.UDPConn
+	in        *netx.PacketConn
+	out       packetWriter // guarded by encMu: the same, but for tests
 	connected bool
 
 	answer bool       // of endpoints: answer probes
@@ -163,6 +208,20 @@ type datagrams struct {
 	keepRefused bool   // of clients
 }
 
+// packetWriter is the writing half of a [netx.PacketConn].
+type packetWriter interface {
+	TryWrite(b []byte, to netip.AddrPort, local netip.Addr) error
+	AwaitWritable() error
+}
+
+func newDatagrams(conn *net.UDPConn) (*datagrams, error) {
+	p, err := netx.NewPacketConn(conn)
+	if err != nil {
+		return nil, err
+	}
+	return &datagrams{conn: conn, in: p, out: p}, nil
+}
+
 func (t *datagrams) queues() bool                       { return false }
 func (t *datagrams) netConn() net.Conn                  { return t.conn }
 func (t *datagrams) localAddr() net.Addr                { return t.conn.LocalAddr() }
@@ -170,19 +229,29 @@ func (t *datagrams) remoteAddr() net.Addr               { return t.conn.RemoteAd
 func (t *datagrams) close() error                       { return t.conn.Close() }
 func (t *datagrams) write(*session, *batch, bool) error { return nil }
 func (t *datagrams) closeWrite(s *session) error        { s.closeHard(); return nil }
-func (t *datagrams) refused(err error) bool             { return errors.Is(err, syscall.ECONNREFUSED) }
+
+// ends reports whether err, from a read or write of a client, ends its session, so that the client dials
+// again: nobody has the port, or only a new socket helps.
+func (t *datagrams) ends(err error) bool {
+	return t.connected && (errors.Is(err, syscall.ECONNREFUSED) && !t.keepRefused || netx.NeedsNewSocket(t.conn, err))
+}
 
 func (t *datagrams) farewell(*session) []byte { return nil }
+
+func (t *datagrams) discard(*session) error { return io.EOF } // what comes destroys nothing
 
 // encode sends one datagram.
 func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	var to netip.AddrPort
+	var local netip.Addr
 	if !t.connected {
 		switch c := pkg.(type) {
 		case UDPContext:
-			pkg, to = c.Pkg, c.PeerAddr
+			pkg, to, local = c.Pkg, c.PeerAddr, c.LocalAddr
 		case *UDPContext:
-			pkg, to = c.Pkg, c.PeerAddr
+			if c != nil {
+				pkg, to, local = c.Pkg, c.PeerAddr, c.LocalAddr
+			}
 		default:
 			return 0, fmt.Errorf("getty: an unconnected UDP endpoint writes UDPContext, not %T", pkg)
 		}
@@ -196,7 +265,7 @@ func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return t.send(s, p, to)
+	return t.send(s, p, to, local)
 }
 
 // encodeRaw sends a datagram for each package.
@@ -204,43 +273,68 @@ func (t *datagrams) encodeRaw(s *session, one []byte, more [][]byte) (int, error
 	if !t.connected {
 		return 0, errors.New("getty: an unconnected UDP endpoint writes UDPContext, which names the peer")
 	}
-	return oneByOne(one, more, func(p []byte) (int, error) { return t.send(s, p, netip.AddrPort{}) })
+	return oneByOne(one, more, func(p []byte) (int, error) { return t.send(s, p, netip.AddrPort{}, netip.Addr{}) })
 }
 
-func (t *datagrams) send(s *session, p []byte, to netip.AddrPort) (int, error) {
-	n, err := netx.WriteUDP(t.conn, p, to)
-	if err != nil {
-		if s.has(flagHard) {
-			err = s.refusal()
-		}
-		return n, err
+// send sends one datagram, or says why it cannot be sent now. It does not wait: encMu is held, which all other
+// writers need.
+func (t *datagrams) send(s *session, p []byte, to netip.AddrPort, local netip.Addr) (int, error) {
+	switch err := t.out.TryWrite(p, to, local); {
+	case err == nil:
+	case err == netx.ErrWouldBlock:
+		t.full(s)
+		return 0, ErrSessionBlocked
+	case s.has(flagHard):
+		return 0, s.refusal()
+	case t.ends(err):
+		s.fail(err)
+		return 0, err
+	default:
+		return 0, err
 	}
+	n := len(p)
 	s.qMu.Lock()
 	s.count.Writes++
 	s.count.BytesWritten += uint64(n)
 	s.count.PkgsWritten++
 	s.qMu.Unlock()
-	s.clock.touch()
 	return n, nil
 }
 
-// serve reads datagrams until the socket is closed. No error about a datagram ends it, but for a refusal on a
-// client's session.
+// full notes that the socket has no room, and starts one goroutine that waits for it and then wakes all writers
+// that want to wait. Reading goes on meanwhile: there is no queue that could fall.
+func (t *datagrams) full(s *session) {
+	if !s.setFlag(flagBlocked) {
+		return // one is waiting already
+	}
+	out := t.out
+	s.spawn(func() {
+		// The error is that of a closed socket; refuse has woken all writers then.
+		_ = out.AwaitWritable()
+		s.clearFlag(flagBlocked)
+		s.unblocked()
+	})
+}
+
+// serve reads datagrams until the socket is closed. No error about a datagram ends it, but for those on a client's
+// session that a new socket cures.
 func (t *datagrams) serve(s *session) error {
 	if t.first != nil {
-		if err := t.received(s, t.first, netip.AddrPort{}, false); err != nil {
+		if err := t.received(s, t.first, UDPContext{}, false); err != nil {
 			return err
 		}
+		s.endRead()
 		t.first = nil
 	}
 	var in packetReader
-	in.init(t.conn, t.connected)
+	in.init(t)
 	failures := 0
 	for {
 		b, from, truncated, err := in.read()
 		if err == nil {
 			failures = 0
 			err = t.received(s, b, from, truncated)
+			s.endRead()
 			in.done()
 			if err != nil {
 				return err
@@ -251,12 +345,10 @@ func (t *datagrams) serve(s *session) error {
 		switch {
 		case s.has(flagHard):
 			return err
-		case t.connected && t.refused(err) && !t.keepRefused:
-			return err
-		case !netx.IsPacketError(err):
+		case t.ends(err) || !netx.IsPacketError(err):
 			return err
 		}
-		if err := s.packetError(err); err != nil {
+		if err := s.packetError(err, netip.AddrPort{}); err != nil {
 			return err
 		}
 		if failures++; failures > 64 { // the kernel hands out errors without end: do not spin on them
@@ -266,23 +358,25 @@ func (t *datagrams) serve(s *session) error {
 }
 
 // received handles one datagram.
-func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncated bool) error {
+func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bool) error {
 	s.tallyRead(len(b))
 	switch {
-	case s.has(flagClosing | flagDrain): // nothing new: a flood must not put the end off
+	case s.flags.Or(flagReading)&(flagClosing|flagDrain) != 0:
+		// Nothing new: a flood must not put the end off.
 		s.tally(&s.count.Dropped, 1)
 		return nil
 	case t.answer && isProbe(b):
 		if t.rate.allow() {
 			reply := append([]byte(answerMagic), b[len(probeMagic):len(probeMagic)+nonceSize]...)
-			_, _ = netx.WriteUDP(t.conn, reply, from)
+			_ = t.in.TryWrite(reply, from.PeerAddr, from.LocalAddr)
 		}
 		return nil
 	case t.probe != nil && answersTo(t.probe, b):
 		return nil
 	case truncated || len(b) > int(s.maxMsgLen.Load()):
 		s.tally(&s.count.Dropped, 1)
-		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, min(len(b), int(s.maxMsgLen.Load())), from))
+		limit := min(len(b), int(s.maxMsgLen.Load()))
+		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, limit, from.PeerAddr), from.PeerAddr)
 	}
 	err := s.turnDatagram(b, from)
 	s.clock.touch()
@@ -290,17 +384,18 @@ func (t *datagrams) received(s *session, b []byte, from netip.AddrPort, truncate
 }
 
 // turnDatagram decodes and delivers one datagram, a turn of its own. The error ends the session.
-func (s *session) turnDatagram(b []byte, from netip.AddrPort) error {
+func (s *session) turnDatagram(b []byte, from UDPContext) error {
 	pkg, bad, err := s.decodeDatagram(b)
 	if err != nil {
 		return err
 	}
 	if bad != nil {
 		s.tally(&s.count.Dropped, 1)
-		return s.packetError(bad)
+		return s.packetError(bad, from.PeerAddr)
 	}
-	if from.IsValid() {
-		pkg = UDPContext{Pkg: pkg, PeerAddr: from}
+	if from.PeerAddr.IsValid() {
+		from.Pkg = pkg
+		pkg = from
 	}
 	if s.box == nil {
 		return s.deliver(pkg)
@@ -311,7 +406,30 @@ func (s *session) turnDatagram(b []byte, from netip.AddrPort) error {
 		releaseGuarded(pkg)
 		return nil
 	}
-	return s.postMails([]mail{{pkg, len(b)}})
+	return s.postDatagram(mail{pkg, len(b)})
+}
+
+// postDatagram hands a datagram to the mailbox and wakes whoever handles it. Where a pool has no room, it drops the
+// datagram that has waited longest instead of waiting: reading goes on, whatever handlers wait for.
+func (s *session) postDatagram(m mail) error {
+	s.box.put([]mail{m})
+	var err error
+	if s.dispatch == Ordered {
+		err = s.box.strand.TryWake()
+	} else {
+		err = s.box.pool.TrySubmit(s.handleOne)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, taskpool.ErrFull):
+		return fmt.Errorf("getty: task pool: %w", err)
+	}
+	if old, ok := s.box.withdraw(); ok { // else a handler has come for it after all
+		s.tally(&s.count.Dropped, 1)
+		releaseGuarded(old.pkg)
+	}
+	return nil
 }
 
 // decodeDatagram calls the Reader. bad concerns this datagram only; err is a panic.
@@ -361,10 +479,16 @@ func (s *session) deliver(pkg any) (err error) {
 	return nil
 }
 
-// packetError tells the listener of a datagram that went wrong. The error ends the session: a panic.
-func (s *session) packetError(bad error) (err error) {
+// packetError tells the listener of a datagram that went wrong, or the log; from is its sender, if that is known.
+// The error ends the session: a panic.
+func (s *session) packetError(bad error, from netip.AddrPort) (err error) {
 	l, ok := s.listener.(PacketErrorListener)
 	if !ok {
+		peer := peerText(s.tr.remoteAddr)
+		if from.IsValid() {
+			peer = from.String()
+		}
+		s.ep.log.Warn("getty: datagram dropped", "session", s.id, "peer", peer, "error", limitText(bad))
 		return nil
 	}
 	s.beginTurn()
@@ -410,24 +534,30 @@ func (l *probeLimit) allow() bool {
 // packetReader reads datagrams. A connected client leases its buffer when a datagram is there, where the
 // platform can do that; an endpoint holds one.
 type packetReader struct {
-	conn *net.UDPConn
-	buf  []byte
-	raw  rawPacket
+	packets   *netx.PacketConn
+	connected bool
+	buf       []byte
+	raw       rawPacket
 }
 
-func (r *packetReader) init(conn *net.UDPConn, connected bool) {
-	r.conn = conn
-	if !connected || !r.raw.init(conn) {
+func (r *packetReader) init(t *datagrams) {
+	r.packets, r.connected = t.in, t.connected
+	if !t.connected || !r.raw.init(t.conn) {
 		r.buf = make([]byte, maxDatagram)
 	}
 }
 
-func (r *packetReader) read() (b []byte, from netip.AddrPort, truncated bool, err error) {
+// read returns a datagram and, for an endpoint, where it came from and to which address.
+func (r *packetReader) read() (b []byte, from UDPContext, truncated bool, err error) {
 	if r.buf == nil {
 		b, err = r.raw.read()
 		return b, from, false, err
 	}
-	n, from, truncated, err := netx.ReadUDP(r.conn, r.buf)
+	var n int
+	n, from.PeerAddr, from.LocalAddr, truncated, err = r.packets.Read(r.buf)
+	if r.connected {
+		from = UDPContext{} // there is one peer, and one address that it knows
+	}
 	if err != nil {
 		return nil, from, false, err
 	}

@@ -177,7 +177,7 @@ func TestUDPWrites(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "twice", within(t, fromServer, "a datagram"))
 	}
-	for _, bad := range []any{"no address", getty.UDPContext{Pkg: "none"}, (*int)(nil)} {
+	for _, bad := range []any{"no address", getty.UDPContext{Pkg: "none"}, (*int)(nil), (*getty.UDPContext)(nil)} {
 		_, sent, err := s.WritePkg(bad, 0)
 		require.Error(t, err)
 		require.Zero(t, sent)

@@ -41,7 +41,7 @@ func (r *rawPacket) read() ([]byte, error) {
 func (r *rawPacket) try(fd uintptr) bool {
 	buf := bytespool.Get(maxDatagram)
 	for {
-		n, err := syscall.Read(int(fd), buf)
+		n, err := recvNow(int(fd), buf)
 		switch err {
 		case syscall.EINTR:
 			continue

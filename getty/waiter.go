@@ -37,13 +37,16 @@ var waiters = sync.Pool{New: func() any { return &waiter{ch: make(chan struct{},
 
 func newWaiter() *waiter {
 	w := waiters.Get().(*waiter)
-	w.err, w.sent = nil, 0
+	w.sent = 0
 	w.state.Store(waiterQueued)
 	return w
 }
 
 // free gives back a waiter whose result was received. A withdrawn one is still in a batch: not that.
-func (w *waiter) free() { waiters.Put(w) }
+func (w *waiter) free() {
+	w.err = nil
+	waiters.Put(w)
+}
 
 func (w *waiter) offer() bool {
 	return w.state.CompareAndSwap(waiterQueued, waiterOffered) || w.state.Load() == waiterPartial

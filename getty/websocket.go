@@ -45,12 +45,16 @@ type webSocket struct {
 	pings  time.Duration
 	text   bool // messages go out as text unless the Writer says otherwise
 
+	greeting int // of clients: how many bytes the server may still say before the session
+
 	live atomic.Bool // the handshake is over: Read and Write serve gorilla's session
 
 	// of the session's goroutine
 	s       *session
 	at      int   // bytes of stream.buf that gorilla has read
 	readErr error // what the stream's read ended with
+	within  bool  // a message has begun and is not complete
+	late    bool  // the session was closing when the latest read ended: that is not counted
 	turn    int   // packages of the inline turn in progress
 	stage   *mailQueue
 	staged  int // bytes in stage
@@ -96,7 +100,7 @@ func (t *webSocket) begin(ws *websocket.Conn) {
 // packages of one read answered leaves before the session waits again.
 func (t *webSocket) Read(p []byte) (int, error) {
 	if !t.live.Load() {
-		return t.conn.Read(p)
+		return t.readHandshake(p)
 	}
 	for t.at == t.kept {
 		if err := t.fill(); err != nil {
@@ -111,21 +115,42 @@ func (t *webSocket) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// readHandshake reads what precedes the session. A client's peer may say so much and no more; on a server the
+// http.Server has its own limit.
+func (t *webSocket) readHandshake(p []byte) (int, error) {
+	if t.client {
+		if t.greeting <= 0 {
+			return 0, errLongAnswer
+		}
+		p = p[:min(len(p), t.greeting)]
+	}
+	n, err := t.conn.Read(p)
+	t.greeting -= n
+	return n, err
+}
+
 // fill ends the turn and waits for more input.
 func (t *webSocket) fill() error {
 	s := t.s
-	if err := t.endTurn(); err != nil {
-		return err
+	t.endTurn()
+	s.endRead()
+	s.awaitWhile(s.holds)
+	if t.within {
+		s.clock.begun()
 	}
-	s.awaitCredit()
 	n, err := t.stream.read(s, 0)
+	t.late = s.has(flagClosing)
 	if n > 0 {
 		s.tallyRead(n)
 		s.clock.touch()
+		if t.within {
+			s.clock.arrived(n)
+		}
 		t.kept, t.at = n, 0
 	}
 	if err != nil {
 		t.readErr = err
+		t.readFailed(s, err)
 	}
 	return err
 }
@@ -268,16 +293,17 @@ func (t *webSocket) message(s *session, p []byte, text bool, w *waiter) (int, er
 	if text {
 		kind = websocket.TextMessage
 	}
-	s.hint = max(len(p)+len(p)/4, 64)
+	s.sized(len(p))
 	if size := len(p) + 16; size < largeSize {
 		b := s.batch()
 		tail := b.tail(size)
 		t.dst = tail
-		if err := t.ws.WriteMessage(kind, p); err != nil {
-			return 0, err
-		}
+		err := t.ws.WriteMessage(kind, p)
 		out := t.dst
 		t.dst = nil
+		if err != nil {
+			return 0, err
+		}
 		b.claim(tail, out)
 		s.publish(out, nil, w, nil)
 		return len(out), nil
@@ -305,7 +331,11 @@ func (t *webSocket) serve(s *session) (err error) {
 	done := false
 	defer func() {
 		if !done {
-			err = s.panicked(t.where, recover())
+			where := t.where
+			err = s.panicked(where, recover())
+			if where != "Reader" && where != "WebSocket" {
+				t.countRest()
+			}
 		}
 		t.leave()
 		t.stream.drop()
@@ -318,25 +348,42 @@ func (t *webSocket) serve(s *session) (err error) {
 	return err
 }
 
+// countRest counts what was read and, after a panic in a callback, will not be delivered.
+func (t *webSocket) countRest() {
+	done := false
+	defer func() {
+		if !done {
+			t.s.panicked(t.where, recover())
+		}
+	}()
+	_ = t.messages() // each is counted as undelivered, and the next read fails
+	done = true
+}
+
 // messages is serve without its safety net.
 func (t *webSocket) messages() error {
 	s := t.s
 	for {
 		if s.box == nil && s.paused() { // between two messages of one read, as on a stream
 			t.leave()
-			s.awaitCredit()
+			s.awaitWhile(s.paused)
 		}
 		t.where = "WebSocket"
 		kind, r, err := t.ws.NextReader()
 		if err != nil {
 			return t.inputEnded(err)
 		}
-		if s.has(flagClosing) {
+		if t.late {
 			continue // the message is skipped, up to the peer's close frame
 		}
-		s.clock.begun()
+		t.within = true
 		b, err := t.readMessage(r)
+		t.within = false
 		s.clock.complete()
+		if err == nil && t.late {
+			bytespool.Put(b)
+			continue
+		}
 		if err == nil && kind == websocket.TextMessage && !utf8.Valid(b) {
 			err = t.violation(closeBadUTF8, errors.New("getty: text message is not UTF-8"))
 		} else if err != nil && err != ErrTooLong {
@@ -364,7 +411,11 @@ func (t *webSocket) readMessage(r io.Reader) ([]byte, error) {
 			if n > limit {
 				return b, ErrTooLong
 			}
-			bigger := bytespool.Get(min(2*n, limit+1))
+			size := 2 * n
+			if limit-n < n { // else limit+1 may be more than an int holds
+				size = limit + 1
+			}
+			bigger := bytespool.Get(size)
 			copy(bigger, b)
 			bytespool.Put(b)
 			b = bigger
@@ -402,14 +453,19 @@ func (t *webSocket) received(b []byte, text bool) error {
 		release(pkg)
 		err = fmt.Errorf("%w: Read took %d bytes of a message of %d", ErrBadReader, n, len(b))
 	}
-	if err != nil {
+	switch {
+	case err != nil && s.has(flagClosing):
+		return nil // nobody would have seen it
+	case err != nil:
 		return t.violation(closeRefused, err)
 	}
 	if s.box != nil {
-		return t.post(pkg, len(b))
+		t.post(pkg, len(b))
+		return nil
 	}
 	if t.turn == 0 {
 		s.beginTurn()
+		s.setFlag(flagMessage)
 	}
 	t.turn++
 	if s.has(flagsAttended) {
@@ -429,7 +485,7 @@ func (t *webSocket) received(b []byte, text bool) error {
 
 // post stages a package for the mailbox; the stage is posted when the input is exhausted or the mailbox
 // has no more room for it.
-func (t *webSocket) post(pkg any, size int) error {
+func (t *webSocket) post(pkg any, size int) {
 	s := t.s
 	if t.stage == nil {
 		t.stage = mailQueues.Get().(*mailQueue)
@@ -437,27 +493,23 @@ func (t *webSocket) post(pkg any, size int) error {
 	t.stage.items = append(t.stage.items, mail{pkg, size})
 	t.staged += size
 	if s.box.fits(len(t.stage.items)+1, t.staged) && t.staged < readSize {
-		return nil
+		return
 	}
-	if err := t.endTurn(); err != nil {
-		return err
-	}
+	t.endTurn()
 	s.box.room() // waits while the mailbox is full
-	return nil
 }
 
 // endTurn posts what is staged, or ends the inline turn.
-func (t *webSocket) endTurn() error {
+func (t *webSocket) endTurn() {
 	if t.stage != nil && len(t.stage.items) > 0 {
 		stage := t.stage
 		t.stage, t.staged = nil, 0
 		t.s.tally(&t.s.count.PkgsRead, len(stage.items))
-		err := t.s.postMails(stage.items)
+		t.s.postMails(stage.items)
 		stage.free()
-		return err
+		return
 	}
 	t.leave()
-	return nil
 }
 
 func (t *webSocket) leave() {
@@ -468,25 +520,40 @@ func (t *webSocket) leave() {
 }
 
 // violation ends the session because of what the peer sent, and tells the peer so with a close frame before
-// the descriptor is closed.
+// the descriptor is closed. What it sent before is delivered.
 func (t *webSocket) violation(code int, err error) error {
-	t.code.Store(int32(code))
-	t.s.setCause(err)
-	t.leave()
-	if perr := t.endTurn(); perr != nil {
-		return perr
+	s := t.s
+	t.endTurn()
+	if !s.has(flagClosing) {
+		t.code.Store(int32(code))
 	}
-	t.gotEnd.Store(true) // there is nothing to wait for but the end of the stream
-	t.s.shut()
-	return t.stream.discard(t.s)
+	t.peerEnded() // there is nothing to wait for but the end of the stream
+	return err
+}
+
+// giveLast ends our stream though the peer has sent no close frame.
+func (t *webSocket) giveLast(s *session) {
+	t.peerEnded()
+	t.stream.giveLast(s)
+}
+
+// peerEnded notes that no further frame of the peer counts, and ends our stream if our close frame
+// has left.
+func (t *webSocket) peerEnded() {
+	s := t.s
+	t.gotEnd.Store(true)
+	s.qMu.Lock()
+	sent := s.finSent
+	s.qMu.Unlock()
+	if sent {
+		_ = t.stream.closeWrite(s)
+	}
 }
 
 // inputEnded maps what gorilla says at the end to the cause of the session's end.
 func (t *webSocket) inputEnded(err error) error {
 	s := t.s
-	if perr := t.endTurn(); perr != nil {
-		return perr
-	}
+	t.endTurn()
 	var closed *websocket.CloseError
 	switch {
 	case t.readErr == io.EOF && !s.has(flagClosing):
@@ -494,22 +561,16 @@ func (t *webSocket) inputEnded(err error) error {
 	case t.readErr != nil:
 		return t.readErr
 	case errors.As(err, &closed):
-		t.gotEnd.Store(true)
-		if s.has(flagClosing) { // the answer to ours: now the stream may end
-			s.qMu.Lock()
-			sent := s.finSent
-			s.qMu.Unlock()
-			if sent {
-				_ = t.stream.closeWrite(s)
-			}
-			return io.EOF
+		closing := s.has(flagClosing)
+		t.peerEnded()
+		if closing {
+			return io.EOF // the answer to ours
 		}
 		t.code.Store(int32(closed.Code))
 		if closed.Code == closeNormal || closed.Code == closeLeaving || closed.Code == closeNone {
 			return io.EOF
 		}
-		s.setCause(closed)
-		return io.EOF
+		return closed
 	default:
 		return t.violation(closeProtocol, fmt.Errorf("getty: %w", err))
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -30,20 +29,21 @@ type WebSocketClientOptions struct {
 	// TextMessages sends text instead of binary messages; see TypedWriter for a choice per package.
 	TextMessages bool
 
-	// PingPeriod is how often an idle session pings; the answer counts as traffic for IdleTimeout.
+	// PingPeriod is how often a session pings whose peer is silent; the answer is a sign of life for
+	// IdleTimeout, the ping is none.
 	// 0: never.
 	PingPeriod time.Duration
+
+	// MaxHeaderBytes bounds the server's answer to the upgrade request. 0: 16 KiB.
+	MaxHeaderBytes int
 }
+
+// errLongAnswer fails a dial.
+var errLongAnswer = errors.New("getty: websocket: the server's answer is longer than MaxHeaderBytes")
 
 // NewWSClient returns a client of WebSocket sessions; its address is "ws://host:port/path".
 func NewWSClient(opts ...ClientOption) *Client {
-	return newClient(opts, dialWebSocket, func(o *ClientOptions) error {
-		u, err := url.Parse(o.Addr)
-		if err != nil || u.Scheme != "ws" || u.Host == "" {
-			return errors.New("getty: a WebSocket client's address is ws://host:port/path")
-		}
-		return nil
-	})
+	return newClient(opts, dialWebSocket, wsClient)
 }
 
 func dialWebSocket(ctx context.Context, o *ClientOptions) (transport, error) {
@@ -72,7 +72,7 @@ func dialUpgrade(ctx context.Context, o *ClientOptions, compress bool) (*webSock
 			if err != nil {
 				return nil, err
 			}
-			t = &webSocket{stream: newStream(conn), client: true,
+			t = &webSocket{stream: newStream(conn), client: true, greeting: o.WebSocketClientOptions.MaxHeaderBytes,
 				text: o.WebSocketClientOptions.TextMessages, pings: o.WebSocketClientOptions.PingPeriod}
 			stop = context.AfterFunc(ctx, func() { _ = conn.Close() }) // gorilla heeds a deadline only
 			return t, nil

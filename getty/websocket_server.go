@@ -4,15 +4,18 @@ package getty
 
 import (
 	"bufio"
+	"context"
 	"errors"
-	"io"
-	"log"
+	"fmt"
+	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -20,7 +23,8 @@ import (
 
 // WebSocketServerOptions are the part of [ServerOptions] that only WebSocket servers use.
 type WebSocketServerOptions struct {
-	// Path is the only path that is served. "": "/".
+	// Path is the only path that is served, in its decoded form: no pattern, and nothing that would have to be
+	// encoded but letters beyond ASCII. "": "/".
 	Path string
 
 	// AllowedOrigins are the origins ("https://example.com") that may connect beside the server's own;
@@ -37,7 +41,8 @@ type WebSocketServerOptions struct {
 	// TextMessages sends text instead of binary messages; see TypedWriter for a choice per package.
 	TextMessages bool
 
-	// PingPeriod is how often an idle session is pinged; the answer counts as traffic for IdleTimeout.
+	// PingPeriod is how often a session is pinged whose peer is silent; the answer is a sign of life for
+	// IdleTimeout, the ping is none.
 	// 0: never.
 	PingPeriod time.Duration
 
@@ -50,6 +55,7 @@ const (
 	wsClientBuffer   = 4096
 	wsReadBuffer     = 256 // gorilla's read buffer: large enough for any control frame
 	wsMaxHeaderBytes = 16 << 10
+	httpSlack        = 4096 // what net/http adds to a server's MaxHeaderBytes
 )
 
 // NewWSServer returns a server of WebSocket sessions (RFC 6455). One package is one message, whatever its
@@ -57,19 +63,7 @@ const (
 //
 // A session keeps about 1 KiB of gorilla's buffers while it is idle.
 func NewWSServer(opts ...ServerOption) *Server {
-	return newServer(opts, &webService{}, wsDefaults)
-}
-
-func wsDefaults(o *ServerOptions) {
-	if o.Dispatch == DispatchAuto {
-		o.Dispatch = Ordered
-	}
-	if o.Path == "" {
-		o.Path = "/"
-	}
-	if o.MaxHeaderBytes <= 0 {
-		o.MaxHeaderBytes = wsMaxHeaderBytes
-	}
+	return newServer(opts, &webService{}, wsServer)
 }
 
 // A WSEndPoint is a WebSocket server that is mounted on the user's own http.Server. Its sessions outlive
@@ -80,10 +74,11 @@ type WSEndPoint struct {
 }
 
 // WSHandler returns an http.Handler that upgrades every request to a session, on the user's own mux and
-// server; newSession prepares each. Addr, Listener and Path are not used; the limits on time and header size
-// before the upgrade are those of the http.Server. Bad options are answered with status 500 and logged.
+// server; newSession prepares each. Addr, Listener, MultipathTCP, Path, MaxHeaderBytes and DrainTimeout are
+// errors here; the limits on time and header size before the upgrade are those of the http.Server. Bad
+// options are answered with status 500 and logged.
 func WSHandler(newSession NewSessionCallback, opts ...ServerOption) *WSEndPoint {
-	e := &WSEndPoint{Server: newServer(opts, &mountedService{}, wsDefaults), prepare: newSession}
+	e := &WSEndPoint{Server: newServer(opts, &mountedService{}, wsHandler), prepare: newSession}
 	if e.err == nil && newSession == nil {
 		e.err = errors.New("getty: WSHandler without a new-session callback")
 	}
@@ -100,6 +95,7 @@ func (e *WSEndPoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
 	}
+	e.ep.stats.accepts.Add(1)
 	e.upgrade(w, r, e.prepare)
 }
 
@@ -109,61 +105,152 @@ type mountedService struct{}
 func (mountedService) start(*Server, NewSessionCallback) (net.Addr, error) { return nil, nil }
 func (mountedService) stop()                                               {}
 
-// webService runs an http.Server that knows one path.
+// webService gives what is accepted to an http.Server that knows one path. The http.Server never sees the
+// listener: it would give up at the first error that it does not know.
 type webService struct {
-	mu  sync.Mutex
-	srv *http.Server // guarded by mu
+	acceptor
+
+	srvMu sync.Mutex
+	srv   *http.Server // guarded by srvMu
 }
 
 func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	ln := s.opts.Listener
-	if ln == nil {
-		var err error
-		if ln, err = s.listen(); err != nil {
-			return nil, err
-		}
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc(s.opts.Path, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != s.opts.Path {
-			http.NotFound(w, r)
-			return
-		}
-		s.upgrade(w, r, prepare)
-	})
+	var shaking upgrades
+	in := &feed{conns: make(chan net.Conn), quit: make(chan struct{})}
 	srv := &http.Server{
-		Handler:           mux,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			shaking.answered(r)
+			if r.URL.Path != s.opts.Path {
+				s.ep.stats.refused.Add(1)
+				s.refused(r.RemoteAddr, fmt.Errorf("getty: websocket: no such path: %q", r.URL.Path))
+				http.NotFound(w, r)
+				return
+			}
+			s.upgrade(w, r, prepare)
+		}),
 		ReadHeaderTimeout: s.opts.HandshakeTimeout,
 		ReadTimeout:       s.opts.HandshakeTimeout,
 		IdleTimeout:       s.opts.HandshakeTimeout,
-		MaxHeaderBytes:    s.opts.MaxHeaderBytes,
-		ErrorLog:          log.New(io.Discard, "", 0),
+		MaxHeaderBytes:    min(s.opts.MaxHeaderBytes, math.MaxInt-httpSlack),
+		ErrorLog:          slog.NewLogLogger(s.ep.log.Handler(), slog.LevelWarn),
+		ConnContext:       shaking.begin,
+		ConnState:         func(conn net.Conn, st http.ConnState) { shaking.state(s, conn, st) },
 	}
-	v.mu.Lock()
+	v.srvMu.Lock()
 	v.srv = srv
-	v.mu.Unlock()
-	if !s.ep.spawnUnlessClosing(func() { _ = srv.Serve(ln) }) {
-		_ = ln.Close()
+	v.srvMu.Unlock()
+	addr, err := v.acceptor.start(s, in.give)
+	if err != nil {
+		return nil, err
+	}
+	if !s.ep.spawnUnlessClosing(func() { _ = srv.Serve(in) }) {
+		v.stop()
 		return nil, ErrEndpointClosed
 	}
-	return ln.Addr(), nil
+	return addr, nil
 }
 
 // stop closes the listener and the connections that are still shaking hands; those of sessions were taken
 // over and stay.
 func (v *webService) stop() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.acceptor.stop()
+	v.srvMu.Lock()
+	defer v.srvMu.Unlock()
 	if v.srv != nil {
 		_ = v.srv.Close()
 	}
 }
 
+// A feed is the listener of an http.Server: it yields what the accept loop gives.
+type feed struct {
+	conns chan net.Conn
+	quit  chan struct{}
+	once  sync.Once
+}
+
+// give hands conn to the http.Server, which takes it at once.
+func (f *feed) give(conn net.Conn) {
+	select {
+	case f.conns <- conn:
+	case <-f.quit:
+		_ = conn.Close()
+	}
+}
+
+// Accept implements [net.Listener].
+func (f *feed) Accept() (net.Conn, error) {
+	select {
+	case conn := <-f.conns:
+		return conn, nil
+	case <-f.quit:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (f *feed) Close() error {
+	f.once.Do(func() { close(f.quit) })
+	return nil
+}
+
+// Addr implements [net.Listener].
+func (f *feed) Addr() net.Addr { return textAddr{} }
+
+// upgrades follows the connections that an http.Server has and that are no sessions yet: the endpoint's end
+// waits for their goroutines, and a request that never reached the handler is a refusal like any other.
+type upgrades struct{ all sync.Map } // net.Conn to *handshake
+
+type handshake struct {
+	asked    bool        // bytes of a request have come
+	answered atomic.Bool // the handler was called
+}
+
+type handshakeKey struct{}
+
+// begin is the http.Server's ConnContext.
+func (h *upgrades) begin(ctx context.Context, conn net.Conn) context.Context {
+	one := new(handshake)
+	h.all.Store(conn, one)
+	return context.WithValue(ctx, handshakeKey{}, one)
+}
+
+// answered notes that the handler has a request, and logs itself what is wrong with it.
+func (h *upgrades) answered(r *http.Request) {
+	if one, ok := r.Context().Value(handshakeKey{}).(*handshake); ok {
+		one.answered.Store(true)
+	}
+}
+
+// state is the http.Server's ConnState.
+func (h *upgrades) state(s *Server, conn net.Conn, st http.ConnState) {
+	switch st {
+	case http.StateNew:
+		s.ep.enter()
+	case http.StateActive:
+		if one, ok := h.all.Load(conn); ok {
+			one.(*handshake).asked = true
+		}
+	case http.StateHijacked, http.StateClosed:
+		one, ok := h.all.LoadAndDelete(conn)
+		if ok && st == http.StateClosed && one.(*handshake).asked && !one.(*handshake).answered.Load() && !s.ep.isClosed() {
+			s.ep.stats.refused.Add(1)
+			s.refused(addrText(conn.RemoteAddr()), errNoRequest)
+		}
+		s.ep.leave()
+	}
+}
+
+var errNoRequest = errors.New("getty: websocket: the request is malformed, too large or too slow")
+
 // upgrade makes a session of a request, or answers why not.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSessionCallback) {
-	s.ep.stats.accepts.Add(1)
 	if limit := s.opts.MaxSessions; s.ep.isClosed() || limit > 0 && s.ep.table.Load() >= int64(limit) {
 		s.ep.stats.refused.Add(1)
+		why := ErrTooManySessions
+		if s.ep.isClosed() {
+			why = ErrEndpointClosed
+		}
+		s.refused(r.RemoteAddr, why)
 		http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
 		return
 	}
@@ -176,10 +263,11 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 		EnableCompression: s.opts.WebSocketServerOptions.Compression,
 		CheckOrigin:       s.originAllowed,
 	}
-	h := &hijacker{ResponseWriter: w}
+	h := &hijacker{ResponseWriter: w, ep: s.ep}
 	ws, err := up.Upgrade(h, r, nil)
 	if err != nil {
 		s.ep.stats.refused.Add(1)
+		s.refused(r.RemoteAddr, err)
 		if h.t != nil {
 			_ = h.t.close()
 		}
@@ -189,12 +277,8 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 	t.text = s.opts.WebSocketServerOptions.TextMessages
 	t.pings = s.opts.WebSocketServerOptions.PingPeriod
 	t.begin(ws)
-	if _, err := s.ep.open(t, s.opts.MaxSessions, func(ss Session) error {
-		if err := s.tune(t.conn); err != nil {
-			return err
-		}
-		return prepare(ss)
-	}); err != nil {
+	if _, err := s.ep.open(t, s.opts.MaxSessions, s.prepareOn(t.conn, prepare)); err != nil {
+		s.refused(r.RemoteAddr, err)
 		_ = t.close()
 	}
 }
@@ -202,16 +286,20 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 // hijacker gives the upgrader an engine-owned connection.
 type hijacker struct {
 	http.ResponseWriter
-	t *webSocket
+	ep *endpoint
+	t  *webSocket
 }
 
-// Hijack implements [http.Hijacker].
+// Hijack implements [http.Hijacker]. On a user's own server the connection is what that server says it is.
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, brw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err == nil && (conn == nil || brw == nil) {
+		err = fmt.Errorf("getty: %T.Hijack returned no connection", h.ResponseWriter)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	h.t = &webSocket{stream: newStream(conn)}
+	h.t = &webSocket{stream: newStream(h.ep.contain(conn))}
 	return h.t, brw, nil
 }
 

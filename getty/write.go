@@ -25,6 +25,7 @@ type outbound struct {
 	encMu    sync.Mutex
 	out      *batch        // guarded by encMu: accepted and not taken by a flush
 	appended uint64        // guarded by encMu: bytes ever queued
+	largest  int           // guarded by encMu: the largest package ever queued
 	hint     int           // guarded by encMu: recent package size, to leave a chunk before it is outgrown
 	gone     atomic.Uint64 // bytes ever taken by the kernel, withdrawn or discarded
 
@@ -33,19 +34,22 @@ type outbound struct {
 	count     SessionStats // guarded by qMu, but for Queued, which is worked out
 	side      *sideQueue   // guarded by qMu: made when first needed
 	detached  uint64       // guarded by qMu: appended, when a flush last took the queue
+	lookAfter uint64       // guarded by qMu: after so many bytes written the clock looks what the peer took
 	flushing  bool         // guarded by qMu: the flush token; its holder owns the batch it took
 	gathering bool         // guarded by qMu: the token's holder lets others write before it takes the queue
 	gain      int8         // guarded by qMu: how much gathering has paid lately
 	tries     uint8        // guarded by qMu
 	finSent   bool         // guarded by qMu
+	controls  uint64       // guarded by qMu: bytes of control frames ever taken by a flush
 	refused   error        // guarded by qMu: why nothing is accepted any more
 }
 
 // A sideQueue is what needs no encoder to be queued. Most sessions never have one.
 type sideQueue struct {
-	control []byte    // control frames, and after them the farewell
-	marks   []*waiter // callers of Flush
-	room    []*waiter // callers that wait for the queue to fall
+	control  []byte    // control frames, and after them the farewell
+	marks    []*waiter // callers of Flush
+	line     []*waiter // callers that wait for the queue to fall, the first come first
+	admitted bool      // one of them may write and has not done so yet
 }
 
 // sideLocked returns the side queue.
@@ -56,18 +60,10 @@ func (s *session) sideLocked() *sideQueue {
 	return s.side
 }
 
-// emptyRoomLocked returns all who wait for the queue to fall, and forgets them.
-func (s *session) emptyRoomLocked() (room []*waiter) {
-	if s.side != nil {
-		room, s.side.room = s.side.room, nil
-	}
-	return room
-}
-
 // WritePkg implements [Session].
 func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err error) {
 	if timeout == 0 {
-		total, waiting, err := s.encode(func() (int, error) { return s.tr.encode(s, pkg, nil) })
+		total, waiting, err := s.encode(hasty, func() (int, error) { return s.tr.encode(s, pkg, nil) })
 		if err != nil {
 			s.slowConsumer(err)
 			return total, 0, err
@@ -76,7 +72,7 @@ func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err
 		return total, total, nil
 	}
 	if timeout < 0 {
-		timeout = time.Duration(s.writeTimeout.Load())
+		return s.writeAndWait(patience{timeout: time.Duration(s.writeTimeout.Load()), progress: true}, pkg)
 	}
 	return s.writeAndWait(patience{timeout: timeout}, pkg)
 }
@@ -86,7 +82,7 @@ func (s *session) WritePkgContext(ctx context.Context, pkg any) (total, sent int
 	if ctx.Err() != nil {
 		return 0, 0, context.Cause(ctx)
 	}
-	return s.writeAndWait(patience{time.Duration(s.writeTimeout.Load()), ctx}, pkg)
+	return s.writeAndWait(patience{time.Duration(s.writeTimeout.Load()), ctx, true}, pkg)
 }
 
 // WriteBytes implements [Session].
@@ -102,7 +98,7 @@ func (s *session) WriteBytesArray(pkgs ...[]byte) (int, error) {
 
 // writeRaw queues what is encoded already: one package, or more.
 func (s *session) writeRaw(one []byte, more [][]byte) (int, error) {
-	n, waiting, err := s.encode(func() (int, error) { return s.tr.encodeRaw(s, one, more) })
+	n, waiting, err := s.encode(hasty, func() (int, error) { return s.tr.encodeRaw(s, one, more) })
 	if err != nil {
 		s.slowConsumer(err)
 		return n, err
@@ -141,10 +137,13 @@ func (s *session) Flush(ctx context.Context) error {
 	return err
 }
 
-// patience is how long a caller waits: for timeout if that is positive, and until ctx ends if there is one.
+// patience is how long a caller waits: for timeout if that is positive, and until ctx ends if there is one. With
+// progress, timeout does not limit a package of which a part has left: the clock ends the session when its peer
+// takes nothing any more.
 type patience struct {
-	timeout time.Duration
-	ctx     context.Context
+	timeout  time.Duration
+	ctx      context.Context
+	progress bool
 }
 
 func (p patience) done() <-chan struct{} {
@@ -158,26 +157,37 @@ func (p patience) done() <-chan struct{} {
 func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error) {
 	limit := p.timeout
 	var begun time.Time
+	as := newcomer
+	defer func() {
+		if as == admitted { // also after a panic, or the session's end
+			s.admitNext()
+		}
+	}()
 	for {
 		w := newWaiter()
 		var waiting int
-		total, waiting, err = s.encode(func() (int, error) { return s.tr.encode(s, pkg, w) })
+		total, waiting, err = s.encode(as, func() (int, error) { return s.tr.encode(s, pkg, w) })
 		if err == nil {
+			if as == admitted {
+				as = newcomer
+				s.admitNext()
+			}
 			return s.awaitPkg(w, p, total, waiting)
 		}
 		w.free()
 		if err != ErrSessionBlocked {
 			return total, 0, err
 		}
+		if begun.IsZero() {
+			begun = time.Now()
+		}
+		if as, err = s.awaitRoom(as, p); err != nil {
+			return total, 0, err
+		}
 		if limit > 0 {
-			if begun.IsZero() {
-				begun = time.Now()
-			} else if p.timeout = limit - time.Since(begun); p.timeout <= 0 {
+			if p.timeout = limit - time.Since(begun); p.timeout <= 0 {
 				return total, 0, ErrWriteTimeout
 			}
-		}
-		if err = s.awaitRoom(p); err != nil {
-			return total, 0, err
 		}
 	}
 }
@@ -197,21 +207,6 @@ func (s *session) awaitPkg(w *waiter, p patience, total, waiting int) (int, int,
 		sent = total
 	}
 	return total, sent, err
-}
-
-// awaitRoom waits until the queue has fallen from the high mark to the low mark.
-func (s *session) awaitRoom(p patience) error {
-	w := newWaiter()
-	if !s.joinRoom(w) {
-		w.free()
-		return nil
-	}
-	s.flush()
-	_, gone, err := s.await(w, p)
-	if gone {
-		s.forget(w)
-	}
-	return err
 }
 
 // await waits for w, whose memory it gives back. When p is over it withdraws w, if that can still be done;
@@ -241,6 +236,10 @@ func (s *session) await(w *waiter, p patience) (sent int, withdrawn bool, err er
 		if w.withdraw() {
 			return 0, true, err
 		}
+		if err == ErrWriteTimeout && p.progress {
+			p.timeout = 0
+			return s.await(w, p)
+		}
 		if w.state.Load() == waiterPartial {
 			s.fail(err)
 		}
@@ -252,8 +251,8 @@ func (s *session) await(w *waiter, p patience) (sent int, withdrawn bool, err er
 	return sent, false, err
 }
 
-// beginEncode takes the encoder lock, unless the session accepts no package now.
-func (s *session) beginEncode() error {
+// beginEncode takes the encoder lock, unless the session accepts no package of this writer now.
+func (s *session) beginEncode(as entry) error {
 	if s.has(flagRefuse) {
 		return s.refusal()
 	}
@@ -266,7 +265,7 @@ func (s *session) beginEncode() error {
 	case s.has(flagRefuse): // the last moment: what gets past this is sent, or counted as unsent
 		s.unlockEncoder()
 		return s.refusal()
-	case s.queuedBytes() >= uint64(s.opts.HighWater):
+	case s.queuedBytes() >= uint64(s.opts.HighWater), s.behindLine(as):
 		s.unlockEncoder()
 		return ErrSessionBlocked
 	}
@@ -336,8 +335,8 @@ func insideEncoder() bool {
 // encode runs use, which encodes a package and queues or sends it, under the encoder lock. It returns the
 // size on the wire and how many bytes the queue holds. When use fails, panics or ends the goroutine, the queue is
 // as it was.
-func (s *session) encode(use func() (int, error)) (n, waiting int, err error) {
-	if err = s.beginEncode(); err != nil {
+func (s *session) encode(as entry, use func() (int, error)) (n, waiting int, err error) {
+	if err = s.beginEncode(as); err != nil {
 		return 0, 0, err
 	}
 	ok := false
@@ -374,6 +373,8 @@ func (s *session) marshal(dst []byte, pkg any) ([]byte, error) {
 	case s.writer != nil:
 		return s.writer.Write(s, pkg)
 	}
+	// Whoever does not look at the result of a write would wonder for long.
+	s.ep.log.Warn("getty: write without a Writer", "session", s.id, "peer", peerText(s.tr.remoteAddr))
 	return nil, fmt.Errorf("%w: no Writer set", ErrBadReader)
 }
 
@@ -401,20 +402,25 @@ func (s *session) encodeStream(pkg any, w *waiter) (int, error) {
 	if n == 0 {
 		return 0, errNoBytes
 	}
-	s.hint = n + n/4
+	s.sized(n)
 	b.claim(tail, p) // else it outgrew the chunk and has memory of its own
 	s.publish(p, nil, w, nil)
 	return n, nil
 }
+
+// maxHint bounds the room that is made for a package because of its predecessor's size: a small one behind a
+// huge one must not cost what the huge one did.
+const maxHint = 256 << 10
+
+// sized notes the size of a package, for the room to encode the next one into.
+func (s *session) sized(n int) { s.hint = min(max(n+n/4, 64), maxHint) }
 
 // encodeLarge encodes into a pooled buffer of the size that recent packages had.
 func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
 	whole := bytespool.Get(s.hint)
 	p, err := s.appender.AppendPkg(whole[:0], s, pkg)
 	n := len(p)
-	if n > 0 {
-		s.hint = n + n/4
-	}
+	s.sized(n)
 	switch {
 	case err != nil:
 	case n < largeSize: // also 0, which is refused
@@ -459,16 +465,20 @@ func (s *session) queueRaw(one []byte, more [][]byte, w *waiter) (int, error) {
 	return total, nil
 }
 
-// oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it.
+// oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it. It counts
+// the caller's bytes, not what the transport makes of them.
 func oneByOne(one []byte, more [][]byte, use func([]byte) (int, error)) (total int, err error) {
 	if more == nil {
-		return use(one)
+		if _, err = use(one); err == nil {
+			total = len(one)
+		}
+		return total, err
 	}
 	for _, p := range more {
-		n, err := use(p)
-		if total += n; err != nil {
+		if _, err = use(p); err != nil {
 			return total, err
 		}
+		total += len(p)
 	}
 	return total, nil
 }
@@ -499,6 +509,7 @@ func (s *session) publish(p, whole []byte, w *waiter, parts [][]byte) {
 		b.ends = append(b.ends, b.size)
 	}
 	s.appended += uint64(len(p))
+	s.largest = max(s.largest, len(p))
 	if !s.has(flagBlocked) && s.queuedBytes() >= uint64(s.opts.HighWater) {
 		s.setFlag(flagBlocked) // the flush that must follow looks whether it is over
 	}
@@ -551,6 +562,9 @@ func (s *session) afterEncode(waiting int) {
 // reviewBlock ends the pause that began at the high mark if the queue has fallen to the low mark. It is called
 // whenever bytes have gone; who holds the encoder lock meanwhile looks again.
 func (s *session) reviewBlock() {
+	if !s.queues {
+		return // a socket was full, which says nothing about a queue: see datagrams.full
+	}
 	if !s.tryEncoder(flagReview) {
 		return
 	}
@@ -567,12 +581,11 @@ func (s *session) reviewBlock() {
 // unblocked tells everybody that the queue has fallen.
 func (s *session) unblocked() {
 	s.qMu.Lock()
-	room := s.emptyRoomLocked()
+	if s.side != nil && !s.side.admitted {
+		s.admitLocked()
+	}
 	s.qCond.Broadcast()
 	s.qMu.Unlock()
-	for _, w := range room {
-		w.fail(nil)
-	}
 	if s.started.Load() { // else listener and dispatch may still change
 		if _, ok := s.listener.(WritableListener); !ok && s.dispatch != Ordered {
 			return
@@ -581,27 +594,18 @@ func (s *session) unblocked() {
 	s.post(flagWritable) // also without a listener for it: the mailbox stood still
 }
 
-// joinRoom makes w wait for the queue to fall, and reports false where it need not.
-func (s *session) joinRoom(w *waiter) bool {
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	if s.refused != nil || s.flags.Load()&flagBlocked == 0 {
-		return false
-	}
-	side := s.sideLocked()
-	side.room = append(side.room, w)
-	return true
-}
-
 // forget takes w, which does not wait any more, from the side queue. A mark may have left it with a flush.
 func (s *session) forget(w *waiter) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	side := s.sideLocked()
-	for _, list := range []*[]*waiter{&side.marks, &side.room} {
+	for _, list := range []*[]*waiter{&side.marks, &side.line} {
 		if i := slices.Index(*list, w); i >= 0 {
 			*list = slices.Delete(*list, i, i+1)
 		}
+	}
+	if len(side.line) == 0 && !side.admitted {
+		s.clearFlag(flagLine)
 	}
 }
 

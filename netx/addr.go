@@ -3,8 +3,11 @@
 package netx
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"reflect"
 	"strconv"
 	"strings"
@@ -22,15 +25,16 @@ func (selfConnectError) Error() string { return "netx: connected to itself" }
 
 func (selfConnectError) Is(target error) bool { return target == syscall.ECONNREFUSED }
 
-// IsSelfConnect reports whether both ends of c are the same socket, which happens to TCP (by a
-// simultaneous open with itself) and to UDP when a program dials a free port of its own host from
-// that same port. It is false for nil, for Unix sockets and pipes, and for a UDP socket that is not
-// connected.
+// IsSelfConnect reports whether both ends of c are the same socket. This happens when a program
+// dials a port of its own host on which nobody listens, and the kernel chooses that port as the
+// local one: TCP then opens simultaneously with itself, and UDP always connects. It is false for
+// nil, for Unix sockets and pipes, and for a UDP socket that is not connected.
 func IsSelfConnect(c net.Conn) bool {
 	if isNil(c) {
 		return false
 	}
 	local, ok := ipAddrPort(c.LocalAddr())
+	// Port 0 is a protocol without ports: two programs of one host have the same address there.
 	if !ok || local.Port() == 0 {
 		return false
 	}
@@ -39,15 +43,16 @@ func IsSelfConnect(c net.Conn) bool {
 
 // SameAddr reports whether a and b name the same endpoint: the same transport, port and IP
 // address, where an IPv4-mapped IPv6 address is the IPv4 address, "tcp4" is "tcp", and a zone is
-// the same interface by name or by number. An unspecified address (0.0.0.0, ::) equals itself only:
-// it is no address of anybody. Unix addresses are the same if their paths are; unnamed ones, nil and
-// addresses that are neither never are.
+// the same interface by name or by number. An unspecified address (0.0.0.0, ::) equals itself only,
+// since it stands for many. Unix addresses are the same if their paths are. Unnamed Unix addresses,
+// nil, and addresses that are neither IP nor Unix are never the same.
 func SameAddr(a, b net.Addr) bool {
 	if isNil(a) || isNil(b) || transport(a) != transport(b) {
 		return false
 	}
 	if ua, ok := a.(*net.UnixAddr); ok {
 		ub, ok := b.(*net.UnixAddr)
+		// Every socket that was not bound has the empty name.
 		return ok && ua.Name != "" && ua.Name == ub.Name
 	}
 	pa, oka := ipAddrPort(a)
@@ -57,6 +62,7 @@ func SameAddr(a, b net.Addr) bool {
 
 // sameEndpoint compares two IP endpoints as SameAddr promises.
 func sameEndpoint(a, b netip.AddrPort) bool {
+	// netip compares the mapped and the IPv4 form of an address, and the texts of zones, as different.
 	x, y := a.Addr().Unmap(), b.Addr().Unmap()
 	if a.Port() != b.Port() || !x.IsValid() || x.WithZone("") != y.WithZone("") {
 		return false
@@ -67,6 +73,7 @@ func sameEndpoint(a, b netip.AddrPort) bool {
 // sameZone compares a zone by name with one by number. It asks the system only in that case.
 func sameZone(a, b string) bool {
 	i, err := zoneIndex(a)
+	// Without a zone the address is on whatever interface the reader has in mind: not the same.
 	if err != nil || i == 0 {
 		return false
 	}
@@ -79,6 +86,7 @@ func zoneIndex(zone string) (uint32, error) {
 	if zone == "" {
 		return 0, nil
 	}
+	// Package net writes the number where an interface has no name any more.
 	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		return uint32(n), nil
 	}
@@ -107,7 +115,7 @@ func ipAddrPort(a net.Addr) (netip.AddrPort, bool) {
 	}
 	var ap netip.AddrPort
 	switch a := a.(type) {
-	case *net.IPAddr:
+	case *net.IPAddr: // has no AddrPort, and its text is no AddrPort either
 		ip, _ := netip.AddrFromSlice(a.IP)
 		ap = netip.AddrPortFrom(ip.Unmap().WithZone(a.Zone), 0)
 	case interface{ AddrPort() netip.AddrPort }: // *net.TCPAddr, *net.UDPAddr
@@ -127,14 +135,33 @@ func isNil(v any) bool {
 	if v == nil {
 		return true
 	}
-	r := reflect.ValueOf(v)
+	r := reflect.ValueOf(v) // == would compare the type as well
 	return r.Kind() == reflect.Pointer && r.IsNil()
 }
 
-// innermost strips a *net.OpError off err, for the caller is about to put its own around it.
+// innermost strips a *net.OpError off err, for a caller that is about to put its own around it.
 func innermost(err error) error {
 	if op, ok := err.(*net.OpError); ok && op.Err != nil {
 		return op.Err
+	}
+	return err
+}
+
+// causeOf returns err, or the cause of the end of ctx if err only says that ctx ended.
+func causeOf(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	cause := context.Cause(ctx)
+	if errors.Is(err, cause) { // says so already, and perhaps more: what was looked up, "i/o timeout"
+		return err
+	}
+	// Package net has errors of its own for the first two, which match those of package context. A
+	// deadline that was armed on a socket to interrupt it is the third way to say so.
+	for _, ended := range []error{context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
+		if errors.Is(err, ended) {
+			return cause
+		}
 	}
 	return err
 }

@@ -18,8 +18,7 @@ const (
 	// Open: nothing is waiting and the peer has not ended the stream. Read would block.
 	Open
 	// HasData: bytes (or a datagram, also an empty one) wait to be read. An end of stream or an
-	// error behind them shows once they are read. On a TLS connection they may be a record that
-	// carries no data for the application, such as a session ticket or close_notify.
+	// error behind them shows once they are read. Beside TLS and WebSocket see [Alive].
 	HasData
 	// PeerClosed: the peer sent FIN, or closed its end of a Unix socket, and all before it has
 	// been read. After a FIN alone, writing may still work. A reset whose error was already
@@ -49,14 +48,23 @@ func (s State) String() string {
 
 // Alive reports the state of conn with one system call (a second one once the stream has ended)
 // that takes nothing away: no byte, no pending error, no deadline. It never waits, may run while
-// other goroutines read and write, and works after a deadline has passed. It sees through
-// wrappers that have NetConn() net.Conn, such as [crypto/tls.Conn]; bytes that a wrapper has already
-// taken from the socket are not seen.
+// other goroutines read and write, and works after a deadline has passed.
+//
+// It asks the socket and nothing above it. A wrapper with a method NetConn() net.Conn, such as
+// [crypto/tls.Conn], is looked through; for a WebSocket connection pass what its NetConn returns.
+// Beside TLS and WebSocket, PeerClosed and Broken are as certain as on plain TCP. The other two say
+// less there:
+//
+//   - HasData: bytes wait, but they may carry nothing for the application: a session ticket, a
+//     close_notify, a ping, a close frame. Only reading can tell.
+//   - Open: no byte waits in the socket, but the layer above may hold bytes that it has read and
+//     not yet handed out: the rest of a record, the next record, the next frame. And a layer that
+//     has seen a close_notify or a close frame is at its end while the socket is still Open.
 //
 // The error is non-nil exactly when the state is Unknown: it matches [errors.ErrUnsupported] if
 // conn has no file descriptor ([net.Pipe]) or the system has no such query, and [net.ErrClosed] if
 // conn was closed on this side. A dead network shows only when TCP has given up: see
-// SocketOptions.TCPUserTimeout.
+// SocketOptions.TCPUserTimeout. A peer whose process hangs is Open: only a heartbeat finds it.
 //
 // Alive allocates what [net.TCPConn.SyscallConn] allocates, 8 bytes; a [Checker] does not.
 func Alive(conn net.Conn) (State, error) {
@@ -85,8 +93,8 @@ func NewChecker(conn net.Conn) (*Checker, error) {
 // State is [Alive] for the connection of c.
 func (c *Checker) State() (State, error) { return query(c.rc) }
 
-// aliveCall carries the result out of RawConn.Control. A closure would allocate at every call:
-// it escapes through the interface. The method value fn is made once per pooled object instead.
+// aliveCall carries the result out of RawConn.Control. A closure would allocate at every call,
+// since it escapes through the interface. The method value fn is made once per pooled object.
 type aliveCall struct {
 	state State
 	err   error
@@ -101,14 +109,15 @@ var aliveCalls = sync.Pool{New: func() any {
 	return a
 }}
 
-// query goes through Control, which only holds the descriptor open. RawConn.Read would wait for
-// the read lock that a blocked reader holds, and fails after a read deadline.
 func query(rc syscall.RawConn) (State, error) {
 	a := aliveCalls.Get().(*aliveCall)
+	// Control does not call fn on a closed descriptor: a.state must not be that of another socket.
 	a.state, a.err = Unknown, nil
+	// Control only keeps the descriptor open. Read would wait for the lock that a blocked reader
+	// holds, and fail after a read deadline.
 	cerr := rc.Control(a.fn)
 	state, err := a.state, a.err
-	a.err = nil
+	a.err = nil // the pool must not keep it alive
 	aliveCalls.Put(a)
 	if cerr != nil {
 		return Unknown, cerr

@@ -283,6 +283,76 @@ func TestAliveThroughTLS(t *testing.T) {
 	aliveIs(t, wrapped{client}, PeerClosed, false)
 }
 
+// gathering is a connection whose writes, once on is set, leave together when flush is called.
+type gathering struct {
+	net.Conn
+	on bool
+	b  []byte
+}
+
+func (g *gathering) Write(p []byte) (int, error) {
+	if !g.on {
+		return g.Conn.Write(p)
+	}
+	g.b = append(g.b, p...)
+	return len(p), nil
+}
+
+func (g *gathering) flush(t *testing.T) {
+	_, err := g.Conn.Write(g.b)
+	require.NoError(t, err)
+	g.b = nil
+}
+
+// Beside TLS, the state is that of the socket: bytes may be no data, and data may be no longer in
+// the socket.
+func TestAliveBesideTLSKnowsOnlyTheSocket(t *testing.T) {
+	near, far := pair(t, "tcp")
+	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
+	shaken := make(chan error, 1)
+	// A server that asks for a certificate sends the session ticket after the handshake.
+	ticket := config.Clone()
+	ticket.ClientAuth = tls.RequestClientCert
+	go func() { shaken <- tls.Server(far, ticket).Handshake() }()
+	cache := tls.NewLRUClientSessionCache(1)
+	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true, ClientSessionCache: cache})
+	require.NoError(t, client.Handshake())
+	require.NoError(t, <-shaken)
+	aliveIs(t, client, HasData, false) // the session ticket of TLS 1.3
+	near.Close()
+
+	near, far = pair(t, "tcp")
+	out := &gathering{Conn: far}
+	server := tls.Server(out, config)
+	client = tls.Client(near, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+	go func() { shaken <- server.Handshake() }()
+	require.NoError(t, client.Handshake())
+	require.NoError(t, <-shaken)
+	out.on = true
+	for _, s := range []string{"one", "two"} { // a record each
+		_, err := server.Write([]byte(s))
+		require.NoError(t, err)
+	}
+	aliveIs(t, client, Open, false)
+	out.flush(t)
+	aliveIs(t, client, HasData, false)
+	b := make([]byte, 16)
+	n, err := client.Read(b)
+	require.NoError(t, err)
+	require.Equal(t, "one", string(b[:n]))
+	aliveIs(t, client, Open, false) // the second record is in the tls.Conn already
+	n, err = client.Read(b)
+	require.NoError(t, err)
+	require.Equal(t, "two", string(b[:n]))
+
+	out.on = false
+	require.NoError(t, server.CloseWrite())
+	aliveIs(t, client, HasData, false) // a close_notify
+	_, err = client.Read(b)
+	require.Equal(t, io.EOF, err)
+	aliveIs(t, client, Open, false) // at its end, and the socket is not
+}
+
 // wrapped hides everything of a connection but the way to it.
 type wrapped struct{ net.Conn }
 

@@ -25,15 +25,15 @@ type Datagram struct {
 
 // A Batch moves several datagrams of one UDP socket with one system call, which pays when they
 // come in bursts: the README says how much. Make one with [NewBatch]. One goroutine may read while
-// another writes; two that read, or two that write, must take turns. The methods do not allocate, but
-// once for each new zone of a link-local peer.
+// another writes; two that read, or two that write, must take turns. The methods do not allocate,
+// except once for each new zone of a link-local peer.
 //
-// Linux has the call (recvmmsg, sendmmsg). Elsewhere a read yields one datagram and a write
-// loops, so that programs need no other form.
+// Linux has the calls (recvmmsg, sendmmsg). Elsewhere a read yields one datagram and a write
+// loops, so that programs need no second form.
 type Batch struct {
 	c    *net.UDPConn
 	size int
-	fast fastBatch // nil: loop
+	fast fastBatch // nil: one datagram a call
 }
 
 // fastBatch is what a system with such calls provides.
@@ -56,8 +56,8 @@ func NewBatch(c *net.UDPConn, size int) (*Batch, error) {
 }
 
 // ReadBatch waits until a datagram arrives, the read deadline passes or the socket is closed, and
-// reads as many as are there and fit into ds and the size of b. It returns how many entries of ds it
-// filled; at least one if the error is nil. Errors are those of [ReadUDP]. With an empty ds it
+// reads as many as are there and fit into ds and the size of b. It returns how many entries of ds
+// it filled; at least one if the error is nil. Errors are those of [ReadUDP]. With an empty ds it
 // returns 0 at once.
 func (b *Batch) ReadBatch(ds []Datagram) (int, error) {
 	ds = ds[:min(len(ds), b.size)]
@@ -67,6 +67,7 @@ func (b *Batch) ReadBatch(ds []Datagram) (int, error) {
 	case b.fast != nil:
 		return b.fast.read(ds)
 	}
+	// One, and not all that are there: a second read could block although the first one succeeded.
 	d := &ds[0]
 	var err error
 	if d.N, d.Addr, d.Truncated, err = ReadUDP(b.c, d.Buf); err != nil {
@@ -83,6 +84,7 @@ func (b *Batch) WriteBatch(ds []Datagram) (int, error) {
 		part := ds[done:min(len(ds), done+b.size)]
 		if b.fast != nil {
 			n, err := b.fast.write(part)
+			// What was written before the error counts: the caller goes on behind it.
 			if done += n; err != nil {
 				return done, err
 			}

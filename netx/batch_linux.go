@@ -19,8 +19,7 @@ type mmsghdr struct {
 	n   uint32
 }
 
-// linuxBatch has what the kernel reads and writes in one direction each, prepared once: the headers
-// point into names and iovs, which therefore must not move and live on the heap.
+// linuxBatch is a fastBatch on recvmmsg and sendmmsg.
 type linuxBatch struct {
 	c    *net.UDPConn
 	rc   syscall.RawConn
@@ -29,13 +28,15 @@ type linuxBatch struct {
 	zone map[uint32]string // names of the zones seen, used by the reader only
 }
 
+// direction holds the arguments of one of the two calls, prepared once. The headers point into
+// names and iovs; the heap, where these live, does not move them.
 type direction struct {
 	call  uintptr // number of the system call
 	hdrs  []mmsghdr
 	iovs  []unix.Iovec
 	names []unix.RawSockaddrInet6 // has room for an IPv4 address too
 	count int                     // entries in use
-	done  int
+	done  int                     // entries that the kernel has filled or taken
 	errno syscall.Errno
 	fn    func(fd uintptr) bool // step, made once: a method value at every call would allocate
 }
@@ -46,6 +47,7 @@ func newLinuxBatch(c *net.UDPConn, size int) (fastBatch, error) {
 		return nil, err
 	}
 	b := &linuxBatch{c: c, rc: rc, zone: map[uint32]string{}}
+	// The address of c does not tell: a dual-stack socket may be bound to an IPv4-mapped address.
 	err = control(rc, func(fd uintptr) error {
 		sa, err := unix.Getsockname(int(fd))
 		_, b.six = sa.(*unix.SockaddrInet6)
@@ -64,6 +66,7 @@ func (d *direction) init(call uintptr, size int) {
 	d.hdrs = make([]mmsghdr, size)
 	d.iovs = make([]unix.Iovec, size)
 	d.names = make([]unix.RawSockaddrInet6, size)
+	// For good: the slices never grow, so their elements stay where they are.
 	for i := range d.hdrs {
 		d.hdrs[i].hdr.Name = (*byte)(unsafe.Pointer(&d.names[i]))
 		d.hdrs[i].hdr.Iov = &d.iovs[i]
@@ -76,6 +79,7 @@ func (d *direction) init(call uintptr, size int) {
 func (d *direction) set(i int, b []byte, namelen uint32) {
 	d.iovs[i].Base = unsafe.SliceData(b)
 	d.iovs[i].SetLen(len(b))
+	// The kernel wrote both at the last read.
 	d.hdrs[i].hdr.Namelen = namelen
 	d.hdrs[i].hdr.Flags = 0
 }
@@ -84,6 +88,7 @@ func (d *direction) set(i int, b []byte, namelen uint32) {
 // ready, which the poller allows only after EAGAIN.
 func (d *direction) step(fd uintptr) bool {
 	for {
+		// Not to wait even if a descriptor is in blocking mode: that would hold up Close.
 		n, _, errno := syscall.Syscall6(d.call, fd, uintptr(unsafe.Pointer(&d.hdrs[d.done])),
 			uintptr(d.count-d.done), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
@@ -103,7 +108,7 @@ func (d *direction) step(fd uintptr) bool {
 	}
 }
 
-// release forgets the caller's buffers.
+// release forgets the caller's buffers, so that an idle Batch does not keep them alive.
 func (d *direction) release() {
 	for i := range d.count {
 		d.iovs[i].Base = nil
@@ -112,7 +117,8 @@ func (d *direction) release() {
 
 // fail makes an error of the kernel look like one of package net.
 func (b *linuxBatch) fail(op, call string, errno syscall.Errno) error {
-	return &net.OpError{Op: op, Net: "udp", Source: b.c.LocalAddr(), Addr: b.c.RemoteAddr(), Err: os.NewSyscallError(call, errno)}
+	return &net.OpError{Op: op, Net: "udp", Source: b.c.LocalAddr(), Addr: b.c.RemoteAddr(),
+		Err: os.NewSyscallError(call, errno)}
 }
 
 func (b *linuxBatch) read(ds []Datagram) (int, error) {
@@ -121,7 +127,7 @@ func (b *linuxBatch) read(ds []Datagram) (int, error) {
 	for i := range ds {
 		d.set(i, ds[i].Buf, unix.SizeofSockaddrInet6)
 	}
-	err := b.rc.Read(d.fn)
+	err := b.rc.Read(d.fn) // waits in Go's poller; a deadline or Close ends it
 	d.release()
 	if err != nil {
 		return 0, err
@@ -175,7 +181,7 @@ func (b *linuxBatch) sender(sa *unix.RawSockaddrInet6) netip.AddrPort {
 		a := netip.AddrFrom16(sa.Addr).Unmap()
 		if sa.Scope_id != 0 && a.Is6() {
 			name, ok := b.zone[sa.Scope_id]
-			if !ok {
+			if !ok { // the look-up takes several system calls, and link-local peers are few
 				name = zoneName(sa.Scope_id)
 				b.zone[sa.Scope_id] = name
 			}
@@ -189,6 +195,7 @@ func (b *linuxBatch) sender(sa *unix.RawSockaddrInet6) netip.AddrPort {
 // name writes an address for the kernel and returns its length.
 func (b *linuxBatch) name(sa *unix.RawSockaddrInet6, to netip.AddrPort) (uint32, error) {
 	a := to.Addr().Unmap()
+	// The kernel says EINVAL to an address of the wrong family; package net says which one it was.
 	if !b.six {
 		if !a.Is4() {
 			return 0, &net.AddrError{Err: "non-IPv4 address", Addr: a.String()}
@@ -202,6 +209,7 @@ func (b *linuxBatch) name(sa *unix.RawSockaddrInet6, to netip.AddrPort) (uint32,
 	if err != nil {
 		return 0, err
 	}
+	// As16 gives an IPv4 address in mapped form.
 	*sa = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: a.As16(), Scope_id: zone}
 	setPort(&sa.Port, to.Port())
 	return unix.SizeofSockaddrInet6, nil
@@ -210,4 +218,6 @@ func (b *linuxBatch) name(sa *unix.RawSockaddrInet6, to netip.AddrPort) (uint32,
 // A port is in network order whatever the machine's is.
 func port(p *uint16) uint16 { return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(p))[:]) }
 
-func setPort(p *uint16, v uint16) { binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(p))[:], v) }
+func setPort(p *uint16, v uint16) {
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(p))[:], v)
+}

@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// DefaultProbeWait is how long silence is waited for when Probe.Wait is zero. A closed port answers
-// within a round trip (the ICMP error), as does a peer that knows the probe; only a filter in
-// between, or a peer that does not answer, costs this time.
+// DefaultProbeWait is how long a probe waits for an answer when Probe.Wait is zero. A closed port
+// answers within a round trip (the ICMP error), as does a peer that knows the probe. Only a peer
+// that does not answer, or a filter in between, costs this time.
 const DefaultProbeWait = 200 * time.Millisecond
 
 // A Probe is a datagram that a UDP dial sends to find out whether anybody is there. The zero value
@@ -30,7 +30,7 @@ type Probe struct {
 	// Match reports whether a datagram of the peer is the answer to the probe and of no further
 	// use. reply is valid during the call only. nil: none is, everything is kept as Reply.
 	Match func(reply []byte) bool
-	// Wait is how long silence is waited for. 0: DefaultProbeWait; negative: not at all.
+	// Wait is how long to wait for an answer. 0: DefaultProbeWait; negative: not at all.
 	Wait time.Duration
 }
 
@@ -83,8 +83,10 @@ type ProbeResult struct {
 // error that matches [syscall.ECONNREFUSED], with the state Refused; on Windows, ICMP errors stay
 // hidden and a closed port is Silent. If addr is a name with several addresses, the next one is
 // tried after a refusal or a failed connect. It takes at most Probe.Wait for each address, and ends
-// early with ctx. The connection has no deadline armed.
-func DialUDP(ctx context.Context, network, addr string, p Probe) (*net.UDPConn, ProbeResult, error) {
+// early with ctx; the error then wraps [context.Cause] of ctx. The connection has no deadline
+// armed.
+func DialUDP(ctx context.Context, network, addr string, p Probe) (
+	*net.UDPConn, ProbeResult, error) {
 	var d Dialer
 	return d.DialUDP(ctx, network, addr, p)
 }
@@ -92,17 +94,19 @@ func DialUDP(ctx context.Context, network, addr string, p Probe) (*net.UDPConn, 
 // DialUDP is the function of the same name, with the options and the local address of d. With a
 // given local port, datagrams that others sent to it before it was connected are dropped. Timeout
 // and Deadline of d.Net bound the look-up of a name and each connect, not the probe.
-func (d *Dialer) DialUDP(ctx context.Context, network, addr string, p Probe) (*net.UDPConn, ProbeResult, error) {
+func (d *Dialer) DialUDP(ctx context.Context, network, addr string, p Probe) (
+	*net.UDPConn, ProbeResult, error) {
 	fail := func(err error) (*net.UDPConn, ProbeResult, error) {
-		return nil, ProbeResult{}, &net.OpError{Op: "dial", Net: network, Err: err}
+		err = &net.OpError{Op: "dial", Net: network, Err: causeOf(ctx, err)}
+		return nil, ProbeResult{}, err
 	}
 	switch network {
 	case "udp", "udp4", "udp6":
 	default:
 		return fail(net.UnknownNetworkError(network))
 	}
-	if ctx.Err() != nil {
-		return fail(ctx.Err())
+	if ctx.Err() != nil { // connect of UDP never waits, so nothing below would notice
+		return fail(context.Cause(ctx))
 	}
 	lookup, cancel := d.lookupContext(ctx)
 	targets, err := d.targets(lookup, network, addr)
@@ -117,6 +121,8 @@ func (d *Dialer) DialUDP(ctx context.Context, network, addr string, p Probe) (*n
 		if err == nil {
 			return c, res, nil
 		}
+		// The error of the first address is reported, as by package net: it is the one that the
+		// resolver prefers.
 		if firstErr == nil {
 			firstResult, firstErr = res, err
 		}
@@ -134,6 +140,7 @@ func (d *Dialer) targets(ctx context.Context, network, addr string) ([]string, e
 	if err != nil {
 		return nil, err
 	}
+	// An empty host is this one; package net knows its addresses.
 	if _, err := netip.ParseAddr(host); err == nil || host == "" {
 		return []string{addr}, nil
 	}
@@ -151,6 +158,7 @@ func (d *Dialer) targets(ctx context.Context, network, addr string) ([]string, e
 // lookupContext ends when the dialer underneath would give up.
 func (d *Dialer) lookupContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	cancel := context.CancelFunc(func() {})
+	// If both are set, the earlier one counts, as in net.Dialer.
 	if d.Net.Timeout > 0 {
 		ctx, cancel = context.WithTimeout(ctx, d.Net.Timeout)
 	}
@@ -170,11 +178,13 @@ func (d *Dialer) resolver() *net.Resolver {
 }
 
 // dialUDP dials and probes one address.
-func (d *Dialer) dialUDP(ctx context.Context, network, addr string, p Probe) (_ *net.UDPConn, res ProbeResult, err error) {
+func (d *Dialer) dialUDP(ctx context.Context, network, addr string, p Probe) (
+	_ *net.UDPConn, res ProbeResult, err error) {
 	nc, err := d.dial(ctx, network, addr)
 	if errors.Is(err, syscall.EAGAIN) {
 		// What Linux says when no local port is free. It would pass for a timeout.
-		err = &net.OpError{Op: "dial", Net: network, Err: fmt.Errorf("no free local port: %w", errNotLocal)}
+		err = fmt.Errorf("no free local port: %w", errNotLocal)
+		err = &net.OpError{Op: "dial", Net: network, Err: err}
 	}
 	if err != nil {
 		return nil, res, err
@@ -194,9 +204,10 @@ func (d *Dialer) dialUDP(ctx context.Context, network, addr string, p Probe) (_ 
 	if err != nil {
 		err = innermost(err)
 		if res.State == Refused && !errors.Is(err, syscall.ECONNREFUSED) {
-			err = fmt.Errorf("%w: %w", syscall.ECONNREFUSED, err) // the system has its own number for it
+			// Windows has a number of its own for it; the caller needs one for all systems.
+			err = fmt.Errorf("%w: %w", syscall.ECONNREFUSED, err)
 		}
-		return nil, res, &net.OpError{Op: "dial", Net: network, Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+		return nil, res, dialError(network, c, err)
 	}
 	done = true
 	return c, res, nil
@@ -205,34 +216,42 @@ func (d *Dialer) dialUDP(ctx context.Context, network, addr string, p Probe) (_ 
 // maxDatagram is the largest payload of UDP over IPv4 or IPv6 (without jumbograms).
 const maxDatagram = 1<<16 - 1
 
-// Dials come in bursts after an outage; one buffer of this size for each would be memory taken
-// for nothing most of the time.
+// probeBuffers bounds the memory of dials that come in bursts after an outage: each needs a buffer
+// of this size for a moment only.
 var probeBuffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
-// ProbeUDP probes the peer of the connected socket c, which may have been in use: what the past
-// left behind (an ICMP error for an earlier datagram, datagrams of others) is drained first and is not
-// taken for the outcome. No other goroutine may read from c meanwhile. All deadlines of c are
-// cleared when it returns. A refusal is an error that matches [syscall.ECONNREFUSED]; c stays open.
+// ProbeUDP probes the peer of the connected socket c, which may have been in use before: an ICMP
+// error for an earlier datagram and datagrams of others are drained first and not taken for the
+// outcome. No other goroutine may read from c meanwhile. All deadlines of c are cleared when it
+// returns. A refusal is an error that matches [syscall.ECONNREFUSED]; c stays open. When ctx ends
+// the probe, the error is [context.Cause] of ctx.
 func ProbeUDP(ctx context.Context, c *net.UDPConn, p Probe) (res ProbeResult, err error) {
 	peer, err := peerOf(c)
 	if err != nil || p.Payload == nil {
 		return res, err
 	}
 	if ctx.Err() != nil {
-		return res, ctx.Err()
+		return res, context.Cause(ctx)
 	}
 	wait := p.Wait
 	if wait == 0 {
 		wait = DefaultProbeWait
 	}
 	start := time.Now()
-	deadline := time.Time{} // without a wait, only ctx ends a write that blocks
+	deadline := time.Time{}
 	if wait > 0 {
 		deadline = start.Add(wait)
 	}
-	if err := c.SetDeadline(deadline); err != nil {
+	if err := c.SetReadDeadline(deadline); err != nil {
 		return res, err
 	}
+	// The wait is for the answer. A very short one may be over before the probe is sent, which must not fail for
+	// that: only ctx ends a write that blocks.
+	if err := c.SetWriteDeadline(time.Time{}); err != nil {
+		return res, err
+	}
+	// A read of a socket cannot wait for ctx as well: the end of ctx ends the read by a deadline in
+	// the past.
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		_ = c.SetDeadline(time.Unix(1, 0))
@@ -245,9 +264,7 @@ func ProbeUDP(ctx context.Context, c *net.UDPConn, p Probe) (res ProbeResult, er
 		if cerr := c.SetDeadline(time.Time{}); err == nil {
 			err = cerr
 		}
-		if err != nil && ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-			err = ctx.Err()
-		}
+		err = causeOf(ctx, err)
 		res.Elapsed = time.Since(start)
 	}()
 	if err := sendProbe(c, p.Payload); err != nil {
@@ -261,13 +278,13 @@ func ProbeUDP(ctx context.Context, c *net.UDPConn, p Probe) (res ProbeResult, er
 	return res, err
 }
 
-// sendProbe sends the probe behind all pending errors. The kernel reports an error of an earlier
-// datagram instead of sending, and clears it by that: so an error that looks like a refusal is
-// stale here, and the probe is still to be sent.
+// sendProbe sends the probe after all pending errors.
 func sendProbe(c *net.UDPConn, payload []byte) error {
-	const stale = 3 // a new ICMP may arrive meanwhile, but not for ever
+	const attempts = 3 // each may meet one more late ICMP error, but not for ever
 	var err error
-	for range stale {
+	for range attempts {
+		// The kernel reports the error of an earlier datagram instead of sending this one, and
+		// clears it thereby. So a refusal here says nothing about the probe, which is still unsent.
 		if _, err = c.Write(payload); err == nil || !isRefused(err) {
 			return err
 		}
@@ -276,14 +293,16 @@ func sendProbe(c *net.UDPConn, payload []byte) error {
 }
 
 // awaitAnswer reads until something is known about the peer.
-func awaitAnswer(ctx context.Context, c *net.UDPConn, peer netip.AddrPort, match func([]byte) bool, res *ProbeResult) error {
+func awaitAnswer(ctx context.Context, c *net.UDPConn, peer netip.AddrPort,
+	match func([]byte) bool, res *ProbeResult) error {
 	buf := probeBuffers.Get().(*[maxDatagram]byte)
 	defer probeBuffers.Put(buf)
 	for {
 		n, from, _, err := ReadUDP(c, buf[:])
 		switch {
 		case err == nil && from.IsValid() && !sameEndpoint(from, peer):
-			// On its way into the socket when that was connected, or nothing could be dropped.
+			// Of somebody else: it was on its way into the socket when that was connected, or the
+			// system has no way to drop what came before.
 		case err == nil && match != nil && match(buf[:n]):
 			res.State, res.Answer = Answered, bytes.Clone(buf[:n])
 			return nil
@@ -293,6 +312,7 @@ func awaitAnswer(ctx context.Context, c *net.UDPConn, peer netip.AddrPort, match
 		case isRefused(err):
 			res.State = Refused
 			return err
+		// The end of ctx arms a deadline too, and is no silence of the peer.
 		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil:
 			res.State = Silent
 			return nil
@@ -302,7 +322,7 @@ func awaitAnswer(ctx context.Context, c *net.UDPConn, peer netip.AddrPort, match
 	}
 }
 
-// peerOf returns whom c is connected to after dropping what others sent before it was.
+// peerOf returns the peer of c, after dropping what others sent before c was connected.
 func peerOf(c *net.UDPConn) (netip.AddrPort, error) {
 	peer, ok := ipAddrPort(c.RemoteAddr())
 	rc, err := c.SyscallConn()

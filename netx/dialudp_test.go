@@ -483,3 +483,15 @@ func TestDialUDPUnderFlood(t *testing.T) {
 	close(stop)
 	<-flooded
 }
+
+// A wait that is over before the probe is sent counts as silence; it is no error.
+func TestProbeWithAVeryShortWait(t *testing.T) {
+	peer, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	defer peer.Close()
+	for range 20 {
+		c, _, err := DialUDP(t.Context(), "udp", peer.LocalAddr().String(), Probe{Payload: []byte("?"), Wait: 1})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+}

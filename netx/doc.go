@@ -13,9 +13,10 @@
 //		conn.Close() // unread bytes, end of stream or an error: not fit for the next request
 //	}
 //
-// The zero values of [Dialer], [ListenConfig], [SocketOptions], [Probe], [PortRange], [UnixOptions],
-// [LocalIPOptions] and [ACL] are ready to use and mean "as package net does". All functions are safe
-// for concurrent use; values are not written to and may be shared once filled in.
+// The zero values of [Dialer], [ListenConfig], [SocketOptions], [Probe], [PortRange], [UnixOptions]
+// and [LocalIPOptions] are ready to use and mean "as package net does". All functions are safe for
+// concurrent use; values are not written to and may be shared once filled in. Patterns and lists of
+// addresses are in the package ipacl below this one.
 //
 // The package starts no goroutine that outlives a call, keeps no global state, and owns nothing
 // but what its types say they close. [Checker.State], [ReadUDP] and [WriteUDP] do not allocate.

@@ -24,3 +24,13 @@ var packetErrors = []syscall.Errno{
 	windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH, windows.WSAENETDOWN, windows.WSAEHOSTDOWN,
 	windows.WSAEACCES, windows.WSAENETRESET,
 }
+
+// socketErrors are the errors that say by themselves that a connected datagram socket is of no further
+// use.
+var socketErrors = []syscall.Errno{
+	windows.WSAENOTSOCK, windows.WSAENOTCONN, windows.WSAEDESTADDRREQ, windows.WSAESHUTDOWN,
+	windows.WSAENETDOWN, windows.WSAEADDRNOTAVAIL, windows.ERROR_INVALID_HANDLE,
+}
+
+// routeErrors are those that a send meets when the socket's own address has gone, and at other times too.
+var routeErrors = []syscall.Errno{windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH, windows.WSAEINVAL}

@@ -145,31 +145,6 @@ func ExampleLocalIP() {
 	// Output: 127.0.0.1 <nil>
 }
 
-func ExampleACL() {
-	acl, err := netx.ParseACL([]string{"10.0.0.0/8", "192.168.1-61.*"}, []string{"10.0.13.0/24"})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	for _, s := range []string{"10.1.2.3", "10.0.13.9", "192.168.61.5", "192.168.62.5"} {
-		fmt.Println(s, acl.Allows(netip.MustParseAddr(s)))
-	}
-	// Output:
-	// 10.1.2.3 true
-	// 10.0.13.9 false
-	// 192.168.61.5 true
-	// 192.168.62.5 false
-}
-
-func ExampleMatchIP() {
-	fmt.Println(netx.MatchIP("10.*.0.1", "10.5.99.1"))
-	_, err := netx.MatchIP("10.*.00.1", "10.5.0.1")
-	fmt.Println(err)
-	// Output:
-	// false <nil>
-	// invalid IP pattern: 10.*.00.1
-}
-
 func ExampleSameAddr() {
 	a := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("[::ffff:192.0.2.1]:80"))
 	b := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.1:80"))

@@ -41,7 +41,8 @@ func use(t *testing.T, s *system) {
 
 func useStub(t *testing.T) { use(t, &stubSystem) }
 
-// own returns an address of IPv4 loopback on which a port that was just closed is taken by nobody else meanwhile.
+// own returns an address of IPv4 loopback on which a port that was just closed is taken by nobody
+// else meanwhile.
 func own() string {
 	if runtime.GOOS == "linux" {
 		return "127.9.8.7"
@@ -49,8 +50,8 @@ func own() string {
 	return "127.0.0.1"
 }
 
-// refusal waits until the refusal of a datagram has come back, where this can be seen. The kernel that has much to do
-// takes its time, also on loopback.
+// refusal waits until the refusal of a datagram has come back, where this can be seen. The kernel
+// that has much to do takes its time, also on loopback.
 func refusal(t testing.TB, c *net.UDPConn) {
 	t.Helper()
 	rc, err := c.SyscallConn()

@@ -39,9 +39,9 @@ const firstInheritedFD = 3
 
 // FromSystemd returns the sockets that systemd, or another manager that speaks its protocol
 // (sd_listen_fds(3): LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES), opened for this process. It returns
-// none and no error if there are none for this process. The variables are removed from the environment, so
-// that child processes do not take them for theirs and a second call returns none. If any descriptor is not a
-// socket that can be served, all are closed and the error says which.
+// none and no error if there are none for this process. The variables are removed from the
+// environment, so that child processes do not take them for theirs and a second call returns none.
+// If any descriptor is not a socket that can be served, all are closed and the error says which.
 func FromSystemd() ([]Inherited, error) {
 	pid, count, names := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_FDNAMES")
 	if pid == "" || count == "" {
@@ -54,6 +54,8 @@ func FromSystemd() ([]Inherited, error) {
 	if p != os.Getpid() {
 		return nil, nil // meant for another process
 	}
+	// From here on the descriptors are ours, whatever becomes of them. The variables go also when
+	// they are broken: a second attempt would find the descriptors closed.
 	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		_ = os.Unsetenv(v)
 	}
@@ -71,6 +73,7 @@ func FromSystemd() ([]Inherited, error) {
 	for i := range n {
 		in, err := fromFD(uintptr(firstInheritedFD + i))
 		if err != nil {
+			// Go on: the sockets behind this one must be taken over before they can be closed.
 			if firstErr == nil {
 				firstErr = fmt.Errorf("netx: inherited descriptor %d: %w", firstInheritedFD+i, err)
 			}
@@ -90,13 +93,14 @@ func FromSystemd() ([]Inherited, error) {
 	return all, nil
 }
 
-// fromFD takes over one descriptor. If it is no socket, it is left alone: where fewer were handed over than
-// promised, it may be anything, down to the poller of the Go runtime.
+// fromFD takes over one descriptor, if it is a socket.
 func fromFD(fd uintptr) (Inherited, error) {
 	switch ok, err := sys.isSocket(fd); {
 	case err != nil:
 		return Inherited{}, err
 	case !ok:
+		// It stays open. Where fewer descriptors were handed over than promised, this one may be
+		// anything, even the poller of the Go runtime.
 		return Inherited{}, errors.New("not a socket")
 	}
 	f := os.NewFile(fd, "LISTEN_FD_"+strconv.Itoa(int(fd)))
@@ -111,6 +115,7 @@ func listens(l net.Listener) error {
 		return err
 	}
 	return control(rc, func(fd uintptr) error {
+		// Where the system cannot tell, the first Accept will.
 		if ok, err := sys.listens(fd); err == nil && !ok {
 			return fmt.Errorf("socket does not listen: %w", syscall.EINVAL)
 		}
@@ -118,14 +123,15 @@ func listens(l net.Listener) error {
 	})
 }
 
-// FromFile makes a listener or packet connection of a copy of f, a descriptor got from anywhere: a parent
-// process (exec.Cmd.ExtraFiles), a Unix socket. The caller still owns f. A stream socket that does not listen,
-// such as a connection, is an error. Closing a Unix listener made here
-// does not remove its file: it belongs to whoever bound it.
+// FromFile makes a listener or packet connection of a copy of f, a descriptor got from anywhere: a
+// parent process (exec.Cmd.ExtraFiles), a Unix socket. The caller still owns f. A stream socket
+// that does not listen, such as a connection, is an error. Closing a Unix listener made here does
+// not remove its file, which belongs to the process that bound it.
 func FromFile(f *os.File) (Inherited, error) {
 	l, lerr := net.FileListener(f)
 	if lerr == nil {
-		// Package net takes any stream socket for a listener, and any Unix socket too.
+		// Package net takes every stream socket for a listener, also a connection, and every Unix
+		// socket, also a datagram one.
 		if l.Addr().Network() != "unixgram" {
 			if lerr = listens(l); lerr == nil {
 				return Inherited{Listener: l}, nil

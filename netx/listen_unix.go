@@ -18,7 +18,8 @@ import (
 )
 
 // ErrPathTooLong says that a path does not fit into the address of a Unix socket, which holds 107
-// bytes on Linux and Windows and 103 on the BSDs and macOS; the kernel only says "invalid argument".
+// bytes on Linux and Windows and 103 on the BSDs and macOS; the kernel only says "invalid
+// argument".
 var ErrPathTooLong = errors.New("netx: unix socket path too long")
 
 // ErrNotSocket says that the path to listen on is taken by a file that is not a socket. It is
@@ -60,28 +61,32 @@ type UnixListener struct {
 	err  error
 }
 
-// dirLockWait is how long ListenUnix waits for others that are listening in the same directory. They
-// hold the lock for some system calls only; whoever holds it longer is not one of them.
+// dirLockWait is how long ListenUnix waits for others that are listening in the same directory.
+// They hold the lock for some system calls only; a holder that keeps it longer is another program.
 const dirLockWait = 2 * time.Second
 
 // ListenUnix listens on the Unix socket path. A path that starts with @ is abstract and has no file
 // (Linux). If the path is taken:
 //
 //   - by a socket that somebody listens on, the error matches [syscall.EADDRINUSE];
-//   - by a socket that refuses connections, the file is removed and listening goes on (RemoveStale);
+//   - by a socket that refuses connections, the file is removed and listening goes on
+//     (RemoveStale);
 //   - by a socket that can be neither connected to nor is refused (permission), EADDRINUSE;
 //   - by another file, the error matches [ErrNotSocket].
 //
 // Processes that listen through this function cannot remove each other's fresh sockets: they
 // hold an flock on the directory while they look and bind. Where the directory cannot be locked
 // (no read permission, Windows), nothing is removed. A path that is too long is [ErrPathTooLong].
+// When ctx ends, the error wraps [context.Cause] of ctx.
 func ListenUnix(ctx context.Context, path string, o UnixOptions) (*UnixListener, error) {
 	network := o.Network
 	if network == "" {
 		network = "unix"
 	}
 	fail := func(err error) (*UnixListener, error) {
-		return nil, &net.OpError{Op: "listen", Net: network, Addr: &net.UnixAddr{Name: path, Net: network}, Err: innermost(err)}
+		err = causeOf(ctx, innermost(err))
+		at := &net.UnixAddr{Name: path, Net: network}
+		return nil, &net.OpError{Op: "listen", Net: network, Addr: at, Err: err}
 	}
 	if network != "unix" && network != "unixpacket" {
 		return fail(net.UnknownNetworkError(network))
@@ -95,7 +100,7 @@ func ListenUnix(ctx context.Context, path string, o UnixOptions) (*UnixListener,
 	if ctx.Err() != nil {
 		return fail(ctx.Err())
 	}
-	if path[0] == '@' {
+	if path[0] == '@' { // has no file, so none that could be stale
 		l, err := bindUnix(ctx, network, path, o)
 		if err != nil {
 			return fail(err)
@@ -109,6 +114,7 @@ func ListenUnix(ctx context.Context, path string, o UnixOptions) (*UnixListener,
 	if lockErr == nil {
 		defer unlock()
 	}
+	// Bind first and look only if that fails: a file that appears after a look would be missed.
 	l, err := bindUnix(ctx, network, path, o)
 	if err != nil && errors.Is(err, errInUse) {
 		switch stale, serr := isStale(ctx, network, path); {
@@ -117,6 +123,7 @@ func ListenUnix(ctx context.Context, path string, o UnixOptions) (*UnixListener,
 		case !stale || o.Stale == KeepStale:
 			return fail(err)
 		case lockErr != nil:
+			// Between the look and the removal another server may have put its fresh socket there.
 			return fail(fmt.Errorf("stale file not removed, directory not locked: %w: %w", lockErr, err))
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -128,7 +135,8 @@ func ListenUnix(ctx context.Context, path string, o UnixOptions) (*UnixListener,
 		return fail(err)
 	}
 	u := &UnixListener{UnixListener: l}
-	// Package net would remove whatever has the name when l is closed, also a successor's socket.
+	// Package net would remove whatever has the name when l is closed, also the socket of the
+	// server that took its place. Close does it by the identity of the file.
 	if id, err := sys.sameFile(path); err == nil {
 		l.SetUnlinkOnClose(false)
 		u.path, u.id = path, id
@@ -146,7 +154,7 @@ func ListenUnix(ctx context.Context, path string, o UnixOptions) (*UnixListener,
 // A server that has handed the socket over ([net.UnixListener.File]) says no.
 func (u *UnixListener) SetUnlinkOnClose(unlink bool) {
 	if u.path == "" {
-		u.UnixListener.SetUnlinkOnClose(unlink)
+		u.UnixListener.SetUnlinkOnClose(unlink) // the system cannot identify files
 		return
 	}
 	u.keep.Store(!unlink)
@@ -179,7 +187,7 @@ func bindUnix(ctx context.Context, network, path string, o UnixOptions) (*net.Un
 		}
 		err := control(rc, func(fd uintptr) error { return sys.chmodSocket(fd, o.Mode) })
 		if errors.Is(err, errors.ErrUnsupported) {
-			return nil // the mode is set after bind
+			return nil // ListenUnix sets the mode after bind
 		}
 		return err
 	}}
@@ -190,15 +198,16 @@ func bindUnix(ctx context.Context, network, path string, o UnixOptions) (*net.Un
 	return l.(*net.UnixListener), nil
 }
 
-// isStale reports whether path is a socket that nobody listens on. It asks twice: between bind and
-// listen a starting server refuses connections too, and not everybody takes our lock.
+// isStale reports whether path is a socket that nobody listens on.
 func isStale(ctx context.Context, network, path string) (bool, error) {
+	// Twice: between bind and listen a starting server refuses connections too, and not every
+	// program takes our lock.
 	const between = 20 * time.Millisecond
 	for attempt := range 2 {
 		if attempt > 0 {
 			select {
 			case <-ctx.Done():
-				return false, ctx.Err()
+				return false, context.Cause(ctx)
 			case <-time.After(between):
 			}
 		}
@@ -219,8 +228,8 @@ func isStale(ctx context.Context, network, path string) (bool, error) {
 		}
 		if !errors.Is(err, errRefused) {
 			// A full backlog (EAGAIN), another type of socket (EPROTOTYPE), no permission: alive,
-			// or not known to be dead.
-			return false, ctx.Err()
+			// or not known to be dead. nil if ctx goes on.
+			return false, context.Cause(ctx)
 		}
 	}
 	return true, nil
@@ -229,7 +238,8 @@ func isStale(ctx context.Context, network, path string) (bool, error) {
 // checkUnixPath finds paths that the kernel cannot take.
 func checkUnixPath(path string) error {
 	if strings.IndexByte(path, 0) >= 0 {
-		return fmt.Errorf("zero byte in path: %w", syscall.EINVAL) // the kernel would take what is before it
+		// The kernel would take what is before it.
+		return fmt.Errorf("zero byte in path: %w", syscall.EINVAL)
 	}
 	limit := sys.maxUnixPath
 	if limit == 0 || len(path) <= limit {

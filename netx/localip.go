@@ -37,27 +37,30 @@ type LocalIPOptions struct {
 	Prefix netip.Prefix
 }
 
-// Addresses that stand for the whole Internet in a route look-up: documentation networks (RFC 5737,
-// RFC 3849), which no host has.
+// internet holds addresses that stand for the whole Internet in a route look-up. They are of the
+// documentation networks (RFC 5737, RFC 3849), which no host has.
 var internet = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 
 // LocalIP returns the local address that o asks for. Of several on an interface or in a
 // prefix, a global address goes before a link-local one and that before loopback; beyond that it is
 // the first in the order of the system. Interfaces that are down do not count. A link-local IPv6
 // address has its zone. The error matches [ErrNoAddress] if there is none: it does not guess, since
-// the wrong interface (a container bridge, a VPN) is worse than an error. ctx bounds the look-up of names.
+// the wrong interface (a container bridge, a VPN) is worse than an error. ctx bounds the look-up of
+// names; an error because of its end is [context.Cause] of ctx.
 func LocalIP(ctx context.Context, o LocalIPOptions) (netip.Addr, error) {
 	if o.Family < AnyFamily || o.Family > IPv6 {
 		return netip.Addr{}, fmt.Errorf("netx: family %d: %w", o.Family, syscall.EINVAL)
 	}
 	if !o.Prefix.IsValid() && o.Prefix != (netip.Prefix{}) {
-		return netip.Addr{}, fmt.Errorf("netx: prefix of %v with a length out of range: %w", o.Prefix.Addr(), syscall.EINVAL)
+		return netip.Addr{}, fmt.Errorf("netx: prefix of %v with a length out of range: %w",
+			o.Prefix.Addr(), syscall.EINVAL)
 	}
 	if o.Interface == "" && !o.Prefix.IsValid() {
 		return localByRoute(ctx, o)
 	}
 	if o.Route != "" {
-		return netip.Addr{}, fmt.Errorf("netx: local address by route and by interface or prefix: %w", syscall.EINVAL)
+		return netip.Addr{}, fmt.Errorf("netx: local address by route and by interface or prefix: %w",
+			syscall.EINVAL)
 	}
 	return localByInterface(o)
 }
@@ -69,9 +72,10 @@ func localByRoute(ctx context.Context, o LocalIPOptions) (netip.Addr, error) {
 		if ip, err := netip.ParseAddr(o.Route); err == nil {
 			targets = []netip.Addr{ip}
 		} else if targets, err = net.DefaultResolver.LookupNetIP(ctx, "ip", o.Route); err != nil {
-			return netip.Addr{}, err
+			return netip.Addr{}, causeOf(ctx, err)
 		}
 	}
+	// Family by family and not address by address: IPv4 is preferred whatever order the resolver has.
 	families := []Family{o.Family}
 	if o.Family == AnyFamily {
 		families = []Family{IPv4, IPv6}
@@ -84,6 +88,7 @@ func localByRoute(ctx context.Context, o LocalIPOptions) (netip.Addr, error) {
 				continue
 			}
 			var d net.Dialer
+			// Any port but 0 will do. Connect of UDP sends nothing.
 			c, err := d.DialContext(ctx, "udp", netip.AddrPortFrom(t, 9).String())
 			if err != nil {
 				why = err
@@ -91,13 +96,14 @@ func localByRoute(ctx context.Context, o LocalIPOptions) (netip.Addr, error) {
 			}
 			local, ok := ipAddrPort(c.LocalAddr())
 			_ = c.Close()
+			// Unspecified where the kernel chooses the address only when it sends.
 			if ok && !local.Addr().IsUnspecified() {
 				return local.Addr().Unmap(), nil
 			}
 		}
 	}
 	if ctx.Err() != nil {
-		return netip.Addr{}, ctx.Err()
+		return netip.Addr{}, context.Cause(ctx)
 	}
 	if why != nil {
 		return netip.Addr{}, fmt.Errorf("%w: %w", ErrNoAddress, why)
@@ -136,12 +142,17 @@ func localByInterface(o LocalIPOptions) (netip.Addr, error) {
 			}
 			ip, _ := netip.AddrFromSlice(n.IP)
 			ip = ip.Unmap()
-			if !ip.IsValid() || !ofFamily(ip, o.Family) || o.Prefix.IsValid() && !o.Prefix.Contains(ip) {
+			if !ip.IsValid() || !ofFamily(ip, o.Family) {
+				continue
+			}
+			// Before the zone is added: a prefix contains no address with a zone.
+			if o.Prefix.IsValid() && !o.Prefix.Contains(ip) {
 				continue
 			}
 			if ip.Is6() && ip.IsLinkLocalUnicast() {
 				ip = ip.WithZone(ifi.Name)
 			}
+			// Only a better one replaces it, so the system's order decides between equals.
 			if !best.IsValid() || preference(ip, o.Family) > preference(best, o.Family) {
 				best = ip
 			}
@@ -157,9 +168,9 @@ func ofFamily(ip netip.Addr, f Family) bool {
 	return f == AnyFamily || ip.Is4() == (f == IPv4)
 }
 
-// preference ranks addresses; between equals the first one stays.
+// preference ranks addresses: the larger, the better.
 func preference(ip netip.Addr, f Family) int {
-	p := 4
+	p := 4 // steps of two leave room for the family between them
 	switch {
 	case ip.IsLoopback():
 		p = 0

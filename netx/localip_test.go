@@ -24,7 +24,8 @@ func TestLocalIPLoopback(t *testing.T) {
 		require.Equal(t, "127.0.0.1", ip.String(), "%+v", o)
 	}
 	for _, o := range []LocalIPOptions{
-		{Route: "127.0.0.1", Family: IPv6}, {Interface: "nosuch0"}, {Prefix: netip.MustParsePrefix("233.252.0.0/24")}, // no host can have a multicast address
+		{Route: "127.0.0.1", Family: IPv6}, {Interface: "nosuch0"},
+		{Prefix: netip.MustParsePrefix("233.252.0.0/24")}, // no host can have a multicast address
 		{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Family: IPv6},
 	} {
 		ip, err := LocalIP(ctx, o)

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the peer has not taken is in the queue: all that does not fit its own buffer while it does not read, and
-// nothing once it has read everything.
+// What the peer has not taken is in the queue: all that does not fit its own buffer while it does
+// not read, and nothing once it has read everything.
 func TestSendQueue(t *testing.T) {
 	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
 		t.Skip("this system cannot tell")

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Switch is a setting that may also be left alone. The zero value is Default.
+// A Switch is a setting that may also be left alone. The zero value is Default.
 type Switch int8
 
 const (
@@ -23,7 +23,7 @@ const (
 
 // SocketOptions are options for sockets of any kind. The zero value changes nothing, and every
 // zero field leaves its option as it is. A field that the network or the system does not have is an
-// *OptionError, not a silent no. Options are only read, so one value may serve many sockets.
+// *OptionError, and is not skipped. Options are only read, so one value may serve many sockets.
 //
 // Apply sets them on a live connection. Control is a hook for [net.Dialer] and [net.ListenConfig];
 // [Dialer] and [ListenConfig] of this package use it.
@@ -63,7 +63,9 @@ type OptionError struct {
 }
 
 // Error returns the option's name and the cause.
-func (e *OptionError) Error() string { return "netx: socket option " + e.Option + ": " + e.Err.Error() }
+func (e *OptionError) Error() string {
+	return "netx: socket option " + e.Option + ": " + e.Err.Error()
+}
 
 // Unwrap returns the cause.
 func (e *OptionError) Unwrap() error { return e.Err }
@@ -78,6 +80,10 @@ func (o *SocketOptions) Control(network, _ string, rc syscall.RawConn) error {
 	return o.setRaw(rc, nil)
 }
 
+// Validate reports the first value that no system takes, or the first option that network ("tcp", "udp", "unix")
+// cannot have, as an *OptionError. What the system at hand lacks shows when the options are set.
+func (o *SocketOptions) Validate(network string) error { return o.validate(network) }
+
 // Apply sets the options on a live connection, packet connection or listener, which may be
 // wrapped (NetConn() net.Conn, as [crypto/tls.Conn] has). It stops at the first option that fails;
 // those before it, in the order of the fields, stay set. Linger, buffers and user timeout
@@ -90,6 +96,8 @@ func (o *SocketOptions) Apply(conn any) error {
 	if err := o.validate(networkOf(sc)); err != nil {
 		return err
 	}
+	// These two go through package net, whose methods every system has. An interface and not a
+	// *net.TCPConn, so that a wrapper with the method serves as well.
 	if o.NoDelay != Default {
 		err := errors.ErrUnsupported
 		if c, ok := sc.(interface{ SetNoDelay(bool) error }); ok {
@@ -131,6 +139,7 @@ func (o *SocketOptions) setRaw(rc syscall.RawConn, live any) error {
 		if b.read == 0 && b.write == 0 {
 			continue
 		}
+		// One option at a time, so that the error names the one that failed.
 		var err error
 		if c, ok := live.(interface {
 			SetReadBuffer(int) error
@@ -165,7 +174,8 @@ func (o *SocketOptions) setRaw(rc syscall.RawConn, live any) error {
 		}
 	}
 	if o.TOS != 0 {
-		if err := control(rc, func(fd uintptr) error { return sys.tos(fd, max(o.TOS, 0)) }); err != nil {
+		err := control(rc, func(fd uintptr) error { return sys.tos(fd, max(o.TOS, 0)) })
+		if err != nil {
 			return &OptionError{"TOS", err}
 		}
 	}
@@ -177,22 +187,25 @@ func roundUp(d, unit time.Duration) int64 {
 	if d < 0 {
 		return 0
 	}
+	// Rounded down, a short positive duration would become 0, which means "off" to the kernel.
 	n := int64(d / unit)
 	if d%unit != 0 {
 		n++
 	}
-	return min(n, math.MaxInt32)
+	return min(n, math.MaxInt32) // the kernel takes 32 bits
 }
 
 // validate finds values that no system takes and options that the network cannot have.
 func (o *SocketOptions) validate(network string) error {
+	// Asked here and not of the kernel: some systems take an option of TCP on another socket and do
+	// nothing with it.
 	tcp := strings.HasPrefix(network, "tcp")
 	ip := tcp || strings.HasPrefix(network, "udp") || strings.HasPrefix(network, "ip")
 	for _, f := range []struct {
 		name string
 		set  bool
 		ok   bool
-		why  string
+		why  string // "": the network does not have it
 	}{
 		{"NoDelay", o.NoDelay != Default, tcp, ""},
 		{"NoDelay", o.NoDelay != Default, o.NoDelay == On || o.NoDelay == Off, "not a Switch"},
@@ -224,7 +237,7 @@ func networkOf(c any) string {
 	case interface{ Addr() net.Addr }:
 		a = c.Addr()
 	}
-	if isNil(a) {
+	if isNil(a) { // package net has no address for a connection that was closed early
 		return ""
 	}
 	return a.Network()

@@ -123,8 +123,10 @@ func TestRoundUp(t *testing.T) {
 		d, unit time.Duration
 		want    int64
 	}{
-		{0, time.Second, 0}, {1, time.Second, 1}, {time.Second, time.Second, 1}, {time.Second + 1, time.Second, 2},
-		{-1, time.Second, 0}, {1<<63 - 1, time.Millisecond, 1<<31 - 1}, {1500 * time.Microsecond, time.Millisecond, 2},
+		{0, time.Second, 0}, {1, time.Second, 1}, {time.Second, time.Second, 1},
+		{time.Second + 1, time.Second, 2},
+		{-1, time.Second, 0}, {1<<63 - 1, time.Millisecond, 1<<31 - 1},
+		{1500 * time.Microsecond, time.Millisecond, 2},
 	} {
 		require.Equal(t, c.want, roundUp(c.d, c.unit), "roundUp(%v, %v)", c.d, c.unit)
 	}

@@ -12,10 +12,10 @@ import (
 	"syscall"
 )
 
-// system is what netx asks of the operating system beyond package net. Each system fills in what
-// it can over stubSystem; what it leaves says "unsupported" and has done nothing, and the portable
-// code above goes on without it or reports the error. Every function gets a file descriptor that is
-// kept open by [syscall.RawConn.Control] while it runs, and must not block.
+// system is what netx asks of the operating system beyond package net. A function that a system
+// does not have is that of stubSystem: it does nothing and says "unsupported", and its caller goes
+// on without it or reports the error. A file descriptor that a function gets is kept open by
+// [syscall.RawConn.Control] while it runs, so the function must not block: Close would wait for it.
 type system struct {
 	alive       func(fd uintptr) (State, error)
 	reusePort   func(fd uintptr) error
@@ -36,12 +36,17 @@ type system struct {
 	maxUnixPath int                            // longest socket path in bytes, 0 if unknown
 	truncated   func(err error) bool
 	sendQueue   func(fd uintptr) (int, error)
+
+	packetInfo   func(fd uintptr, six bool) error
+	localAddr    func(oob []byte) (local netip.Addr, index uint32)
+	packetSender func(fd uintptr) (packetSender, error) // nil: none
+	writable     func(fd uintptr) bool
 }
 
 // fileID names a file whatever its path is called later.
 type fileID struct{ dev, ino uint64 }
 
-// stubSystem is the form for systems that offer none of it.
+// stubSystem is for systems that offer none of it.
 var stubSystem = system{
 	alive:       func(uintptr) (State, error) { return Unknown, errors.ErrUnsupported },
 	reusePort:   func(uintptr) error { return errors.ErrUnsupported },
@@ -51,7 +56,9 @@ var stubSystem = system{
 	tos:         func(uintptr, int) error { return errors.ErrUnsupported },
 	takeError:   func(uintptr) error { return nil },
 	dropForeign: func(uintptr, netip.AddrPort) {},
-	peer:        func(uintptr) (netip.AddrPort, error) { return netip.AddrPort{}, errors.ErrUnsupported },
+	peer: func(uintptr) (netip.AddrPort, error) {
+		return netip.AddrPort{}, errors.ErrUnsupported
+	},
 	connect: func(uintptr, netip.AddrPort) (netip.AddrPort, error) {
 		return netip.AddrPort{}, errors.ErrUnsupported
 	},
@@ -66,9 +73,14 @@ var stubSystem = system{
 	maxUnixPath: 0,
 	truncated:   func(error) bool { return false },
 	sendQueue:   func(uintptr) (int, error) { return 0, errors.ErrUnsupported },
+
+	packetInfo:   func(uintptr, bool) error { return errors.ErrUnsupported },
+	localAddr:    func([]byte) (netip.Addr, uint32) { return netip.Addr{}, 0 },
+	packetSender: func(uintptr) (packetSender, error) { return nil, nil },
+	writable:     func(uintptr) bool { return true },
 }
 
-// sys is the system in use. Only tests replace it, to drive the stub forms with the same cases.
+// sys is the system in use. Only tests replace it, to run the same cases with stubSystem.
 var sys = &hostSystem
 
 // netConner is what a wrapper of a connection offers when it lets others see through it;
@@ -87,6 +99,7 @@ func unwrap(c any) (syscall.Conn, error) {
 		if isNil(c) {
 			break
 		}
+		// Before NetConn: the outermost value that has a descriptor is the one that was meant.
 		if sc, ok := c.(syscall.Conn); ok {
 			return sc, nil
 		}

@@ -32,11 +32,17 @@ var hostSystem = system{
 	maxUnixPath: 103, // sun_path holds 104 bytes with the closing zero
 	truncated:   notTruncated,
 	sendQueue:   sendQueue,
+
+	packetInfo:   stubSystem.packetInfo,
+	localAddr:    stubSystem.localAddr,
+	packetSender: newPacketSender,
+	writable:     writable,
 }
 
-// aliveBSD peeks. Unlike Linux, the BSD kernels keep the pending error of a socket when it is met
-// by MSG_PEEK, so a reader still gets it.
+// aliveBSD peeks.
 func aliveBSD(fd uintptr) (State, error) {
+	// Unlike Linux, the BSD kernels keep the pending error of a socket when MSG_PEEK meets it, so a
+	// reader still gets it.
 	var b [1]byte
 	for {
 		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
@@ -49,7 +55,7 @@ func aliveBSD(fd uintptr) (State, error) {
 			return Unknown, err
 		case err != nil:
 			return Broken, nil
-		case n > 0 || !isStream(int(fd)):
+		case n > 0 || !isStream(int(fd)): // a datagram may be empty
 			return HasData, nil
 		}
 		return PeerClosed, nil

@@ -26,15 +26,18 @@ var hostSystem = system{
 	maxUnixPath: 107, // sun_path holds 108 bytes with the closing zero
 	truncated:   notTruncated,
 	sendQueue:   func(fd uintptr) (int, error) { return unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) },
+
+	packetInfo:   packetInfo,
+	localAddr:    localAddr,
+	packetSender: newPacketSender,
+	writable:     writable,
 }
 
-// aliveLinux asks poll(2), not recv(MSG_PEEK). A peek is not free of effects: it takes the pending
-// error of the socket with it (sock_error clears sk_err), and a reader that is just being woken by
-// a reset would then see a clean end of stream. Poll changes nothing, and takes no socket lock.
-//
-// The order of the answers is that of recv: on a stream, bytes come before the error that ended
-// it; on a datagram socket, the error comes first.
+// aliveLinux asks poll(2).
 func aliveLinux(fd uintptr) (State, error) {
+	// Not recv(MSG_PEEK), which has an effect: it takes the pending error of the socket with it
+	// (sock_error clears sk_err), and a reader that is just being woken by a reset would then see a
+	// clean end of stream. Poll changes nothing, and takes no socket lock.
 	events, err := pollNow(fd)
 	if err != nil {
 		return Unknown, err
@@ -53,6 +56,8 @@ func alivePortable(fd uintptr) (State, error) {
 
 // stateLinux reads the answer of poll.
 func stateLinux(fd int, events int16) State {
+	// The order is that of recv: on a stream, bytes come before the error that ended it; on a
+	// datagram socket, the error comes first.
 	switch {
 	case events == 0:
 		return Open
@@ -84,6 +89,7 @@ func pollPortable(fd uintptr) (int16, error) {
 
 // endedLinux tells apart the ways in which the reading side can be over.
 func endedLinux(fd int, events int16) State {
+	// POLLIN is set at the end of a stream too, so only the count says whether bytes are left.
 	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
 	switch {
 	case err == nil && n > 0:
@@ -96,9 +102,9 @@ func endedLinux(fd int, events int16) State {
 	return PeerClosed
 }
 
-// tcpStillOpen reports whether a TCP peer has not sent FIN: then the reading side was shut by our
-// own CloseRead, which poll does not tell from a FIN.
+// tcpStillOpen reports whether fd is TCP and the peer has not sent FIN.
 func tcpStillOpen(fd int) bool {
+	// Poll does not tell our own CloseRead from a FIN of the peer; the state of the connection does.
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
 		return false

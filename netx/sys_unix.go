@@ -30,6 +30,7 @@ func listensUnix(fd uintptr) (bool, error) {
 }
 
 func setBuffers(fd uintptr, read, write int) error {
+	// Not the FORCE forms of Linux: the administrator's limit also holds for a server run as root.
 	if read > 0 {
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, read); err != nil {
 			return fmt.Errorf("read buffer: %w", err)
@@ -51,8 +52,7 @@ func setLinger(fd uintptr, seconds int) error {
 	return unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, lingerOption, &l)
 }
 
-// setTOS sets the byte for both families where the socket has both: a dual-stack IPv6 socket uses
-// IP_TOS for the IPv4 packets it sends.
+// setTOS sets the byte for both families where the socket has both.
 func setTOS(fd uintptr, tos int) error {
 	sa, err := unix.Getsockname(int(fd))
 	if err != nil {
@@ -65,8 +65,10 @@ func setTOS(fd uintptr, tos int) error {
 		if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, tos); err != nil {
 			return err
 		}
-		if only, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); err == nil && only == 0 {
-			// Not every system takes it on an IPv6 socket; the class of IPv6 is set by then.
+		only, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		if err == nil && only == 0 {
+			// A dual-stack socket uses IP_TOS for the IPv4 packets it sends. Not every system takes
+			// it on an IPv6 socket; the class of IPv6 is set by then.
 			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos)
 		}
 		return nil
@@ -86,8 +88,10 @@ func takeError(fd uintptr) error {
 }
 
 // dropForeign takes datagrams from the head of the queue until one of peer is there or none is
-// left. Only what came before connect can be foreign, and the kernel queues in order.
+// left.
 func dropForeign(fd uintptr, peer netip.AddrPort) {
+	// Only what came before connect can be foreign, and the kernel queues in order: behind the first
+	// datagram of peer there is none of others. One byte of room, since what is dropped is not read.
 	var b [1]byte
 	for {
 		_, from, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
@@ -112,6 +116,7 @@ func peerName(fd uintptr) (netip.AddrPort, error) {
 }
 
 func connectUDP(fd uintptr, peer netip.AddrPort) (netip.AddrPort, error) {
+	// The family of the socket decides the form of the address: an IPv6 socket takes IPv4 mapped.
 	local, err := unix.Getsockname(int(fd))
 	if err != nil {
 		return netip.AddrPort{}, err
@@ -153,7 +158,7 @@ func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
 		a := netip.AddrFrom16(sa.Addr).Unmap()
-		if sa.ZoneId != 0 && a.Is6() {
+		if sa.ZoneId != 0 && a.Is6() { // an IPv4 address has none, though the socket was IPv6
 			a = a.WithZone(zoneName(sa.ZoneId))
 		}
 		return netip.AddrPortFrom(a, uint16(sa.Port))
@@ -165,14 +170,16 @@ func chmodSocket(fd uintptr, mode os.FileMode) error {
 	return unix.Fchmod(int(fd), uint32(mode.Perm()))
 }
 
-// lockDir takes an flock on the directory itself: no lock file is left behind, and a process that
-// dies gives it back.
+// lockDir takes an flock on dir, or returns the cause of ctx's end.
 func lockDir(ctx context.Context, dir string) (func(), error) {
+	// On the directory itself: no lock file is left behind, and the kernel unlocks when the process
+	// dies.
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		// Not to wait in the kernel, where ctx could not end it.
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { f.Close() }, nil

@@ -37,10 +37,10 @@ const (
 	fionread   = 0x4004667f
 )
 
-// aliveWindows asks WSAPoll and, where that says readable, FIONREAD. recv with MSG_PEEK is no
-// choice: the sockets of package net are in blocking mode (they are driven by completion ports), so
-// that a peek could wait when another goroutine takes the bytes in between.
+// aliveWindows asks WSAPoll and, where that says readable, FIONREAD.
 func aliveWindows(fd uintptr) (State, error) {
+	// Not recv(MSG_PEEK): the sockets of package net are in blocking mode, since completion ports
+	// drive them, and a peek would wait if another goroutine takes the bytes in between.
 	p := wsaPollFd{fd: windows.Handle(fd), events: pollRdNorm}
 	if err := procWSAPoll.Find(); err != nil {
 		return Unknown, errors.ErrUnsupported
@@ -59,6 +59,7 @@ func aliveWindows(fd uintptr) (State, error) {
 		if ierr != nil {
 			return Broken, nil
 		}
+		// FIONREAD counts 0 for an empty datagram and for the end of a stream.
 		typ, terr := windows.GetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, soType)
 		if waiting > 0 || terr == nil && typ != windows.SOCK_STREAM {
 			return HasData, nil
@@ -74,7 +75,8 @@ const soType = 0x1008
 
 func setBuffers(fd uintptr, read, write int) error {
 	if read > 0 {
-		if err := windows.SetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, windows.SO_RCVBUF, read); err != nil {
+		err := windows.SetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, windows.SO_RCVBUF, read)
+		if err != nil {
 			return err
 		}
 	}

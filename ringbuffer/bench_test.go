@@ -92,6 +92,8 @@ func BenchmarkStream(b *testing.B) {
 	}
 	ring := NewBytes(16384)
 	run("buffer=Bytes", ring, ring)
+	small := NewBytes(1024)
+	run("buffer=Bytes/size=1024", small, small)
 	l, _ := NewLinked(LinkedConfig{MaxBytes: 16384})
 	run("buffer=Linked", l, l)
 	r, w := io.Pipe()

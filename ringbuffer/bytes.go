@@ -16,17 +16,17 @@ var (
 	_ io.WriterTo        = (*Bytes)(nil)
 )
 
-// Bytes is a byte ring of fixed size for one writer goroutine and one reader goroutine, without a lock. Layout and
-// memory-order argument are those of [SPSC], with bytes for items: tail is what was
-// written, head what was read, and their difference is never more than the capacity.
+// Bytes is a byte ring of fixed size for one writer goroutine and one reader goroutine, without
+// a lock. Layout and memory-order argument are those of [SPSC], with bytes for items: tail is
+// what was written, head what was read, and their difference is never more than the capacity.
 //
-// The zero value has no room: TryWrite fails with [ErrFull], the forms that wait with [ErrTooLarge].
-// [NewBytes] makes one that is useful.
-// To the writer belong Write, WriteContext, TryWrite, WriteSlices, Commit, WaitWritable and
-// ReadFrom; to the reader Read, ReadContext, TryRead, ReadSlices, Advance, WaitReadable and
-// WriteTo. Two goroutines on one side at the same time corrupt the content; the race detector
-// sees it, and a build with the tag ringbufferdebug panics. Close, CloseWithError, Len and Cap are
-// for everybody; Reset needs the ring for itself. A Bytes must not be copied.
+// The zero value has no room: TryWrite fails with [ErrFull], the forms that wait with
+// [ErrTooLarge]. [NewBytes] makes one that is useful. To the writer belong Write, WriteContext,
+// TryWrite, WriteSlices, Commit, WaitWritable and ReadFrom; to the reader Read, ReadContext,
+// TryRead, ReadSlices, Advance, WaitReadable and WriteTo. Two goroutines on one side at the
+// same time corrupt the content; the race detector sees it, and a build with the tag
+// ringbufferdebug panics. Close, CloseWithError, Len and Cap are for everybody; Reset needs the
+// ring for itself. A Bytes must not be copied.
 type Bytes struct {
 	_        cpu.CacheLinePad
 	tail     atomic.Uint64 // written by the writer and by Close; bit 63: closed
@@ -67,6 +67,7 @@ func (b *Bytes) Close() error { return b.CloseWithError(nil) }
 // last byte. A nil err means what Close means. The first close wins; later ones change nothing. It
 // always returns nil.
 func (b *Bytes) CloseWithError(err error) error {
+	// The cause first: a side that sees the bit finds it. The first close wins.
 	b.cause.CompareAndSwap(nil, &err)
 	b.tail.Or(closedBit)
 	b.notEmpty.wakeAll()
@@ -98,10 +99,11 @@ func (b *Bytes) Reset() {
 	b.tail.Store(0)
 }
 
-// WriteSlices returns the free space as two slices, the second of which continues the first and is
-// often empty. The writer fills them in order and calls [Bytes.Commit]; until then the reader sees nothing of it.
-// The slices are empty when the ring is full, and valid until the next call that
-// writes. After Close the result is empty and the error is [ErrClosed] or the reason.
+// WriteSlices returns the free space as two slices, the second of which continues the first and
+// is often empty. The writer fills them in order and calls [Bytes.Commit]; until then the
+// reader sees nothing of it. The slices are empty when the ring is full, and valid until the
+// next call that writes. After Close the result is empty and the error is [ErrClosed] or the
+// reason.
 func (b *Bytes) WriteSlices() (first, second []byte, err error) {
 	if debugging {
 		b.writer.enter("writer")
@@ -111,14 +113,15 @@ func (b *Bytes) WriteSlices() (first, second []byte, err error) {
 	if t&closedBit != 0 {
 		return nil, nil, writeError(&b.cause)
 	}
-	b.headSeen = b.head.Load()
+	b.headSeen = b.head.Load() // lend all there is, not only what is known
 	b.lent = len(b.buf) - int(t-b.headSeen)
 	first, second = b.window(t, b.lent)
 	return first, second, nil
 }
 
-// Commit publishes the first n bytes of what WriteSlices returned. It panics if n is negative or larger
-// than that, so also if something was written or committed since. After Close nothing is published, and the error is ErrClosed or the reason.
+// Commit publishes the first n bytes of what WriteSlices returned. It panics if n is negative
+// or larger than that, so also if something was written or committed since. After Close nothing
+// is published, and the error is ErrClosed or the reason.
 func (b *Bytes) Commit(n int) error {
 	if debugging {
 		b.writer.enter("writer")
@@ -149,6 +152,7 @@ func (b *Bytes) window(p uint64, n int) (first, second []byte) {
 	if n == 0 {
 		return nil, nil
 	}
+	// The capacities are limited, so that appending to a piece cannot run into foreign bytes.
 	i := int(p & uint64(len(b.buf)-1))
 	if i+n <= len(b.buf) {
 		return b.buf[i : i+n : i+n], nil
@@ -157,10 +161,10 @@ func (b *Bytes) window(p uint64, n int) (first, second []byte) {
 	return b.buf[i:], b.buf[:n:n]
 }
 
-// ReadSlices returns all unread bytes as two slices, the second of which continues the first and
-// is often empty. [Bytes.Advance] gives their room back to the writer; the slices are valid until
-// then. They are empty, with a nil error, when there is nothing to read now; after Close and the last
-// byte the error is [io.EOF] or the reason.
+// ReadSlices returns all unread bytes as two slices, the second of which continues the first
+// and is often empty. [Bytes.Advance] gives their room back to the writer; the slices are valid
+// until then. They are empty, with a nil error, when there is nothing to read now; after Close
+// and the last byte the error is [io.EOF] or the reason.
 func (b *Bytes) ReadSlices() (first, second []byte, err error) {
 	if debugging {
 		b.reader.enter("reader")
@@ -176,13 +180,15 @@ func (b *Bytes) ReadSlices() (first, second []byte, err error) {
 	return first, second, nil
 }
 
-// Advance marks n bytes as read. It panics if n is negative or larger than what the last look at the
-// ring (ReadSlices, a read, or a wait) has shown.
+// Advance marks n bytes as read. It panics if n is negative or larger than what the last look
+// at the ring (ReadSlices, a read, or a wait) has shown.
 func (b *Bytes) Advance(n int) {
 	if debugging {
 		b.reader.enter("reader")
 		defer b.reader.leave()
 	}
+	// Checked against what this side has seen, not what is there: a reader that advances over
+	// bytes it never looked at has a mistake in its arithmetic.
 	h := b.head.Load()
 	if n < 0 || n > int(b.tailSeen-h) {
 		panic("ringbuffer: Advance beyond the bytes that ReadSlices returned")
@@ -192,8 +198,8 @@ func (b *Bytes) Advance(n int) {
 }
 
 // TryWrite copies as much of p as there is room for and returns how much that is. It never
-// blocks. When that is less than len(p), the error is [ErrFull], or, after Close, [ErrClosed] or the
-// reason.
+// blocks. When that is less than len(p), the error is [ErrFull], or, after Close, [ErrClosed]
+// or the reason.
 func (b *Bytes) TryWrite(p []byte) (int, error) {
 	if debugging {
 		b.writer.enter("writer")
@@ -212,7 +218,7 @@ func (b *Bytes) TryWrite(p []byte) (int, error) {
 	if n > 0 {
 		put(b.buf, t, p[:n])
 		if err := b.publish(t, n); err != nil {
-			return 0, err
+			return 0, err // what was copied lies in free space and means nothing
 		}
 	}
 	if n < len(p) {
@@ -243,6 +249,7 @@ func (b *Bytes) TryRead(p []byte) (int, error) {
 			return 0, ErrEmpty
 		}
 	}
+	// Bytes hold no pointers, so what was read is not cleared.
 	first, second := b.window(h, min(int(b.tailSeen-h), len(p)))
 	n := copy(p, first)
 	n += copy(p[n:], second)
@@ -253,7 +260,7 @@ func (b *Bytes) TryRead(p []byte) (int, error) {
 
 // WaitReadable waits until at least n bytes can be read; n below 1 means 1. It returns nil then,
 // [io.EOF] or the reason if the ring is closed with fewer bytes in it, which can still be read;
-// [ErrTooLarge] if n is larger than Cap; or the error of ctx.
+// [ErrTooLarge] if n is larger than Cap; or the cause of ctx.
 func (b *Bytes) WaitReadable(ctx context.Context, n int) error {
 	n = max(n, 1)
 	if n > len(b.buf) {
@@ -264,7 +271,7 @@ func (b *Bytes) WaitReadable(ctx context.Context, n int) error {
 		t := b.tail.Load()
 		b.tailSeen = t &^ closedBit
 		if int(b.tailSeen-b.head.Load()) >= n {
-			return true
+			return true // before the bit: what was written before Close can be read
 		}
 		if t&closedBit != 0 {
 			err = readError(&b.cause)
@@ -283,7 +290,7 @@ func (b *Bytes) WaitReadable(ctx context.Context, n int) error {
 
 // WaitWritable waits until at least n bytes can be written; n below 1 means 1. It returns nil
 // then, [ErrClosed] or the reason after Close, [ErrTooLarge] if n is larger than Cap, or the
-// error of ctx. A writer that waits for n bytes while the reader waits for more than is there
+// cause of ctx. A writer that waits for n bytes while the reader waits for more than is there
 // waits for ever: let one of them take what there is.
 func (b *Bytes) WaitWritable(ctx context.Context, n int) error {
 	n = max(n, 1)

@@ -9,15 +9,15 @@ import (
 )
 
 // Allocator lends the chunks of a [Linked]. Get returns a slice of length n or more, with any
-// content; Put takes it back. Get is called by the writer, Put by the reader and by whoever releases a
-// [View], so both must be safe for concurrent use. They must not panic: the Linked is of no use after
-// that. A pool of byte slices in size classes fits.
+// content; Put takes it back. Get is called by the writer, Put by the reader and by the
+// goroutine that releases a [View], so both must be safe for concurrent use. They must not
+// panic: the Linked is of no use after that. A pool of byte slices in size classes fits.
 type Allocator interface {
 	Get(n int) []byte
 	Put(b []byte)
 }
 
-// heap is the allocator of those who name none.
+// heap is the allocator if the config names none.
 type heap struct{}
 
 func (heap) Get(n int) []byte { return make([]byte, n) }
@@ -38,6 +38,7 @@ type chunk struct {
 var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 func newChunk(from Allocator, size int) *chunk {
+	// A used header is as good as a new one: drop has cleared it, and the last reference is gone.
 	c := chunks.Get().(*chunk)
 	c.from, c.buf = from, from.Get(size)
 	c.refs.Store(1)
@@ -49,6 +50,7 @@ func (c *chunk) drop() {
 	if c.refs.Add(-1) > 0 {
 		return
 	}
+	// The header goes back first, empty: nothing may lead to the bytes once they are lent again.
 	from, buf := c.from, c.buf
 	c.from, c.buf, c.end = nil, nil, 0
 	c.next.Store(nil)
@@ -56,10 +58,10 @@ func (c *chunk) drop() {
 	from.Put(buf)
 }
 
-// View is a run of bytes taken out of a [Linked] without copying. It keeps the chunks it lies in
-// until Release, also after the buffer was closed and drained. It belongs to one goroutine at a
-// time; nobody else writes to its bytes. The zero View is empty. A View must not be copied: both copies would
-// give the same chunks back.
+// View is a run of bytes taken out of a [Linked] without copying. It keeps the chunks it lies
+// in until Release, also after the buffer was closed and drained. It belongs to one goroutine
+// at a time; nobody else writes to its bytes. The zero View is empty. A View must not be
+// copied: both copies would give the same chunks back.
 type View struct {
 	parts  [][]byte
 	chunks []*chunk
@@ -73,8 +75,8 @@ type View struct {
 func (v *View) Len() int { return v.n }
 
 // Parts returns the bytes as slices in order, of the shape of net.Buffers. They are valid until
-// Release. The result is the view's own: net.Buffers.WriteTo takes out of it what it has written, and
-// AppendTo and WriteTo find the rest only.
+// Release. The result is the view's own: net.Buffers.WriteTo takes out of it what it has
+// written, and AppendTo and WriteTo find the rest only.
 func (v *View) Parts() [][]byte { return v.parts }
 
 // AppendTo appends a copy of the bytes to dst, which may be nil, and returns it.
@@ -103,7 +105,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 
 // Release gives the chunks back. The view is empty afterwards; a second Release does nothing.
 func (v *View) Release() {
-	held := v.chunks
+	held := v.chunks // may be v.chunk itself, which is cleared last
 	v.parts, v.chunks, v.n = nil, nil, 0
 	v.part = [2][]byte{}
 	for _, c := range held {

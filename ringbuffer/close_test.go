@@ -112,10 +112,10 @@ func closableBuffer(b byteBuffer, fill func(n int) error) closable {
 	}
 }
 
-// TestCloseOvertakesPublication closes while producers publish without pause, so that in many of the
-// rounds Close falls between a producer's look at the closed bit and its publication. The queue
-// must then be closed for good, and hold exactly what was accepted; in every second round a
-// consumer is at work too, and must not see the end before the last item.
+// TestCloseOvertakesPublication closes while producers publish without pause, so that in many
+// of the rounds Close falls between a producer's look at the closed bit and its publication.
+// The queue must then be closed for good, and hold exactly what was accepted; in every second
+// round a consumer is at work too, and must not see the end before the last item.
 func TestCloseOvertakesPublication(t *testing.T) {
 	for name, fresh := range closables {
 		t.Run(name, func(t *testing.T) {
@@ -177,7 +177,8 @@ func overtake(t *testing.T, c closable, round, turns int) {
 	n, end := c.drain()
 	taken.Add(int64(n))
 	if end != c.ended || accepted.Load() != taken.Load() || c.length() != 0 {
-		t.Fatalf("round %d: %d accepted, %d taken, %d left, %v", round, accepted.Load(), taken.Load(), c.length(), end)
+		t.Fatalf("round %d: %d accepted, %d taken, %d left, %v",
+			round, accepted.Load(), taken.Load(), c.length(), end)
 	}
 }
 

@@ -20,25 +20,27 @@
 //		defer q.Close()
 //		_ = q.Push(ctx, 42)
 //	}()
-//	for v := range q.AllContext(ctx) {
+//	for v := range q.Receive(ctx) {
 //		fmt.Println(v)
 //	}
 //
-// Each type has a constructor; a zero value has no room. Forms that begin with Try, and PushN and
-// PopN, never wait; Push, Pop, Read, Write and those with a context wait: they spin for about two
-// microseconds (those of the byte buffers do not), yield, then park, and lose no wakeup (see wait.go
-// for the argument). The only lock is that of the list of those who park: whoever parks takes it,
-// and whoever has to wake somebody. Close may be called at any moment by anybody; what was accepted
-// before it can be drained after it, and nothing is accepted later.
-// Which methods may run together is said at each type: "the producer" is one
-// goroutine at a time.
+// Each type has a constructor; a zero value has no room. Forms that begin with Try, and PushN
+// and PopN, never wait; Push, Pop, Read, Write and those with a context wait: they spin for
+// about two microseconds (those of the byte buffers do not), yield, then park, and lose no
+// wakeup (see wait.go for the argument). The only lock is
+// that of the list of parked goroutines: a goroutine takes it to park, or to wake one.
+// Close may be called at any moment
+// by anybody; what was accepted before it can be drained after it, and nothing is accepted
+// later. A wait that ends with its context returns [context.Cause] of it, "the cause of ctx"
+// below. Which methods may run together is said at each type: "the producer" is one goroutine
+// at a time.
 //
-// No goroutine belongs to a ring, and nothing needs to be stopped; a ring that is dropped is garbage.
-// Slots are cleared when an item is taken. After the first wait, no
-// method of SPSC, MPMC and Bytes allocates, as long as no more than eight goroutines wait on one side; MPSC allocates a segment per 16 to 1024 items; Linked what its
-// allocator does.
+// No goroutine belongs to a ring, and nothing needs to be stopped; a ring that is dropped is
+// garbage. Slots are cleared when an item is taken. After the first wait, no method of SPSC,
+// MPMC and Bytes allocates, as long as no more than eight goroutines wait on one side; MPSC
+// allocates a segment per 16 to 1024 items; Linked what its allocator does.
 //
 // Two rings follow published designs: the cached remote index of SPSC and Bytes is that of Lee,
-// Bu and Chandranmenon (MCRingBuffer, IPDPS 2010); MPSC's claim by fetch-and-add in linked arrays is
-// that of Correia and Ramalhete's FAAArrayQueue (2016).
+// Bu and Chandranmenon (MCRingBuffer, IPDPS 2010); MPSC's claim by fetch-and-add in linked
+// arrays is that of Correia and Ramalhete's FAAArrayQueue (2016).
 package ringbuffer

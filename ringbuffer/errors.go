@@ -23,7 +23,8 @@ var (
 	// ErrShort reports that fewer bytes are buffered than Peek, Slice, Discard or Until needed.
 	ErrShort = errors.New("ringbuffer: fewer bytes are buffered than asked for")
 
-	// ErrTooLarge reports that more bytes were asked for, or waited for, than the buffer may ever hold.
+	// ErrTooLarge reports that more bytes were asked for, or waited for, than the buffer may
+	// ever hold.
 	ErrTooLarge = errors.New("ringbuffer: more bytes asked for than the buffer can hold")
 )
 
@@ -33,8 +34,8 @@ var (
 // and still publish an item that nobody will ever take.
 const closedBit = 1 << 63
 
-// maxCapacity is the largest capacity accepted: a quarter of the int range, so that rounding up to a
-// power of two cannot overflow, also where int has 32 bits.
+// maxCapacity is the largest capacity accepted: a quarter of the int range, so that rounding up
+// to a power of two cannot overflow, also where int has 32 bits.
 const maxCapacity = 1 << (intBits - 2)
 
 const intBits = 32 << (^uint(0) >> 63)

@@ -25,7 +25,7 @@ func ExampleSPSC() {
 			}
 		}
 	}()
-	for word := range q.AllContext(ctx) {
+	for word := range q.Receive(ctx) {
 		fmt.Println(word)
 	}
 	// Output:
@@ -58,7 +58,7 @@ func ExampleMPMC() {
 	sums := make([]int, 3)
 	for w := range sums {
 		workers.Go(func() {
-			for v := range q.AllContext(ctx) {
+			for v := range q.Receive(ctx) {
 				sums[w] += v
 			}
 		})
@@ -77,7 +77,8 @@ func ExampleMPMC() {
 	// Output: 19800
 }
 
-// Where an unbounded channel would be used: no goroutine in between, an end, and a bound unless it is waived.
+// Where an unbounded channel would be used: no goroutine in between, an end, and a bound unless
+// it is waived.
 func ExampleMPSC() {
 	q := ringbuffer.NewMPSC[string](1000)
 	var wg sync.WaitGroup
@@ -87,7 +88,7 @@ func ExampleMPSC() {
 	wg.Wait()
 	_ = q.Close()
 	fmt.Println(q.TryPush("too late"))
-	for v := range q.All() {
+	for v := range q.Drain() {
 		fmt.Println(v)
 	}
 	// Output:

@@ -237,7 +237,9 @@ func FuzzLinked(f *testing.F) {
 }
 
 func TestLinkedBadInput(t *testing.T) {
-	for _, c := range []LinkedConfig{{}, {MaxBytes: -1}, {MaxBytes: 1, ChunkSize: -1}, {MaxBytes: 1, ChunkSize: Unbounded}} {
+	for _, c := range []LinkedConfig{
+		{}, {MaxBytes: -1}, {MaxBytes: 1, ChunkSize: -1}, {MaxBytes: 1, ChunkSize: Unbounded},
+	} {
 		_, err := NewLinked(c)
 		require.Error(t, err, "%+v", c)
 	}
@@ -334,16 +336,18 @@ func TestLinkedReaderPanics(t *testing.T) {
 	require.Zero(t, pool.lent())
 }
 
-// TestLinkedStressClose closes while the writer is in the middle of a chunk and the reader drains, with an
-// allocator that lends a chunk again at once: nobody may write to a chunk that was given back,
-// and none may be lost.
+// TestLinkedStressClose closes while the writer is in the middle of a chunk and the reader
+// drains, with an allocator that lends a chunk again at once: nobody may write to a chunk that
+// was given back, and none may be lost.
 func TestLinkedStressClose(t *testing.T) {
 	eachProcs(t, func(t *testing.T) {
 		watch(t, func() {
 			pool := newLender(t)
 			rnd := rand.New(rand.NewPCG(11, 12))
 			for range scaled(600) {
-				l, err := NewLinked(LinkedConfig{MaxBytes: 1 + rnd.IntN(300), ChunkSize: 1 + rnd.IntN(64), Allocator: pool})
+				l, err := NewLinked(LinkedConfig{
+					MaxBytes: 1 + rnd.IntN(300), ChunkSize: 1 + rnd.IntN(64), Allocator: pool,
+				})
 				require.NoError(t, err)
 				var wrote, got uint64
 				var wg sync.WaitGroup

@@ -22,22 +22,22 @@ import (
 //	headSeen  producers            a past value of head
 //	head      consumers            next position to claim for taking
 //	tailSeen  consumers            a past value of tail
-//	full[i]   who claimed the slot bit set: slot holds an item
+//	full[i]   the slot's claimer  bit set: slot holds an item
 //
 // Push of position t, in this order: read tail = t; see head > t-Cap; see the bit clear; swap
 // tail to t+1; write the slot; set the bit. Pop of position h: read head = h; see tail > h; see
 // the bit set; swap head to h+1; take and clear the slot; clear the bit.
 //
 // Why that is enough. head > t-Cap means that the previous tenant of the slot, position t-Cap,
-// was claimed by a consumer, who had seen the bit set. A bit seen clear after that was
-// cleared by that consumer, when it was done with the slot; and it was not set again, since only the claimer of t
-// does that, and the successful swap proves that t was unclaimed until now. In the same way
-// tail > h means that position h was claimed by a producer who saw the bit clear, so a bit seen
-// set afterwards was set for h. Without the look at the other side's position the bit alone
-// could be the one of the previous round: this is what a sequence number per slot encodes in
-// other designs, at the price of a store per slot, where a batch here is published with one
-// add per 32 slots. Each bit has one owner at a time, so adding and subtracting it
-// never carries into its neighbours.
+// was claimed by a consumer that had seen the bit set. A bit seen clear after that was cleared
+// by that consumer, when it was done with the slot; and it was not set again, since only the
+// claimer of t does that, and the successful swap proves that t was unclaimed until now. In the
+// same way tail > h means that position h was claimed by a producer that saw the bit clear, so a
+// bit seen set afterwards was set for h. Without the look at the other side's position the bit
+// alone could be the one of the previous round: this is what a sequence number per slot encodes
+// in other designs, at the price of a store per slot, where a batch here is published with one
+// add per 32 slots. Each bit has one owner at a time, so adding and subtracting it never
+// carries into its neighbours.
 //
 // Reading or writing a slot lies between the owner's claim and its change of the bit, and the
 // next owner looks at the bit first: every slot access is ordered by atomics.
@@ -89,8 +89,8 @@ func NewMPMC[T any](capacity int) *MPMC[T] {
 // Cap returns the number of items that fit.
 func (q *MPMC[T]) Cap() int { return len(q.slots) }
 
-// Len returns the number of items at some moment during the call, counting those that are being
-// pushed and not those that are being popped.
+// Len returns the number of items as [SPSC.Len] does, counting those that are being pushed and
+// not those that are being popped.
 func (q *MPMC[T]) Len() int { return length(&q.head, &q.tail) }
 
 // TryPush adds v if there is room. It does not wait: a swap lost to another producer is
@@ -98,6 +98,7 @@ func (q *MPMC[T]) Len() int { return length(&q.head, &q.tail) }
 // full), never contended. After Close it returns [ErrClosed].
 func (q *MPMC[T]) TryPush(v T) error {
 	for round := 0; ; round++ {
+		// The order of the three looks is the argument on top of this file.
 		t := q.tail.Load()
 		if t&closedBit != 0 {
 			return ErrClosed
@@ -108,14 +109,15 @@ func (q *MPMC[T]) TryPush(v T) error {
 		i := t & uint64(len(q.slots)-1)
 		word, bit := &q.groups[i/groupSize].full, uint32(1)<<(i%groupSize)
 		if word.Load()&bit != 0 {
+			// Full only if the bit is the one of the previous tenant, whose consumer is not done.
 			if q.tail.Load() == t {
 				return ErrFull
 			}
-			continue // the bit is that of a producer who was faster
+			continue // the bit is that of a faster producer
 		}
 		if q.tail.CompareAndSwap(t, t+1) {
 			q.slots[i] = v
-			word.Add(bit)
+			word.Add(bit) // publishes the slot; an add, as other bits of the word change too
 			q.notEmpty.wake()
 			return nil
 		}
@@ -143,6 +145,7 @@ func (q *MPMC[T]) hasItem(h uint64) bool {
 
 // itemsAfterLook fetches the producers' position.
 func (q *MPMC[T]) itemsAfterLook(h uint64) int64 {
+	// As with headSeen: an older value from a slower consumer errs on the safe side.
 	t := q.tail.Load() &^ closedBit
 	q.tailSeen.Store(t)
 	return int64(t - h)
@@ -176,11 +179,12 @@ func (q *MPMC[T]) PushN(vs []T) (int, error) {
 			if q.tail.Load() == t {
 				return 0, ErrFull
 			}
-			continue
+			continue // t was stale
 		}
 		if q.tail.CompareAndSwap(t, t+uint64(n)) {
 			put(q.slots, t, vs[:n])
 			q.flip(t, n, false)
+			// One token for n items: the consumer that takes the first wakes the next sleeper.
 			q.notEmpty.wake()
 			if n < len(vs) {
 				return n, ErrFull
@@ -198,6 +202,7 @@ func (q *MPMC[T]) run(p uint64, n int, want uint32) int {
 	for got < n {
 		i := int((p + uint64(got)) & uint64(len(q.slots)-1))
 		other := (q.groups[i/groupSize].full.Load() ^ want) >> (i % groupSize)
+		// Not beyond the word, the end of the ring, or what was asked for.
 		span := min(groupSize-i%groupSize, len(q.slots)-i, n-got)
 		k := min(bits.TrailingZeros32(other), span)
 		got += k
@@ -216,7 +221,7 @@ func (q *MPMC[T]) flip(p uint64, n int, full bool) {
 		span := min(groupSize-i%groupSize, len(q.slots)-i, n)
 		delta := (^uint32(0) >> (groupSize - span)) << (i % groupSize)
 		if full {
-			delta = -delta
+			delta = -delta // the bits are set, so subtracting borrows from none of their neighbours
 		}
 		q.groups[i/groupSize].full.Add(delta)
 		p, n = p+uint64(span), n-span
@@ -224,7 +229,7 @@ func (q *MPMC[T]) flip(p uint64, n int, full bool) {
 }
 
 // Push adds v, waiting for room as long as needed. It returns [ErrClosed] if the queue is or
-// gets closed, or the error of ctx if that ends first; v was not added then. A push that needs
+// gets closed, or the cause of ctx if that ends first; v was not added then. A push that needs
 // no waiting does not look at ctx.
 func (q *MPMC[T]) Push(ctx context.Context, v T) error {
 	err := q.TryPush(v)
@@ -242,9 +247,10 @@ func (q *MPMC[T]) Push(ctx context.Context, v T) error {
 }
 
 // passRoom is the duty of a producer that came through the slow path: if the next slot is free
-// too, the next sleeper is woken. When a fast-path push moves the tail under its eyes it looks again,
-// since that push looks at nothing.
+// too, the next sleeper is woken. When a fast-path push moves the tail under its eyes it looks
+// again, since that push looks at nothing.
 func (q *MPMC[T]) passRoom() {
+	// Nobody to wake is the common case, and costs one load.
 	for q.notFull.sleepers.Load() != 0 {
 		t := q.tail.Load()
 		if t&closedBit != 0 {
@@ -266,6 +272,7 @@ func (q *MPMC[T]) passRoom() {
 func (q *MPMC[T]) TryPop() (v T, err error) {
 	for round := 0; ; round++ {
 		h := q.head.Load()
+		// The look at tail tells the item of this round from that of the previous one.
 		if !q.hasItem(h) {
 			return v, q.emptyOrClosed(h)
 		}
@@ -275,12 +282,12 @@ func (q *MPMC[T]) TryPop() (v T, err error) {
 			if q.head.Load() == h {
 				return v, ErrEmpty
 			}
-			continue // a consumer who was faster has emptied the slot
+			continue // a faster consumer has emptied the slot
 		}
 		if q.head.CompareAndSwap(h, h+1) {
 			v = q.slots[i]
 			clearSlot(&q.slots[i])
-			word.Add(-bit)
+			word.Add(-bit) // gives the slot to the producers
 			q.notFull.wake()
 			return v, nil
 		}
@@ -306,7 +313,7 @@ func (q *MPMC[T]) PopN(dst []T) (int, error) {
 	}
 	for round := 0; ; round++ {
 		h := q.head.Load()
-		items := int64(q.tailSeen.Load() - h)
+		items := int64(q.tailSeen.Load() - h) // negative if h is ahead of an old tailSeen
 		if items < int64(len(dst)) {
 			items = q.itemsAfterLook(h)
 		}
@@ -316,11 +323,12 @@ func (q *MPMC[T]) PopN(dst []T) (int, error) {
 		n := q.run(h, min(int(min(items, int64(len(q.slots)))), len(dst)), ^uint32(0))
 		if n == 0 {
 			if q.head.Load() == h {
-				return 0, ErrEmpty
+				return 0, ErrEmpty // the oldest item is still being pushed
 			}
-			continue
+			continue // h was stale
 		}
 		if q.head.CompareAndSwap(h, h+uint64(n)) {
+			// The claim is ours, so there is time: nobody else touches these slots until the flip.
 			take(q.slots, h, dst[:n])
 			q.flip(h, n, true)
 			q.notFull.wake()
@@ -331,7 +339,7 @@ func (q *MPMC[T]) PopN(dst []T) (int, error) {
 }
 
 // Pop takes the oldest item, waiting for one as long as needed. It returns [ErrClosed] when the
-// queue is closed and drained, or the error of ctx if that ends first. A pop that needs no
+// queue is closed and drained, or the cause of ctx if that ends first. A pop that needs no
 // waiting does not look at ctx.
 func (q *MPMC[T]) Pop(ctx context.Context) (T, error) {
 	v, err := q.TryPop()
@@ -354,6 +362,7 @@ func (q *MPMC[T]) Pop(ctx context.Context) (T, error) {
 func (q *MPMC[T]) passItem() {
 	for q.notEmpty.sleepers.Load() != 0 {
 		h := q.head.Load()
+		// The look at tail before the bit, as in TryPop: the bit may be one of the last round.
 		ready := q.itemsAfterLook(h) > 0 && q.run(h, 1, ^uint32(0)) == 1
 		if ready || q.emptyOrClosed(h) == ErrClosed {
 			q.notEmpty.wake()
@@ -365,8 +374,9 @@ func (q *MPMC[T]) passItem() {
 	}
 }
 
-// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes everybody
-// who waits. It may be called from any goroutine, also more than once, and always returns nil.
+// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes all
+// waiting goroutines. It may be called from any goroutine, also more than once, and always
+// returns nil.
 func (q *MPMC[T]) Close() error {
 	q.tail.Or(closedBit)
 	q.notEmpty.wakeAll()
@@ -374,14 +384,14 @@ func (q *MPMC[T]) Close() error {
 	return nil
 }
 
-// All iterates over the items that are there and those that come while it runs, taking each out.
+// Drain iterates over the items that are there and those that come while it runs, taking each out.
 // It ends when it finds none ready; it does not wait. An item that was yielded is gone, also
 // when the loop is left early. Several goroutines may iterate at once and share the items.
-func (q *MPMC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
+func (q *MPMC[T]) Drain() iter.Seq[T] { return drain(q.TryPop) }
 
-// AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
+// Receive is like Drain, but waits for items: it ends when the queue is closed and drained, or
 // when ctx ends, and so takes the place of ranging over a channel. Items that are there when ctx
 // ends stay there.
-func (q *MPMC[T]) AllContext(ctx context.Context) iter.Seq[T] {
+func (q *MPMC[T]) Receive(ctx context.Context) iter.Seq[T] {
 	return drain(untilDone(ctx, q.Pop))
 }

@@ -24,17 +24,21 @@ const Unbounded = math.MaxInt
 //	room   see quota                     noLimit if there is no bound
 //
 // The words that change with every item are in the segment; those in the queue itself change
-// once a segment, so they need no padding from each other and an idle queue is 64 bytes.
+// once a segment, so they need no padding from each other and an idle queue is 48 bytes.
 
-// MPSC is a queue for any number of producers and one consumer. It begins empty-handed, with the
-// first item gets 16 slots, and grows by segments of twice the size up to 1024 slots, so 100,000
-// queues that are hardly used cost little, and nothing is copied to grow. Segments get smaller again when the consumer keeps
-// up; the garbage collector has those that are used up, one allocation for
-// 16 to 1024 items. Producers are lock-free, and wait-free apart from the bound and from growing.
-// Items of one producer come out in the order in which it pushed them.
+// MPSC is a queue for any number of producers and one consumer. An unused MPSC holds no slots.
+// The first push allocates a segment of 16; each further segment doubles, up to 1024 slots or
+// 64 KiB, so 100,000 queues that are hardly used cost little, and nothing is copied to grow.
+// Segments get smaller again when the consumer keeps up. The garbage collector takes those that
+// are used up; an empty queue keeps the last one. Producers are lock-free, and wait-free apart
+// from the bound and from growing. Items of one producer come out in the order in which it pushed
+// them.
 //
-// The zero value has no room: every push reports [ErrFull]. [NewMPSC] makes one that is useful. TryPop, PopN, Pop, All and AllContext belong to the consumer, as with [SPSC]; all other
-// methods may be called by any goroutine. No goroutine belongs to the queue. An MPSC must not be copied.
+// The zero value has no room: every push reports [ErrFull]. [NewMPSC] makes one that is useful.
+// TryPop, PopN, Pop, Drain and Receive belong to the consumer, as with [SPSC]; all other methods
+// may be called by any goroutine. No goroutine belongs to the queue. Slots hold items by value,
+// and the first segment has 16 whatever their size: use pointers to items of many kilobytes. An
+// MPSC must not be copied.
 type MPSC[T any] struct {
 	tail     atomic.Pointer[segment[T]]
 	head     atomic.Pointer[segment[T]]
@@ -83,27 +87,24 @@ func (q *MPSC[T]) Cap() int {
 	return int(q.room.bound)
 }
 
-// Len returns the number of items at some moment during the call, counting those that are being
-// pushed.
+// Len returns the number of items as [SPSC.Len] does, counting those that are being pushed. It
+// takes constant time.
 func (q *MPSC[T]) Len() int {
-	for {
-		head := q.head.Load()
-		if head == nil {
-			return 0
-		}
-		taken := head.takenAll()
-		n := uint64(0)
-		for s := head; s != nil; {
-			// next before claimed: a segment that has no next one yet is the last to count.
-			next := s.next.Load()
-			n += s.claimed()
-			s = next
-		}
-		// The consumer takes from head only. If it took nothing meanwhile, nothing passed unseen.
-		if q.head.Load() == head && head.takenAll() == taken {
-			return int(n - taken)
-		}
+	if q.tail.Load() == nil {
+		return 0
 	}
+	return distance(
+		func() uint64 {
+			s := q.head.Load()
+			return s.base + s.taken()
+		},
+		func() uint64 {
+			s := q.tail.Load()
+			for next := s.next.Load(); next != nil; next = s.next.Load() {
+				s = next // tail may lag behind, by the segment that is being linked
+			}
+			return s.base + s.claimed()
+		})
 }
 
 // admit takes up to n places from the quota and returns how many it got.
@@ -131,6 +132,7 @@ func (q *MPSC[T]) TryPush(v T) error {
 	}
 	s := q.last()
 	for {
+		// The add gives each producer a slot of its own, in one instruction that cannot fail.
 		c := s.claims.Add(1) - 1
 		if c&closedBit != 0 {
 			q.turnedAway(s, 1, 1)
@@ -145,16 +147,18 @@ func (q *MPSC[T]) TryPush(v T) error {
 	}
 }
 
-// PushN adds items of vs, in order, as far as the bound allows, with one claim and one
-// publication per segment and block that they touch. It does not wait. It returns how many it added;
-// when that is less than len(vs), the error is [ErrFull] or [ErrClosed]. Items of other producers
-// may come between them.
+// PushN adds items of vs, in order, as far as the bound allows, with one claim for each segment
+// that they touch and one publication for each block. It does not wait. It returns how many it
+// added; when that is less than len(vs), the error is [ErrFull] or [ErrClosed]. Items of other
+// producers may come between them.
 func (q *MPSC[T]) PushN(vs []T) (int, error) {
 	if len(vs) == 0 {
 		return 0, nil
 	}
 	all := len(vs)
 	if q.room != noLimit {
+		// Places in the bound come first: a claimed slot cannot be given back, since the
+		// consumer waits for it and others may have claimed behind it.
 		n := q.room.admit(uint64(len(vs)))
 		if n == 0 {
 			return 0, q.fullOrClosed()
@@ -163,7 +167,8 @@ func (q *MPSC[T]) PushN(vs []T) (int, error) {
 	}
 	done := 0
 	for s := q.last(); done < len(vs); {
-		// Not more than a segment holds, so that the claims of a full one stay few.
+		// A segment that is full goes on counting claims. Asking for no more than it ever held
+		// keeps that count from running into the bits above it, however long vs is.
 		n := min(uint64(len(vs)-done), max(s.size(), 1))
 		c := s.claims.Add(n) - n
 		if c&closedBit != 0 {
@@ -172,11 +177,15 @@ func (q *MPSC[T]) PushN(vs []T) (int, error) {
 		}
 		i := c & claimMask
 		if i >= s.size() {
-			s = q.grow(s)
+			s = q.grow(s) // the claims beyond the end harm nobody; claim again in the next one
 			continue
 		}
+		// The claim may reach beyond the end. What fits is ours; the rest goes on in the next
+		// segment, where other producers may be first.
 		n = min(n, s.size()-i)
 		s.setN(i, vs[done:done+int(n)])
+		// Woken here and not once at the end: the consumer may take these while the next
+		// segment is being made.
 		q.notEmpty.wake()
 		done += int(n)
 	}
@@ -206,8 +215,8 @@ func (q *MPSC[T]) last() *segment[T] {
 // begin makes the first segment. head decides which goroutine's it is. As long as tail is nil
 // nobody can have appended to that segment, so head cannot have left it.
 func (q *MPSC[T]) begin() *segment[T] {
-	if q.head.Load() == nil {
-		q.head.CompareAndSwap(nil, newSegment[T](1))
+	if q.head.Load() == nil { // else a segment would be made for nothing
+		q.head.CompareAndSwap(nil, newSegment[T](1, 0))
 	}
 	q.tail.CompareAndSwap(nil, q.head.Load())
 	return q.tail.Load()
@@ -217,8 +226,9 @@ func (q *MPSC[T]) begin() *segment[T] {
 func (q *MPSC[T]) grow(s *segment[T]) *segment[T] {
 	n := s.next.Load()
 	if n == nil {
-		n = s.append(newSegment[T](q.blocksAfter(s)))
+		n = s.append(newSegment[T](q.blocksAfter(s), s.end()))
 	}
+	// A lost swap means that another producer has moved tail, there or further.
 	q.tail.CompareAndSwap(s, n)
 	return n
 }
@@ -226,10 +236,11 @@ func (q *MPSC[T]) grow(s *segment[T]) *segment[T] {
 // blocksAfter chooses the size of the next segment: half of this one if the consumer has nearly
 // emptied it already, the same if it has begun to, twice as many if it has not.
 func (q *MPSC[T]) blocksAfter(s *segment[T]) int {
+	// Reading two counts of the consumer costs a line transfer, once a segment.
 	n := len(s.blocks)
 	switch {
 	case q.head.Load() != s || s.blocks[0].taken.Load() == 0:
-		return min(2*n, maxBlocks)
+		return min(2*n, maxBlocksOf[T]())
 	case s.blocks[n*3/4].taken.Load() > 0:
 		return max(n/2, 1)
 	}
@@ -237,10 +248,11 @@ func (q *MPSC[T]) blocksAfter(s *segment[T]) int {
 }
 
 // Push adds v, waiting for the bound as long as needed. It returns [ErrClosed] if the queue is
-// or gets closed, or the error of ctx if that ends first; v was not added then. A push that needs
+// or gets closed, or the cause of ctx if that ends first; v was not added then. A push that needs
 // no waiting does not look at ctx.
 func (q *MPSC[T]) Push(ctx context.Context, v T) error {
 	err := q.TryPush(v)
+	// A zero queue has no gate to wait at: it stays full.
 	if err == ErrFull && q.room != nil {
 		r := q.room
 		if werr := r.notFull.wait(ctx, func() bool {
@@ -258,6 +270,7 @@ func (q *MPSC[T]) Push(ctx context.Context, v T) error {
 }
 
 func (q *MPSC[T]) fullOrClosed() error {
+	// The closed bit is in the last segment, which tail may not have reached yet.
 	s := q.tail.Load()
 	for s != nil {
 		if s.claims.Load()&closedBit != 0 {
@@ -278,6 +291,7 @@ func (q *MPSC[T]) TryPop() (v T, err error) {
 	}
 	b, i := q.oldest()
 	if b == nil || b.ready.Load()>>i&1 == 0 {
+		// Later slots may be ready. They wait, since items come out in the order of their slots.
 		return v, q.emptyOrClosed(i)
 	}
 	v = b.slots[i]
@@ -287,8 +301,8 @@ func (q *MPSC[T]) TryPop() (v T, err error) {
 	return v, nil
 }
 
-// oldest returns the block and the index in it of the oldest slot that was not taken, going on to the
-// next block or segment if need be. The block is nil if there is no such slot yet.
+// oldest returns the block and the index in it of the oldest slot that was not taken, going on
+// to the next block or segment if need be. The block is nil if there is no such slot yet.
 func (q *MPSC[T]) oldest() (*block[T], uint32) {
 	s := q.head.Load()
 	for s != nil {
@@ -299,6 +313,8 @@ func (q *MPSC[T]) oldest() (*block[T], uint32) {
 			}
 			q.block++
 		}
+		// Moving head lets go of the old segment: the collector takes it when the last producer
+		// that still looks at it has gone on.
 		if s = s.next.Load(); s != nil {
 			q.block = 0
 			q.head.Store(s)
@@ -307,9 +323,10 @@ func (q *MPSC[T]) oldest() (*block[T], uint32) {
 	return nil, 0
 }
 
-// emptyOrClosed tells the two apart when slot i of the block, the oldest one, is not ready. It is
-// the end if that slot was not even claimed when the closed bit was set. The caller may have found
-// no segment, and the first one may have been made, filled and closed since: then the count is not 0.
+// emptyOrClosed tells the two apart when slot i of the block, the oldest one, is not ready. It
+// is the end if that slot was not even claimed when the closed bit was set. The caller may have
+// found no segment, and the first one may have been made, filled and closed since: then the
+// count is not 0.
 func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 	s := q.head.Load()
 	if s == nil {
@@ -319,6 +336,7 @@ func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 	if c&closedBit == 0 {
 		return ErrEmpty
 	}
+	// Slots that were claimed before Close will be filled: it is not the end before they are taken.
 	if c>>sealShift&sealMask == uint64(q.block)*blockSize+uint64(i) {
 		return ErrClosed
 	}
@@ -327,6 +345,7 @@ func (q *MPSC[T]) emptyOrClosed(i uint32) error {
 
 // giveBack returns n places to the quota.
 func (q *MPSC[T]) giveBack(n int) {
+	// After the slot was cleared. Only the consumer writes taken, so load and store are no race.
 	if r := q.room; r != noLimit {
 		r.taken.Store(r.taken.Load() + uint64(n))
 		r.notFull.wake()
@@ -349,6 +368,7 @@ func (q *MPSC[T]) PopN(dst []T) (int, error) {
 		b, i := q.oldest()
 		n := 0
 		if b != nil {
+			// As many as are ready in a row.
 			n = min(bits.TrailingZeros32(^(b.ready.Load() >> i)), len(dst)-done)
 		}
 		if n == 0 {
@@ -357,6 +377,7 @@ func (q *MPSC[T]) PopN(dst []T) (int, error) {
 			}
 			break
 		}
+		// One store of taken for the whole run.
 		from := b.slots[i : int(i)+n]
 		copy(dst[done:], from)
 		clear(from)
@@ -368,7 +389,7 @@ func (q *MPSC[T]) PopN(dst []T) (int, error) {
 }
 
 // Pop takes the oldest item, waiting for one as long as needed. It returns [ErrClosed] when the
-// queue is closed and drained, or the error of ctx if that ends first. A pop that needs no
+// queue is closed and drained, or the cause of ctx if that ends first. A pop that needs no
 // waiting does not look at ctx.
 func (q *MPSC[T]) Pop(ctx context.Context) (T, error) {
 	v, err := q.TryPop()
@@ -383,8 +404,9 @@ func (q *MPSC[T]) Pop(ctx context.Context) (T, error) {
 	return v, err
 }
 
-// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes everybody
-// who waits. It may be called from any goroutine, also more than once, and always returns nil.
+// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes all
+// waiting goroutines. It may be called from any goroutine, also more than once, and always
+// returns nil.
 func (q *MPSC[T]) Close() error {
 	s := q.last()
 	for {
@@ -393,14 +415,18 @@ func (q *MPSC[T]) Close() error {
 			break
 		}
 		if n := c & claimMask; n < s.size() {
+			// The count of good claims is kept beside the bit: claims go on being counted in
+			// the lower half until each producer has taken its own back.
 			if s.claims.CompareAndSwap(c, closedBit|n<<sealShift|n) {
 				break
 			}
 			continue
 		}
+		// Producers may already be on their way past a full segment. A sealed one behind it
+		// stops them, unless one of them was faster and linked a segment to fill.
 		n := s.next.Load()
 		if n == nil {
-			n = s.append(sealed[T]())
+			n = s.append(sealed[T](s.end()))
 		}
 		q.tail.CompareAndSwap(s, n)
 		s = n
@@ -412,14 +438,14 @@ func (q *MPSC[T]) Close() error {
 	return nil
 }
 
-// All iterates over the items that are there and those that come while it runs, taking each out.
+// Drain iterates over the items that are there and those that come while it runs, taking each out.
 // It ends when it finds none ready; it does not wait. An item that was yielded is gone, also
 // when the loop is left early.
-func (q *MPSC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
+func (q *MPSC[T]) Drain() iter.Seq[T] { return drain(q.TryPop) }
 
-// AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
+// Receive is like Drain, but waits for items: it ends when the queue is closed and drained, or
 // when ctx ends, and so takes the place of ranging over a channel. Items that are there when ctx
 // ends stay there.
-func (q *MPSC[T]) AllContext(ctx context.Context) iter.Seq[T] {
+func (q *MPSC[T]) Receive(ctx context.Context) iter.Seq[T] {
 	return drain(untilDone(ctx, q.Pop))
 }

@@ -23,8 +23,8 @@ type queue[T any] interface {
 	TryPop() (T, error)
 	PopN(dst []T) (int, error)
 	Pop(ctx context.Context) (T, error)
-	All() iter.Seq[T]
-	AllContext(ctx context.Context) iter.Seq[T]
+	Drain() iter.Seq[T]
+	Receive(ctx context.Context) iter.Seq[T]
 	Len() int
 	Cap() int
 	Close() error
@@ -193,8 +193,8 @@ func runModel(t *testing.T, script []byte) {
 		}
 		require.Equal(t, len(model), q.Len(), what)
 	}
-	got := slices.Collect(q.All())
-	require.True(t, slices.Equal(model, got), "All yields %d items, want %d", len(got), len(model))
+	got := slices.Collect(q.Drain())
+	require.True(t, slices.Equal(model, got), "Drain yields %d items, want %d", len(got), len(model))
 	require.Zero(t, q.Len())
 }
 
@@ -313,29 +313,29 @@ func TestQueueAllStopsEarly(t *testing.T) {
 		q := newQueue[int](k, 8)
 		_, err := q.PushN([]int{1, 2, 3})
 		require.NoError(t, err)
-		for v := range q.All() {
+		for v := range q.Drain() {
 			require.Equal(t, 1, v)
 			break
 		}
 		require.Equal(t, 2, q.Len(), "what was yielded is gone, the rest is not")
 		require.NoError(t, q.Close())
-		require.Equal(t, []int{2, 3}, slices.Collect(q.AllContext(t.Context())))
+		require.Equal(t, []int{2, 3}, slices.Collect(q.Receive(t.Context())))
 	})
 }
 
-// TestQueueAllContextEnds: a loop over a queue in which there is always something ends with its
+// TestQueueReceiveEnds: a loop over a queue in which there is always something ends with its
 // context, and what was not yielded stays.
-func TestQueueAllContextEnds(t *testing.T) {
+func TestQueueReceiveEnds(t *testing.T) {
 	eachKind(t, func(t *testing.T, k kind) {
 		q := newQueue[int](k, 8)
 		_, err := q.PushN([]int{1, 2, 3})
 		require.NoError(t, err)
-		for range q.AllContext(canceled) {
+		for range q.Receive(canceled) {
 			require.Fail(t, "yielded after the end of its context")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		for v := range q.AllContext(ctx) {
+		for v := range q.Receive(ctx) {
 			require.Equal(t, 1, v, "the loop goes on")
 			cancel()
 		}
@@ -386,7 +386,7 @@ func TestMPSCReplacesUnboundedChannel(t *testing.T) {
 	require.NoError(t, q.Close())
 	require.Equal(t, ErrClosed, q.TryPush(0))
 	want := 0
-	for v := range q.AllContext(t.Context()) {
+	for v := range q.Receive(t.Context()) {
 		require.Equal(t, want, v)
 		want++
 	}
@@ -558,8 +558,8 @@ func TestMPSCStaleAdmit(t *testing.T) {
 	}
 }
 
-// TestPositionsBeyond32Bits lets every ring go round where positions leave 32 bits, also on machines
-// whose int has no more.
+// TestPositionsBeyond32Bits lets every ring go round where positions leave 32 bits, also on
+// machines whose int has no more.
 func TestPositionsBeyond32Bits(t *testing.T) {
 	const start = 1<<32 - 20
 	spsc, mpmc, mpsc := NewSPSC[int](8), NewMPMC[int](8), NewMPSC[int](8)

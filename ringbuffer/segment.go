@@ -2,7 +2,10 @@
 
 package ringbuffer
 
-import "sync/atomic"
+import (
+	"reflect"
+	"sync/atomic"
+)
 
 // # Layout of a segment
 //
@@ -14,7 +17,7 @@ import "sync/atomic"
 //	claims        producers, Close    bits 0-31: claims ever made, also those beyond the end;
 //	                                  bit 63: closed, and then bits 32-62: claims that count
 //	next          a producer, Close   the segment behind this one; set once, when this is full
-//	block.ready   who claimed a slot  bit set: slot holds an item
+//	block.ready   the slot's claimer  bit set: slot holds an item
 //	block.taken   the consumer        slots of this block already taken
 //
 // A claim is one fetch-and-add, so producers never retry among each other. A claim beyond the
@@ -36,33 +39,47 @@ type block[T any] struct {
 }
 
 type segment[T any] struct {
+	base   uint64 // how many slots all segments before this one have
 	claims atomic.Uint64
 	next   atomic.Pointer[segment[T]]
 	blocks []block[T]
 }
 
-// newSegment returns a segment of n blocks. A single block is allocated together with its
-// header, which is what keeps 100,000 queues that hold little cheap.
-func newSegment[T any](n int) *segment[T] {
+// segmentBytes bounds the memory of a segment of more than one block. A queue that was emptied
+// keeps its last segment, and large items should not make that a megabyte.
+const segmentBytes = 64 << 10
+
+// maxBlocksOf returns the number of blocks in the largest segment of T.
+func maxBlocksOf[T any]() int {
+	fit := segmentBytes / int(reflect.TypeFor[block[T]]().Size())
+	return min(max(fit, 1), maxBlocks)
+}
+
+// newSegment returns a segment of n blocks behind base slots. A single block is allocated
+// together with its header, which is what keeps 100,000 queues that hold little cheap.
+func newSegment[T any](n int, base uint64) *segment[T] {
 	if n == 1 {
 		one := new(struct {
 			segment[T]
 			block [1]block[T]
 		})
-		one.blocks = one.block[:]
+		one.base, one.blocks = base, one.block[:]
 		return &one.segment
 	}
-	return &segment[T]{blocks: make([]block[T], n)}
+	return &segment[T]{base: base, blocks: make([]block[T], n)}
 }
 
 // sealed returns the segment that ends a queue whose last segment was full when it was closed.
-func sealed[T any]() *segment[T] {
-	s := new(segment[T])
+func sealed[T any](base uint64) *segment[T] {
+	s := &segment[T]{base: base}
 	s.claims.Store(closedBit)
 	return s
 }
 
 func (s *segment[T]) size() uint64 { return uint64(len(s.blocks)) * blockSize }
+
+// end returns how many slots there are up to the end of this segment.
+func (s *segment[T]) end() uint64 { return s.base + s.size() }
 
 // claimed returns how many slots were claimed for items.
 func (s *segment[T]) claimed() uint64 {
@@ -73,8 +90,8 @@ func (s *segment[T]) claimed() uint64 {
 	return min(c&claimMask, s.size())
 }
 
-// takenAll returns how many slots the consumer has taken.
-func (s *segment[T]) takenAll() uint64 {
+// taken returns how many slots the consumer has taken.
+func (s *segment[T]) taken() uint64 {
 	n := uint64(0)
 	for i := range s.blocks {
 		k := s.blocks[i].taken.Load()
@@ -86,7 +103,8 @@ func (s *segment[T]) takenAll() uint64 {
 	return n
 }
 
-// append gives the segment a successor, the given one unless another goroutine was faster, and returns it.
+// append gives the segment a successor, the given one unless another goroutine was faster, and
+// returns it.
 func (s *segment[T]) append(n *segment[T]) *segment[T] {
 	if s.next.CompareAndSwap(nil, n) {
 		return n

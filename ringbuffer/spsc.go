@@ -32,10 +32,11 @@ import (
 // wait-free in their Try and bulk forms, apart from waking a sleeper.
 //
 // The zero value has no room: every push finds it full. [NewSPSC] makes one that is useful.
-// TryPush, PushN and Push belong to the producer; TryPop, PopN, Pop, All and AllContext to the
-// consumer. A side may move to another goroutine only with synchronisation between the two. Two goroutines on
-// one side at the same time lose items; the race detector sees it, and a build with the tag
-// ringbufferdebug panics. Close, Len and Cap are for everybody. An SPSC must not be copied.
+// TryPush, PushN and Push belong to the producer; TryPop, PopN, Pop, Drain and Receive to the
+// consumer. A side may move to another goroutine only with synchronisation between the two. Two
+// goroutines on one side at the same time lose items; the race detector sees it, and a build
+// with the tag ringbufferdebug panics. Close, Len and Cap are for everybody. An SPSC must not
+// be copied.
 type SPSC[T any] struct {
 	_        cpu.CacheLinePad
 	tail     atomic.Uint64
@@ -69,23 +70,39 @@ func roundUp(capacity int) int {
 // Cap returns the number of items that fit.
 func (q *SPSC[T]) Cap() int { return len(q.slots) }
 
-// Len returns the number of items at some moment during the call. Only what the calling side
-// itself can change stays true: for the consumer it is a lower bound, for the producer an upper one.
+// Len returns the number of items at some moment during the call; while others are busy it may
+// miss what passed during a reading of two words. It never waits for them. Only what the calling
+// side itself can change stays true: for the consumer it is a lower bound, for the producer an
+// upper one.
 func (q *SPSC[T]) Len() int { return length(&q.head, &q.tail) }
 
-// length reads tail while head stands still. Without the second look at head, everything that
-// passed between the two loads would count.
 func length(head, tail *atomic.Uint64) int {
-	h := head.Load()
-	for {
-		t := tail.Load() & countMask
-		now := head.Load()
+	return distance(head.Load, func() uint64 { return tail.Load() & countMask })
+}
+
+// distance returns tail minus head, two positions that only grow.
+//
+// It reads tail while head stands still: without the second look at head, everything that passed
+// between the two readings would count, and after a pause that may be more than ever was in the
+// queue. It does not insist, since other goroutines may move head for as long as they like: the
+// last answer counts what tail was then and head is now, which is less by no more than passed
+// between two readings.
+func distance(head, tail func() uint64) int {
+	h := head()
+	for tries := 0; ; tries++ {
+		t := tail()
+		now := head()
 		if now == h {
 			return int(t - h)
+		}
+		if tries == maxLenTries {
+			return int(max(int64(t-now), 0))
 		}
 		h = now
 	}
 }
+
+const maxLenTries = 4
 
 // TryPush adds v if there is room. It never blocks. It returns [ErrFull], or [ErrClosed] after
 // Close.
@@ -94,8 +111,10 @@ func (q *SPSC[T]) TryPush(v T) error {
 		q.producer.enter("producer")
 		defer q.producer.leave()
 	}
+	// headSeen may be old, which only makes the ring look fuller than it is. The consumer's line
+	// is fetched when that matters. With bit 63 set in t, the difference is large as well.
 	t := q.tail.Load()
-	if t-q.headSeen >= uint64(len(q.slots)) { // also when bit 63 is set
+	if t-q.headSeen >= uint64(len(q.slots)) {
 		if err := q.lookForRoom(t); err != nil {
 			return err
 		}
@@ -104,7 +123,7 @@ func (q *SPSC[T]) TryPush(v T) error {
 	*slot = v
 	// Close is the only other writer of tail: a lost swap means closed.
 	if !q.tail.CompareAndSwap(t, t+1) {
-		clearSlot(slot)
+		clearSlot(slot) // the ring must not keep what it did not accept
 		return ErrClosed
 	}
 	q.notEmpty.wake()
@@ -140,15 +159,17 @@ func (q *SPSC[T]) PushN(vs []T) (int, error) {
 		return 0, nil
 	}
 	t := q.tail.Load()
-	room := uint64(len(q.slots)) - (t - q.headSeen)
+	room := uint64(len(q.slots)) - (t - q.headSeen) // meaningless if closed
 	if t&closedBit != 0 || room < uint64(len(vs)) {
 		if err := q.lookForRoom(t); err != nil {
 			return 0, err
 		}
 		room = uint64(len(q.slots)) - (t - q.headSeen)
 	}
+	// All items before one publication: the consumer fetches the position once for all of them.
 	n := int(min(room, uint64(len(vs))))
 	put(q.slots, t, vs[:n])
+	// All or nothing: after a Close in between the consumer may have been told the end already.
 	if !q.tail.CompareAndSwap(t, t+uint64(n)) {
 		wipe(q.slots, t, n)
 		return 0, ErrClosed
@@ -169,6 +190,7 @@ func put[T any](slots []T, p uint64, vs []T) {
 // take copies the slots from position p on into dst and clears them, so that the ring keeps
 // nothing reachable.
 func take[T any](slots []T, p uint64, dst []T) {
+	// Copied and cleared piece by piece, while the lines are in the cache.
 	from := slots[p&uint64(len(slots)-1):]
 	n := copy(dst, from)
 	clear(from[:n])
@@ -188,9 +210,10 @@ func wipe[T any](slots []T, p uint64, n int) {
 }
 
 // Push adds v, waiting for room as long as needed. It returns [ErrClosed] if the queue is or
-// gets closed, or the error of ctx if that ends first; v was not added then. A push that needs
+// gets closed, or the cause of ctx if that ends first; v was not added then. A push that needs
 // no waiting does not look at ctx.
 func (q *SPSC[T]) Push(ctx context.Context, v T) error {
+	// Tried before ctx is looked at: a queue with room costs no look at the context.
 	err := q.TryPush(v)
 	if err == ErrFull {
 		if werr := q.notFull.wait(ctx, func() bool {
@@ -211,14 +234,14 @@ func (q *SPSC[T]) TryPop() (v T, err error) {
 		defer q.consumer.leave()
 	}
 	h := q.head.Load()
-	if h == q.tailSeen {
+	if h == q.tailSeen { // all that was seen is taken: only now fetch the producer's line
 		if err = q.lookForItems(h); err != nil {
 			return v, err
 		}
 	}
 	slot := &q.slots[h&uint64(len(q.slots)-1)]
 	v = *slot
-	clearSlot(slot)
+	clearSlot(slot) // before head moves: from then on the slot is the producer's
 	q.head.Store(h + 1)
 	q.notFull.wake()
 	return v, nil
@@ -226,6 +249,7 @@ func (q *SPSC[T]) TryPop() (v T, err error) {
 
 // lookForItems fetches the producer's position.
 func (q *SPSC[T]) lookForItems(h uint64) error {
+	// One reading says both how far the producer got and that it will get no further.
 	t := q.tail.Load()
 	q.tailSeen = t &^ closedBit
 	if h != q.tailSeen {
@@ -249,6 +273,7 @@ func (q *SPSC[T]) PopN(dst []T) (int, error) {
 		return 0, nil
 	}
 	h := q.head.Load()
+	// Look again already when less is known than dst holds, for as large a batch as there is.
 	if q.tailSeen-h < uint64(len(dst)) {
 		if err := q.lookForItems(h); err != nil {
 			return 0, err
@@ -262,7 +287,7 @@ func (q *SPSC[T]) PopN(dst []T) (int, error) {
 }
 
 // Pop takes the oldest item, waiting for one as long as needed. It returns [ErrClosed] when the
-// queue is closed and drained, or the error of ctx if that ends first. A pop that needs no
+// queue is closed and drained, or the cause of ctx if that ends first. A pop that needs no
 // waiting does not look at ctx.
 func (q *SPSC[T]) Pop(ctx context.Context) (T, error) {
 	v, err := q.TryPop()
@@ -277,24 +302,27 @@ func (q *SPSC[T]) Pop(ctx context.Context) (T, error) {
 	return v, err
 }
 
-// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes everybody
-// who waits. It may be called from any goroutine, also more than once, and always returns nil.
+// Close ends the queue: pushes fail from now on, pops drain what was accepted. It wakes all
+// waiting goroutines. It may be called from any goroutine, also more than once, and always
+// returns nil.
 func (q *SPSC[T]) Close() error {
+	// The bit before the wake-ups: a goroutine that announces itself too late to be woken finds
+	// it in its second try.
 	q.tail.Or(closedBit)
 	q.notEmpty.wakeAll()
 	q.notFull.wakeAll()
 	return nil
 }
 
-// All iterates over the items that are there and those that come while it runs, taking each out.
+// Drain iterates over the items that are there and those that come while it runs, taking each out.
 // It ends when it finds the queue empty; it does not wait. An item that was yielded is gone,
 // also when the loop is left early.
-func (q *SPSC[T]) All() iter.Seq[T] { return drain(q.TryPop) }
+func (q *SPSC[T]) Drain() iter.Seq[T] { return drain(q.TryPop) }
 
-// AllContext is like All, but waits for items: it ends when the queue is closed and drained, or
+// Receive is like Drain, but waits for items: it ends when the queue is closed and drained, or
 // when ctx ends, and so takes the place of ranging over a channel. Items that are there when ctx
 // ends stay there.
-func (q *SPSC[T]) AllContext(ctx context.Context) iter.Seq[T] {
+func (q *SPSC[T]) Receive(ctx context.Context) iter.Seq[T] {
 	return drain(untilDone(ctx, q.Pop))
 }
 
@@ -316,7 +344,7 @@ func untilDone[T any](ctx context.Context, pop func(context.Context) (T, error))
 	return func() (v T, err error) {
 		select {
 		case <-done:
-			return v, ctx.Err()
+			return v, context.Cause(ctx)
 		default:
 			return pop(ctx)
 		}

@@ -63,8 +63,8 @@ func (k kind) sides(n int) (producers, consumers int) {
 	return producers, consumers
 }
 
-// TestStressTransfer moves many items through small rings, by all forms, and checks that each arrives
-// once and those of one producer in order.
+// TestStressTransfer moves many items through small rings, by all forms, and checks that each
+// arrives once and those of one producer in order.
 func TestStressTransfer(t *testing.T) {
 	eachProcs(t, func(t *testing.T) {
 		eachKind(t, func(t *testing.T, k kind) {
@@ -173,7 +173,7 @@ func TestStressWakeups(t *testing.T) {
 				var callers, echoes sync.WaitGroup
 				for range players {
 					echoes.Go(func() {
-						for v := range ping.AllContext(t.Context()) {
+						for v := range ping.Receive(t.Context()) {
 							_ = pong.Push(t.Context(), v)
 						}
 					})
@@ -307,7 +307,7 @@ func closeRound(t *testing.T, k kind, capacity, delay int) {
 	}
 	for range consumers {
 		wg.Go(func() {
-			for range q.AllContext(context.Background()) {
+			for range q.Receive(context.Background()) {
 				taken.Add(1)
 			}
 			// Closed and drained: nothing may come any more.
@@ -463,7 +463,7 @@ func TestGatePassesTokens(t *testing.T) {
 		g.retract(ws[0])
 		g.retract(ws[2])
 		require.Zero(t, g.sleepers.Load())
-		require.Nil(t, g.first)
+		require.Nil(t, g.line().first)
 	}
 	crowd := make([]*waiter, 100)
 	for i := range crowd {
@@ -474,7 +474,7 @@ func TestGatePassesTokens(t *testing.T) {
 		<-w.token
 		g.recycle(w)
 	}
-	require.EqualValues(t, maxSpare, g.spare)
+	require.EqualValues(t, maxSpare, g.line().spare)
 }
 
 // TestMPMCOutOfOrder is the case that burns tokens: the slot behind the head is published
@@ -534,7 +534,7 @@ func TestMPMCCloseWhilePushing(t *testing.T) {
 		var got atomic.Int64
 		for range 3 {
 			wg.Go(func() {
-				for range q.AllContext(t.Context()) {
+				for range q.Receive(t.Context()) {
 					got.Add(1)
 				}
 			})

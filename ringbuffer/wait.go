@@ -41,14 +41,14 @@ import (
 //     ended) hands the token on: see retract;
 //   - where slots are published out of order (MPMC), a waiter may wake, find the head slot claimed
 //     but not yet published, and sleep again, while the slot behind it is ready. When the head
-//     slot is published there is one token for two items. So whoever took an item in the slow path
-//     looks whether the next one is ready too, and wakes the next sleeper: the callers of wait do
-//     that.
+//     slot is published there is one token for two items. So a goroutine that took an item in the
+//     slow path looks whether the next one is ready too, and wakes the next sleeper: the callers
+//     of wait do that.
 //
-//   - Close wakes everybody, but a consumer that wakes may find that an item is still being
-//     pushed, and sleep again. When that item comes there is one token for it, and nobody will
-//     ever push after it. So whoever leaves the slow path looks also for the end, and wakes the next
-//     sleeper to see it.
+//   - Close wakes all sleepers, but a consumer that wakes may find that an item is still being
+//     pushed, and sleep again. When that item comes there is one token for it, and no push comes
+//     after it. So a goroutine that leaves the slow path looks also for the end, and wakes the
+//     next sleeper to see it.
 //
 // From these follows the invariant: while somebody sleeps and the head item is ready (or the end is
 // reached), a token is under way or a slow-path goroutine is about to look. A fast-path pop
@@ -58,17 +58,31 @@ import (
 // gate is the place where the goroutines of one side sleep. The zero value is ready. The word
 // sleepers is written only when somebody parks or wakes, so looking at it after every
 // publication costs a load from a line that stays shared.
+type gate struct {
+	sleepers atomic.Uint32 // length of the queue; written under its mu
+	spin     bool          // worth spinning before parking; fixed when the ring is made
+	queue    atomic.Pointer[waiters]
+}
+
+// waiters is the queue of a gate. It is made when somebody parks for the first time: most gates
+// of a hundred thousand idle queues never see that.
 //
 // Waiters are kept for reuse per gate, not in a global sync.Pool: a channel made inside a
 // testing/synctest bubble must never be used outside.
-type gate struct {
-	sleepers atomic.Uint32 // length of the queue; written under mu
-
-	spare uint16 // length of free; guarded by mu
-	spin  bool   // worth spinning before parking; fixed when the ring is made
+type waiters struct {
 	mu    sync.Mutex
-	first *waiter // queue, oldest first: a circular doubly linked list
+	first *waiter // oldest first: a circular doubly linked list
 	free  *waiter // waiters to reuse, linked by next
+	spare int     // length of free
+}
+
+// line returns the queue of the gate. That of a gate with sleepers exists.
+func (g *gate) line() *waiters {
+	if q := g.queue.Load(); q != nil {
+		return q
+	}
+	g.queue.CompareAndSwap(nil, new(waiters)) // several may park for the first time at once
+	return g.queue.Load()
 }
 
 // maxSpare bounds how many waiters a gate keeps after a crowd has left.
@@ -92,14 +106,15 @@ func (g *gate) wake() {
 //
 //go:noinline
 func (g *gate) wakeOne() {
-	g.mu.Lock()
-	w := g.first
+	q := g.line()
+	q.mu.Lock()
+	w := q.first
 	if w != nil {
-		g.unlinkLocked(w)
+		g.take(q, w)
 	}
-	g.mu.Unlock()
+	q.mu.Unlock()
 	if w != nil {
-		w.token <- struct{}{}
+		w.token <- struct{}{} // does not block: each waiter gets one token
 	}
 }
 
@@ -112,37 +127,40 @@ func (g *gate) wakeAll() {
 
 // announce puts a waiter into the queue: step 1.
 func (g *gate) announce() *waiter {
-	g.mu.Lock()
-	w := g.free
+	q := g.line()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	w := q.free
 	if w != nil {
-		g.free, w.next = w.next, nil
-		g.spare--
+		q.free, w.next = w.next, nil
+		q.spare--
 	} else {
 		w = &waiter{token: make(chan struct{}, 1)}
 	}
-	if g.first == nil {
+	if q.first == nil {
 		w.next, w.prev = w, w
-		g.first = w
+		q.first = w
 	} else {
-		last := g.first.prev
-		w.prev, w.next = last, g.first
-		last.next, g.first.prev = w, w
+		last := q.first.prev
+		w.prev, w.next = last, q.first
+		last.next, q.first.prev = w, w
 	}
 	w.queued = true
 	g.sleepers.Add(1)
-	g.mu.Unlock()
 	return w
 }
 
 // retract takes back an announcement by a goroutine that did not use a token. If one was given
 // meanwhile, it goes to the next sleeper.
 func (g *gate) retract(w *waiter) {
-	g.mu.Lock()
+	q := g.line()
+	q.mu.Lock()
+	// Either w is still queued, and nobody will ever give it a token, or its token is certain.
 	given := !w.queued
 	if !given {
-		g.unlinkLocked(w)
+		g.take(q, w)
 	}
-	g.mu.Unlock()
+	q.mu.Unlock()
 	if given {
 		<-w.token // sent right after the lock was released, if not before
 		g.wake()
@@ -150,13 +168,14 @@ func (g *gate) retract(w *waiter) {
 	g.recycle(w)
 }
 
-func (g *gate) unlinkLocked(w *waiter) {
+// take removes w from the queue, whose lock the caller holds.
+func (g *gate) take(q *waiters, w *waiter) {
 	if w.next == w {
-		g.first = nil
+		q.first = nil
 	} else {
 		w.prev.next, w.next.prev = w.next, w.prev
-		if g.first == w {
-			g.first = w.next
+		if q.first == w {
+			q.first = w.next
 		}
 	}
 	w.next, w.prev, w.queued = nil, nil, false
@@ -165,21 +184,22 @@ func (g *gate) unlinkLocked(w *waiter) {
 
 // recycle keeps a waiter whose token has been taken.
 func (g *gate) recycle(w *waiter) {
-	g.mu.Lock()
-	if g.spare < maxSpare {
-		w.next, g.free = g.free, w
-		g.spare++
+	q := g.line()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.spare < maxSpare {
+		w.next, q.free = q.free, w
+		q.spare++
 	}
-	g.mu.Unlock()
 }
 
-// wait calls try until it reports true, and parks in between. It returns nil then, or the error
-// of ctx. try must not block; it runs on the caller's goroutine.
+// wait calls try until it reports true, and parks in between. It returns nil then, or the cause
+// of ctx's end. try must not block; it runs on the caller's goroutine.
 func (g *gate) wait(ctx context.Context, try func() bool) error {
 	if g.backOff(try) {
 		return nil
 	}
-	done := ctx.Done()
+	done := ctx.Done() // takes a lock in most contexts, so not in the loop
 	for {
 		w := g.announce() // 1
 		if try() {        // 2
@@ -188,10 +208,11 @@ func (g *gate) wait(ctx context.Context, try func() bool) error {
 		}
 		select { // 3
 		case <-w.token:
+			// The token channel is empty again, so w can serve another sleeper.
 			g.recycle(w)
 		case <-done:
 			g.retract(w)
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 		if try() || g.backOff(try) {
 			return nil

@@ -143,7 +143,10 @@ func BenchmarkLateness(b *testing.B) {
 	}
 }
 
-func lateness(b *testing.B, open func(*testing.B) (after func(time.Duration, func()), end func()), n int, gap time.Duration) {
+func lateness(
+	b *testing.B, open func(*testing.B) (after func(time.Duration, func()), end func()),
+	n int, gap time.Duration,
+) {
 	after, end := open(b)
 	defer end()
 	var all []time.Duration
@@ -166,7 +169,10 @@ func lateness(b *testing.B, open func(*testing.B) (after func(time.Duration, fun
 	for _, q := range []struct {
 		name string
 		at   int
-	}{{"p1-us", len(all) / 100}, {"p50-us", len(all) / 2}, {"p90-us", len(all) * 9 / 10}, {"p99-us", len(all) * 99 / 100}, {"max-us", len(all) - 1}} {
+	}{
+		{"p1-us", len(all) / 100}, {"p50-us", len(all) / 2}, {"p90-us", len(all) * 9 / 10},
+		{"p99-us", len(all) * 99 / 100}, {"max-us", len(all) - 1},
+	} {
 		b.ReportMetric(float64(all[q.at].Nanoseconds())/1000, q.name)
 	}
 	b.ReportMetric(0, "ns/op") // a round takes its second

@@ -148,7 +148,7 @@ func TestCloseLooksOnlyAtWhoWaits(t *testing.T) {
 
 	require.False(t, timers[0].Stop(), "Stop")
 	require.False(t, timers[1].Reset(0), "Reset to now")
-	require.False(t, timers[2].Reset(math.MaxInt64), "Reset to later, which is lazy while the Wheel is open")
+	require.False(t, timers[2].Reset(math.MaxInt64), "Reset to later, lazy while the Wheel is open")
 	require.False(t, timers[3].ResetAt(math.MaxInt64), "ResetAt to later")
 	require.False(t, tk.Reset(time.Minute), "Reset of a Ticker")
 	require.Equal(t, n+1-5, w.linked(), "what is used is taken out")
@@ -392,7 +392,8 @@ func TestExecutorPanics(t *testing.T) {
 // An Executor that passes the call on and then panics, or ends the goroutine: f of a Ticker does
 // not run beside itself. Who is first, f or the end of the Executor, has the call.
 func TestExecutorEndsAfterHandingOver(t *testing.T) {
-	for name, end := range map[string]func(){"panic": func() { panic("late") }, "Goexit": runtime.Goexit} {
+	ends := map[string]func(){"panic": func() { panic("late") }, "Goexit": runtime.Goexit}
+	for name, end := range ends {
 		var began chan bool
 		var held []func()
 		var hold atomic.Bool
@@ -504,6 +505,90 @@ func TestContext(t *testing.T) {
 		require.Equal(t, context.Canceled, late.Err(), "after Close")
 		require.NoError(t, short.Err(), "the parent goes on")
 	})
+}
+
+// ownContext is a context that package context does not know.
+type ownContext struct {
+	context.Context
+	done chan struct{}
+}
+
+func (c ownContext) Done() <-chan struct{} { return c.done }
+
+func (c ownContext) Err() error {
+	select {
+	case <-c.done:
+		return errors.New("over")
+	default:
+		return nil
+	}
+}
+
+// TestContextParentEnds: a timer of a Context does not outlive it, whatever ended it and whatever
+// kind of context the parent is. Nobody calls the CancelFunc.
+//
+// case: 9
+func TestContextParentEnds(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, w *Wheel) {
+		pending := func() int {
+			synctest.Wait()
+			return w.Stats().Pending
+		}
+		const n = 100
+		start := func(parent context.Context) (ctx context.Context) {
+			for range n {
+				ctx, _ = w.Context(parent, time.Hour)
+			}
+			return ctx
+		}
+
+		parent, cancel := context.WithCancelCause(t.Context())
+		cause := errors.New("why")
+		ctx := start(parent)
+		require.Equal(t, n, pending(), "pending")
+		cancel(cause)
+		require.Zero(t, pending(), "the parent was canceled")
+		require.Equal(t, cause, context.Cause(ctx), "cause")
+
+		ctx = start(parent)
+		require.Zero(t, pending(), "the parent had ended before")
+		require.Equal(t, cause, context.Cause(ctx), "cause")
+
+		short, cancelShort := context.WithTimeout(t.Context(), time.Minute)
+		defer cancelShort()
+		start(short)
+		time.Sleep(time.Minute)
+		require.Zero(t, pending(), "the parent's deadline came")
+
+		outer, cancelOuter := w.Context(t.Context(), time.Minute)
+		defer cancelOuter()
+		start(outer)
+		time.Sleep(time.Minute + ms)
+		require.Zero(t, pending(), "the parent is a Context of the Wheel and expired")
+
+		own := ownContext{t.Context(), make(chan struct{})}
+		start(own)
+		require.Equal(t, n, pending(), "pending")
+		close(own.done)
+		require.Zero(t, pending(), "the parent is of another package")
+	})
+}
+
+// TestContextParentEndsMeanwhile: the parent ends while Context is at work.
+//
+// case: 9
+func TestContextParentEndsMeanwhile(t *testing.T) {
+	w := New(Config{})
+	defer w.Close()
+	for range 2000 {
+		parent, cancelParent := context.WithCancel(t.Context())
+		go cancelParent()
+		ctx, cancel := w.Context(parent, time.Hour)
+		<-ctx.Done()
+		defer cancel()
+	}
+	require.Eventually(t, func() bool { return w.Stats().Pending == 0 },
+		10*time.Second, ms, "timers of contexts that have ended")
 }
 
 func TestDefault(t *testing.T) {

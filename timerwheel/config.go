@@ -30,6 +30,8 @@ type Config struct {
 	// the goroutine of the Wheel. Anything else is called on that goroutine with the
 	// callback to run, and must neither block nor lose it: hand it to a pool that has
 	// room, or start a goroutine. Values for channels do not pass through the Executor.
+	// Callbacks see no profiler labels but their own: the Wheel's goroutine inherits none,
+	// and drops those that a callback or the Executor left on it.
 	Executor func(f func())
 
 	// OnPanic is told of a panic in a callback or in the Executor, with the value and

@@ -10,40 +10,51 @@ import (
 
 // Context returns a copy of parent that is done with [context.DeadlineExceeded] after d, as
 // [context.WithTimeout] does it, but with a timer of the Wheel. The CancelFunc stops the timer;
-// call it as soon as the work is done. If parent ends before, or the Wheel is closed, so does
-// the Context, in the latter case with [context.Canceled].
+// call it as soon as the work is done. If parent ends before, so does the Context, and its timer
+// is stopped. If the Wheel is closed, the Context ends with [context.Canceled].
 //
 // Contexts derived from it learn of its end from a goroutine of their own, a moment later.
-func (w *Wheel) Context(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+func (w *Wheel) Context(
+	parent context.Context, d time.Duration,
+) (context.Context, context.CancelFunc) {
 	deadline := time.Now().Add(d)
 	if first, ok := parent.Deadline(); ok && first.Before(deadline) {
 		deadline = first // the parent sees to it; the timer is there for Close
 	}
 	inner, cancel := context.WithCancelCause(parent)
-	ctx := &wheelContext{Context: inner, parent: parent, deadline: deadline}
+	c := &wheelContext{Context: inner, parent: parent, deadline: deadline, cancel: cancel}
 	if d <= 0 {
-		cancel(errExpired)
-		return ctx, func() {}
+		cancel(errExpired) // without a timer, so that the Context has ended when it is returned
+		return c, func() {}
 	}
-	t := new(Timer)
-	w.init(t, w.waited, cancelFunc(cancel), nil)
-	t.start(d)
-	if w.closed.Load() { // then t may not have been started
-		cancel(nil)
+	if inner.Err() != nil {
+		return c, func() {} // parent has ended already: nothing to wait for
 	}
-	return ctx, func() {
-		t.Stop()
-		cancel(nil)
+	w.init(&c.timer, w.waited, contextTimer{}, c)
+	if parent.Done() != nil {
+		c.unwatch = context.AfterFunc(inner, func() { c.timer.Stop() })
+	}
+	c.timer.start(d)
+	switch {
+	case w.closed.Load():
+		c.end(nil) // Close may have come before start, and then released nobody
+	case inner.Err() != nil:
+		c.timer.Stop() // parent may have ended before start: that Stop came too early
+	}
+	return c, func() {
+		c.timer.Stop()
+		c.end(nil)
 	}
 }
 
 // errExpired is the inner context's cause when the timer fired.
 var errExpired = errors.New("timerwheel: context expired")
 
-type cancelFunc context.CancelCauseFunc
+// contextTimer is the caller of a wheelContext's timer, which has the context as its argument.
+type contextTimer struct{}
 
-func (c cancelFunc) run(any)         { c(errExpired) }
-func (c cancelFunc) wheelClosed(any) { c(nil) }
+func (contextTimer) run(arg any)         { arg.(*wheelContext).end(errExpired) }
+func (contextTimer) wheelClosed(arg any) { arg.(*wheelContext).end(nil) }
 
 // wheelContext turns a cancelable context into one with a deadline: only the error differs.
 //
@@ -54,6 +65,17 @@ type wheelContext struct {
 	context.Context // inner: Done
 	parent          context.Context
 	deadline        time.Time
+	cancel          context.CancelCauseFunc // of inner
+	timer           Timer
+	unwatch         func() bool // ends the watch on inner; nil if parent never ends
+}
+
+// end cancels the context, whose timer has fired or is stopped.
+func (c *wheelContext) end(cause error) {
+	if c.unwatch != nil {
+		c.unwatch() // else the cancel starts a goroutine that stops the timer once more
+	}
+	c.cancel(cause)
 }
 
 // Deadline implements [context.Context].

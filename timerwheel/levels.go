@@ -65,11 +65,12 @@ func (ls *levels) put(t *Timer, tick int64) {
 	}
 	lv := ls.lv[n]
 	if lv == nil {
+		// Most wheels never use the high levels, of a KiB each.
 		lv = new(level)
 		ls.lv[n] = lv
 		ls.depth = max(ls.depth, n+1)
 	}
-	lv.slot[i].push(t)
+	lv.slot[i].push(t) // at the end: timers of a slot keep their order
 	lv.occupied |= 1 << i
 	t.level, t.slot = uint8(n), uint8(i)
 }
@@ -92,6 +93,8 @@ func (ls *levels) first(n int) (l *list, begin int64) {
 	if lv == nil || lv.occupied == 0 {
 		return nil, never
 	}
+	// Rotated so that the slot after the current one is bit 0: the first set bit is the slot
+	// that comes next, around the end of the level.
 	shift := n * slotBits
 	here := ls.cur >> shift
 	ahead := bits.TrailingZeros64(bits.RotateLeft64(lv.occupied, -int((here+1)&slotMask)))

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/cpu"
 )
 
 // How much is done before a shard's lock is given to others, and before other shards get
@@ -20,7 +22,7 @@ const few = 8
 
 // shard is a part of a Wheel with a lock of its own. A timer belongs to one shard for life.
 //
-// Who writes what: Timer.deadline is 0 while the timer is not pending, else the time in
+// Timer.deadline is 0 while the timer is not pending, else the time in
 // nanoseconds on the Wheel's clock. It goes from and to 0, and down, only under mu. It is
 // moved up by compare-and-swap without the lock (the lazy Reset). Hence, under mu: a timer is
 // in a list exactly if its deadline is not 0, and it is never in a slot later than its
@@ -47,7 +49,7 @@ type shard struct {
 	stopped uint64
 	latest  int64
 
-	_ [64]byte // the next shard's first line is written by others
+	_ cpu.CacheLinePad // the next shard's first words are written by other goroutines
 }
 
 // arm sets t to expire at the time at and reports whether it was pending. If t is a ticker's,
@@ -55,15 +57,18 @@ type shard struct {
 func (sh *shard) arm(t *Timer, now, at int64, period time.Duration) bool {
 	sh.mu.Lock()
 	if sh.closed {
+		// Close did not visit t, and it may not be started any more.
 		sh.retire(t)
 		sh.mu.Unlock()
 		return false
 	}
+	// A swap, not a load and a store: a lazy Reset may come between those, and would be lost.
 	was := t.deadline.Swap(at) != 0
 	if !was {
 		sh.pending++
 	}
 	if t.C != nil && t.drain() {
+		// The value was never received, so for the caller the timer has not fired.
 		was = true
 		sh.fired--
 	}
@@ -76,10 +81,14 @@ func (sh *shard) arm(t *Timer, now, at int64, period time.Duration) bool {
 	} else {
 		start = sh.place(t, now, at)
 	}
+	// Beside the goroutine, only this moves next, and only down. It stays where it is when t
+	// was the earliest and moved up: the goroutine may come once in vain, which is cheaper than
+	// to look for the earliest now.
 	if start < sh.next.Load() {
 		sh.next.Store(start)
 	}
 	sh.mu.Unlock()
+	// After the lock, since waking takes another one. wakeFor says why no wake-up is lost.
 	if start < sh.w.armed.Load() {
 		sh.w.wakeFor(start)
 	}
@@ -91,6 +100,7 @@ func (sh *shard) stop(t *Timer) bool {
 	sh.mu.Lock()
 	was := t.deadline.Load() != 0
 	if was {
+		// 0 first: from here on a lazy Reset fails, and takes the lock.
 		t.deadline.Store(0)
 		sh.unlink(t)
 		if sh.closed {
@@ -100,7 +110,9 @@ func (sh *shard) stop(t *Timer) bool {
 			sh.pending--
 		}
 	}
-	if t.C != nil && t.drain() && !(sh.closed && t.periodic) { // see above: that ticker was on
+	// A value that nobody received is taken back, and t counts as stopped before it fired. The
+	// ticker of a closed shard was on until Close, which has counted it already.
+	if t.C != nil && t.drain() && !(sh.closed && t.periodic) {
 		was = true
 		sh.fired--
 	}
@@ -126,6 +138,8 @@ func (sh *shard) place(t *Timer, now, at int64) (start int64) {
 	}
 	want := sh.tickOf(at)
 	if want <= sh.levels.cur {
+		// The levels cannot hold what is not after cur. cur may be ahead of now by the rest of
+		// a tick, so takeDue looks at the deadline again.
 		sh.makeDue(t)
 		return 0
 	}
@@ -133,7 +147,7 @@ func (sh *shard) place(t *Timer, now, at int64) (start int64) {
 		want = sh.roundUp(t, now)
 	}
 	if t.level == levelDue {
-		sh.unlink(t)
+		sh.unlink(t) // put moves t from a level by itself, but knows no other list
 	}
 	sh.levels.put(t, want)
 	return want
@@ -150,6 +164,7 @@ func (sh *shard) roundUp(t *Timer, now int64) int64 {
 		if delta <= 0 {
 			return tick
 		}
+		// Near the end of time a rounded tick, counted in nanoseconds, would overflow.
 		tick = min(coarseTick(tick, delta), sh.tickOf(never))
 		round := never
 		if tick < never/sh.w.tick {
@@ -190,6 +205,7 @@ func (sh *shard) serve(now int64) {
 	w := sh.w
 	sh.mu.Lock()
 	behind := sh.advance(now)
+	// The budget gives other shards their turn when this one has a crowd of due timers.
 	for n := 0; n < fireBudget && sh.due.head != nil && !sh.closed; n++ {
 		t := sh.due.head
 		at := t.deadline.Load()
@@ -200,22 +216,25 @@ func (sh *shard) serve(now int64) {
 			continue
 		}
 		if t.C != nil {
-			t.send()
+			t.send() // under the lock, so that a Stop finds the value or prevents it
 			continue
 		}
+		// Read before the lock is given up: a callback may prepare t anew for other work.
 		call, arg := t.call, t.arg
 		if t.periodic && !arg.(*Ticker).running.CompareAndSwap(false, true) {
 			continue // f still runs: this call is dropped
 		}
+		// User code runs without the lock. It may use this very timer, and it may end this
+		// goroutine: the shard is consistent here, and next is still in the past.
 		sh.mu.Unlock()
 		w.execute(call, arg)
-		now = w.now()
+		now = w.now() // the callback took time
 		sh.mu.Lock()
 	}
 	switch {
-	case sh.closed:
+	case sh.closed: // close has set next
 	case behind || sh.due.head != nil:
-		sh.next.Store(0)
+		sh.next.Store(0) // come again at once, after the other shards
 	default:
 		sh.next.Store(sh.wake())
 	}
@@ -230,13 +249,14 @@ func (sh *shard) wake() int64 {
 	for n := range sh.levels.depth {
 		l, begin := sh.levels.first(n)
 		if begin >= wake {
-			continue
+			continue // a lower level wants to be served before
 		}
-		// Nobody is looked at later than the slot ends, wherever a lazy Reset moved him:
-		// so the slots that follow in this level need no look now.
+		// No timer of the slot is looked at after the slot's end, even if a lazy Reset moved
+		// it further. So the slots that follow in this level need no look now.
 		tick := begin | (1<<(n*slotBits) - 1)
 		k := 0
 		for t := l.head; t != nil && tick > begin; t = t.next {
+			// A coarse timer's deadline is a round tick, mostly the beginning of its slot.
 			if k++; k > few || t.coarse {
 				tick = begin
 				break
@@ -250,6 +270,7 @@ func (sh *shard) wake() int64 {
 
 // tickOf returns the first tick not before the time at: never early.
 func (sh *shard) tickOf(at int64) int64 {
+	// Unsigned, since a division by a variable is cheaper so. at is at least 1.
 	return int64(uint64(at-1)/uint64(sh.w.tick)) + 1
 }
 
@@ -260,10 +281,12 @@ func (sh *shard) advance(now int64) (behind bool) {
 	for n := 0; n < moveBudget; {
 		t := sh.levels.takeCurrent()
 		if t != nil {
+			// By its deadline of now: a lazy Reset may have moved it to a later slot.
 			sh.place(t, now, t.deadline.Load())
 			n++
 			continue
 		}
+		// Empty slots are passed in one step, however many there are.
 		start := sh.levels.next()
 		if start > nowTick {
 			sh.levels.cur = max(sh.levels.cur, nowTick)
@@ -277,6 +300,7 @@ func (sh *shard) advance(now int64) (behind bool) {
 // takeDue takes t, the first of the due list, from it. It returns false if t was moved to a
 // later time meanwhile, and puts it there. A periodic timer is placed for its next time.
 func (sh *shard) takeDue(t *Timer, now, at int64) bool {
+	// Out of the list first: place and a later expiry find t in no list.
 	sh.unlink(t)
 	for {
 		if at > now {
@@ -291,6 +315,7 @@ func (sh *shard) takeDue(t *Timer, now, at int64) bool {
 				next = never
 			}
 		}
+		// The swap decides against a lazy Reset: whichever is first, the other one sees it.
 		if t.deadline.CompareAndSwap(at, next) {
 			if next != 0 {
 				sh.place(t, now, next)
@@ -302,6 +327,7 @@ func (sh *shard) takeDue(t *Timer, now, at int64) bool {
 		at = t.deadline.Load() // only a lazy Reset gets here: it went up
 	}
 	sh.fired++
+	// A coarse timer is late on purpose.
 	if late := now - at; late > sh.latest && !t.coarse {
 		sh.latest = late
 	}
@@ -321,15 +347,15 @@ func (sh *shard) close() {
 	sh.next.Store(never)
 }
 
-// retire takes t, which the closed shard may still have, out of it and releases who waits. What
-// was sent before is not for them.
+// retire takes t, which the closed shard may still have, out of it, and releases its receivers.
+// They do not get what was sent before.
 func (sh *shard) retire(t *Timer) {
 	if t.deadline.Load() != 0 {
 		t.deadline.Store(0)
 		sh.unlink(t)
 	}
 	if t.C != nil {
-		t.drain()
+		t.drain() // else a receiver takes an old value for a new one
 	}
 	t.release()
 }
@@ -345,7 +371,7 @@ func (sh *shard) sweep() {
 			if t != nil {
 				sh.unlink(t)
 			} else if t = sh.levels.takeAny(); t == nil {
-				sh.levels = levels{}
+				sh.levels = levels{} // a KiB for each level
 				more = false
 				break
 			}
@@ -356,6 +382,7 @@ func (sh *shard) sweep() {
 			}
 		}
 		sh.mu.Unlock()
+		// Without the lock: a cancel calls into package context, which may call anything.
 		for _, t := range told {
 			t.call.(closer).wheelClosed(t.arg)
 		}

@@ -89,8 +89,8 @@ func TestResetWithinASlotStays(t *testing.T) {
 	w.check()
 }
 
-// While the goroutine sleeps, the shard keeps up with the clock as far as nothing lies between: what
-// starts then goes to the level that its duration asks for.
+// While the goroutine sleeps, the shard keeps up with the clock as far as nothing lies between:
+// what starts then goes to the level that its duration asks for.
 func TestLevelsFollowTheClock(t *testing.T) {
 	w, sh := byHand(t)
 	w.AfterFunc(1000*time.Hour, func() {})
@@ -133,7 +133,8 @@ func TestLatest(t *testing.T) {
 func TestStopAtTheBeginningOfTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _ := byHand(t)
-		require.True(t, w.AfterFunc(0, func() {}).Stop(), "Stop of what was started when the Wheel was made")
+		require.True(t, w.AfterFunc(0, func() {}).Stop(),
+			"Stop of what was started when the Wheel was made")
 		tm := w.AfterFunc(time.Hour, func() {})
 		require.True(t, tm.ResetAt(0), "ResetAt to a time before that")
 		require.True(t, tm.Stop(), "Stop")

@@ -90,6 +90,6 @@ type tickCaller struct{}
 
 func (tickCaller) run(arg any) {
 	tk := arg.(*Ticker)
-	defer tk.running.Store(false)
+	defer tk.running.Store(false) // also when f panics, or the ticks would end with it
 	tk.f()
 }

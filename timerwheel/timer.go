@@ -138,6 +138,7 @@ func (w *Wheel) init(t *Timer, shards []shard, call caller, arg any) {
 	if t.deadline.Load() != 0 && !t.sh.forget(t) {
 		panic("timerwheel: initialization of a pending Timer")
 	}
+	// A pending Timer is linked in a shard, and writing to it here would break the lists.
 	t.C = nil // t may have been one with a channel
 	t.sh = &shards[spread(t, w.shift)]
 	t.call, t.arg, t.level = call, arg, levelNone
@@ -155,7 +156,7 @@ func after(now int64, d time.Duration) int64 {
 		return now
 	}
 	if int64(d) > math.MaxInt64-now {
-		return math.MaxInt64
+		return math.MaxInt64 // in 292 years
 	}
 	return now + int64(d)
 }
@@ -182,6 +183,7 @@ func (t *Timer) Reset(d time.Duration) bool {
 	if sh == nil {
 		panic("timerwheel: Reset of an uninitialized Timer")
 	}
+	// Timers of a closed Wheel still have deadlines, which postpone would take for pending.
 	open := !sh.w.closed.Load()
 	now := sh.w.now()
 	at := after(now, d)
@@ -209,8 +211,9 @@ func (t *Timer) postpone(at int64) bool {
 	for {
 		old := t.deadline.Load()
 		if old == 0 || at < old {
-			return false
+			return false // it has to be linked anew, which takes the lock
 		}
+		// A lost swap is another Reset or an expiry; the next round finds out which.
 		if t.deadline.CompareAndSwap(old, at) {
 			return true
 		}
@@ -220,9 +223,9 @@ func (t *Timer) postpone(at int64) bool {
 // SetCoarse says whether the Timer may fire late by up to an eighth of the duration it was last
 // set to, plus a tick. It takes effect when the Timer is set the next time; true may do so at
 // once on a pending Timer, with the time that is left as the duration. Coarse timers expire
-// together at round ticks, and are moved between levels once or not at all as a rule: right for
-// idle limits, which need not be exact. It is the round tick that a Reset has to be later than to
-// go without the lock. SetCoarse panics on a zero Timer.
+// together at round ticks, which are multiples of a power of two, and are moved between levels
+// once or not at all as a rule: right for idle limits, which need not be exact. Reset stays
+// lock-free only if the new deadline is after that round tick. SetCoarse panics on a zero Timer.
 func (t *Timer) SetCoarse(coarse bool) {
 	if t.sh == nil {
 		panic("timerwheel: SetCoarse of an uninitialized Timer")
@@ -254,7 +257,7 @@ func (t *Timer) drain() bool {
 // release closes the channel, if there is one.
 func (t *Timer) release() {
 	if t.C != nil && !t.released {
-		t.released = true
+		t.released = true // closing twice would panic, and several calls come here
 		close(t.call.(valueChan))
 	}
 }

@@ -207,7 +207,8 @@ func TestBusyCallbackLeavesOthersTheirTurn(t *testing.T) {
 	w.InitFunc(&tm, func() { tm.Reset(0) })
 	tm.Reset(0)
 	<-w.After(5 * ms)
-	require.Eventually(t, func() bool { return w.Stats().Fired > 100 }, 20*time.Second, time.Millisecond, "it is busy")
+	require.Eventually(t, func() bool { return w.Stats().Fired > 100 },
+		20*time.Second, time.Millisecond, "it is busy")
 	<-w.After(5 * ms)
 	tm.Stop()
 }

@@ -3,9 +3,10 @@
 package timerwheel
 
 import (
+	"context"
 	"math/bits"
-	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,7 @@ type Wheel struct {
 	closed   atomic.Bool
 	shift    uint8   // turns a 64-bit hash into an index of plain or waited
 	shards   []shard // all
-	plain    []shard // of timers for which nobody can wait: with a callback
+	plain    []shard // of timers with a callback, which no goroutine waits for
 	waited   []shard // of those with a channel or a Context, which Close has to find
 	execFunc func(func())
 	inline   bool
@@ -117,20 +118,23 @@ func (w *Wheel) Stats() Stats {
 // that had fired. Callbacks that are running in goroutines
 // of their own, or were handed to the Executor, are not waited for.
 //
-// Whoever waits is released: the channel of each pending Timer and Ticker is closed (receiving
-// from it yields the zero time and ok == false), [Wheel.Sleep] returns, and a [Wheel.Context]
-// is canceled. What is started later is released at once.
+// Waiting goroutines are released: the channel of each pending Timer and Ticker is closed
+// (receiving from it yields the zero time and ok == false), [Wheel.Sleep] returns, and a
+// [Wheel.Context] is canceled. What is started later is released at once.
 //
 // Close may be called more than once and concurrently; each call returns when no callback runs
 // on the goroutine any more, nor will. A callback that runs there may call it too; this call
 // returns at once. Close looks at those timers only that somebody may wait for: a million
 // callbacks make it no slower. The goroutine takes them out after that, and ends.
 func (w *Wheel) Close() {
+	// Under mu, so that kick does not start the goroutine after this has looked at started.
 	w.mu.Lock()
 	first := w.closed.CompareAndSwap(false, true)
 	started := w.started
 	w.mu.Unlock()
 	if first {
+		// All shards are closed before anybody is released: a released goroutine may start a
+		// timer, which must find its shard closed.
 		for i := range w.shards {
 			w.shards[i].close()
 		}
@@ -138,7 +142,7 @@ func (w *Wheel) Close() {
 		if !started {
 			w.end()
 		}
-		w.kick()
+		w.kick() // the goroutine may sleep until a far deadline
 	}
 	if w.runner.Load() != goroutineID() {
 		<-w.done
@@ -148,6 +152,7 @@ func (w *Wheel) Close() {
 // end is the end of the goroutine, or takes its place if it was never started. Close does not
 // wait for the sweep, which looks at each timer.
 func (w *Wheel) end() {
+	// done first: sweeping looks at every timer, which a caller of Close need not wait for.
 	close(w.done)
 	sweep(w.plain)
 }
@@ -185,13 +190,14 @@ func (w *Wheel) kick() {
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
-	default:
+	default: // a wake-up is under way already
 	}
 }
 
 // run is the goroutine.
 func (w *Wheel) run() {
 	w.runner.Store(goroutineID())
+	resetLabels()
 	ended := false
 	defer func() {
 		// An inline callback that calls runtime.Goexit (a failing test, say) takes this
@@ -202,13 +208,14 @@ func (w *Wheel) run() {
 		}
 		w.end()
 	}()
-	clock := time.NewTimer(time.Hour)
+	clock := time.NewTimer(time.Hour) // any duration: sleep sets it
 	defer clock.Stop()
 	for !w.closed.Load() {
 		next := w.serve()
 		if next == 0 {
-			continue
+			continue // a shard had more to do than its budget
 		}
+		// Announce, then look again: see wakeFor. What came between is served, not slept over.
 		w.armed.Store(next)
 		if w.earliest() < next {
 			w.armed.Store(0)
@@ -229,7 +236,7 @@ func (w *Wheel) serve() (next int64) {
 		sh := &w.shards[i]
 		if sh.next.Load() <= nowTick {
 			sh.serve(w.now())
-			nowTick = w.now() / w.tick
+			nowTick = w.now() / w.tick // serving took time; the next shards should not be late
 		}
 		next = min(next, sh.next.Load())
 	}
@@ -262,15 +269,22 @@ func (w *Wheel) sleep(clock *time.Timer, next int64) {
 // execute runs a callback as the Config says. It returns at once unless the callback runs on
 // this goroutine.
 func (w *Wheel) execute(call caller, arg any) {
-	switch {
-	case w.inline:
-		w.guard(call, arg)
-	case w.execFunc == nil:
+	if w.execFunc == nil {
 		go w.guard(call, arg)
-	default:
+		return
+	}
+	if w.inline {
+		w.guard(call, arg)
+	} else {
 		w.handOver(call, arg)
 	}
+	resetLabels() // user code ran on this goroutine and may have set some
 }
+
+// resetLabels takes the profiler labels from the Wheel's goroutine. A goroutine inherits those
+// of the one that starts it, here of whichever goroutine made the first timer; and what runs on
+// the Wheel's goroutine, or is started by it, would be counted as that one's work.
+func resetLabels() { pprof.SetGoroutineLabels(context.Background()) }
 
 // guard runs a callback and reports its panic.
 func (w *Wheel) guard(call caller, arg any) {
@@ -288,7 +302,7 @@ func (w *Wheel) handOver(call caller, arg any) {
 }
 
 // handOverTick gives the Ticker free if the Executor does not return. It may have passed the
-// call on before, to a goroutine that has not begun yet: the one who is first has it.
+// call on before, to a goroutine that has not begun yet: whichever is first has it.
 func (w *Wheel) handOverTick(tk *Ticker) {
 	var taken atomic.Bool
 	handed := false
@@ -297,7 +311,7 @@ func (w *Wheel) handOverTick(tk *Ticker) {
 			tk.running.Store(false)
 		}
 	}()
-	defer w.recovered()
+	defer w.recovered() // runs first: the function above needs no stack of a panic
 	w.execFunc(func() {
 		if taken.CompareAndSwap(false, true) {
 			w.guard(tickCaller{}, tk)
@@ -311,18 +325,4 @@ func (w *Wheel) recovered() {
 	if v := recover(); v != nil {
 		w.onPanic(v, debug.Stack())
 	}
-}
-
-// goroutineID returns the number that a stack trace begins with ("goroutine 7 [running]").
-// There is no other way to find out that Close was called by a callback, which cannot wait for
-// itself. It takes about a microsecond.
-func goroutineID() (id uint64) {
-	var buf [40]byte
-	for _, c := range buf[len("goroutine "):runtime.Stack(buf[:], false)] {
-		if c < '0' || c > '9' {
-			break
-		}
-		id = id*10 + uint64(c-'0')
-	}
-	return id
 }

@@ -46,7 +46,9 @@ func TestFiresInItsTick(t *testing.T) {
 				if p <= 0 || p > 3*365*24*time.Hour {
 					break
 				}
-				for _, d := range []time.Duration{-p, 0, 1, p - tick, p - 1, p, p + 1, p + tick, 63 * p, 64*p - 1} {
+				for _, d := range []time.Duration{
+					-p, 0, 1, p - tick, p - 1, p, p + 1, p + tick, 63 * p, 64*p - 1,
+				} {
 					n++
 					w.AfterFunc(d, func() {
 						got, want := time.Since(begin), w.ceil(d)
@@ -68,7 +70,8 @@ func TestFiresInItsTick(t *testing.T) {
 
 func TestFineTick(t *testing.T) {
 	for tick, want := range map[time.Duration]time.Duration{
-		time.Millisecond: 62500, 7 * time.Microsecond: 500, time.Second: time.Second / 16, 1: 1, 8: 1, 16: 1,
+		time.Millisecond: 62500, 7 * time.Microsecond: 500, time.Second: time.Second / 16,
+		1: 1, 8: 1, 16: 1,
 		17: 17, 24: 2, maxTick: maxTick / 16,
 	} {
 		require.Equal(t, want, time.Duration(fineTick(int64(tick))), "fineTick(%v)", tick)
@@ -173,10 +176,14 @@ func TestWallClockIsNotUsed(t *testing.T) {
 	<-w.After(20 * ms)
 	require.GreaterOrEqual(t, w.Elapsed()-begin, 20*ms, "fired early")
 	require.Less(t, w.Stats().Latest, 30*time.Minute, "Latest")
-	for _, file := range []string{"wheel.go", "shard.go", "timer.go", "ticker.go", "context.go", "levels.go", "list.go"} {
+	for _, file := range []string{
+		"wheel.go", "shard.go", "timer.go", "ticker.go", "context.go", "levels.go", "list.go",
+	} {
 		src, err := os.ReadFile(file)
 		require.NoError(t, err)
-		for _, wall := range []string{".Unix", ".Round(", ".Truncate(", ".UTC(", ".Local(", ".In(", "time.Date("} {
+		for _, wall := range []string{
+			".Unix", ".Round(", ".Truncate(", ".UTC(", ".Local(", ".In(", "time.Date(",
+		} {
 			require.NotContains(t, string(src), wall, "%s: strips or reads the wall clock", file)
 		}
 	}
@@ -252,7 +259,8 @@ func TestNoWakeUpIsLost(t *testing.T) {
 	tm.sh = &w.shards[0]
 	begin := time.Now()
 	for i := range rounds {
-		// Where the two goroutines share a processor a round takes milliseconds: then they are fewer.
+		// Where the two goroutines share a processor a round takes milliseconds: then they are
+		// fewer.
 		if i%100 == 0 && time.Since(begin) > 5*time.Second {
 			t.Logf("%d rounds", i)
 			break

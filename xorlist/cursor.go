@@ -26,12 +26,12 @@ type Cursor[T any] struct {
 	// At the edge: cur is 0 and so is gap; prev and next mean nothing.
 	prev, cur, next uint32
 	gap             bool
-	version         uint64
+	seen            stamp // of list, after the last change that is known
 }
 
 // Cursor returns a cursor at the edge: Next leads to the first element, Prev to the last one.
 func (l *List[T]) Cursor() Cursor[T] {
-	return Cursor[T]{list: l, version: l.version}
+	return Cursor[T]{list: l, seen: l.stamp}
 }
 
 // Locate returns a cursor on the element that h names, and false if that element is not in l. It
@@ -42,13 +42,14 @@ func (l *List[T]) Locate(h Handle) (Cursor[T], bool) {
 	}
 	var front, back uint32 // where the walks have just been
 	f, b := l.head, l.tail
+	// Two walks that meet in the middle see every element.
 	for range (l.len + 1) / 2 {
 		if f == h.index {
-			return Cursor[T]{list: l, prev: front, cur: f, version: l.version}, true
+			return Cursor[T]{list: l, prev: front, cur: f, seen: l.stamp}, true
 		}
 		before := l.arena.at(b).link ^ back
 		if b == h.index {
-			return Cursor[T]{list: l, prev: before, cur: b, version: l.version}, true
+			return Cursor[T]{list: l, prev: before, cur: b, seen: l.stamp}, true
 		}
 		front, f = f, l.arena.at(f).link^front
 		back, b = b, before
@@ -57,7 +58,7 @@ func (l *List[T]) Locate(h Handle) (Cursor[T], bool) {
 }
 
 // Valid reports whether the list's order is as the cursor last saw it.
-func (c *Cursor[T]) Valid() bool { return c.list != nil && c.version == c.list.version }
+func (c *Cursor[T]) Valid() bool { return c.list != nil && c.seen == c.list.stamp }
 
 // Next moves to the following element: from the edge to the first one, from the last one to the
 // edge. It returns whether the cursor stands on an element.
@@ -82,6 +83,7 @@ func (c *Cursor[T]) Prev() bool {
 	if !c.Valid() {
 		return false
 	}
+	// The element before the new place is found from the one behind it, which is the old place.
 	next := c.cur
 	switch {
 	case c.cur != 0:
@@ -139,6 +141,7 @@ func (c *Cursor[T]) InsertBefore(v T) Handle {
 	if !c.Valid() {
 		return Handle{}
 	}
+	// memory, since the cursor may be at the edge of a list that has none yet.
 	i, n := c.list.memory().alloc()
 	n.val = v
 	c.linkBefore(i, n)
@@ -158,7 +161,7 @@ func (c *Cursor[T]) InsertAfter(v T) Handle {
 	p, next := c.after()
 	l.link(i, n, p, next)
 	c.next = i // matters in a gap only
-	c.version = l.version
+	c.seen = l.stamp
 	return Handle{l.arena.id, i, n.gen}
 }
 
@@ -169,6 +172,7 @@ func (c *Cursor[T]) Remove() (v T, ok bool) {
 	if !c.on() {
 		return v, false
 	}
+	// The element leaves the list before it is free: release puts another number into its link.
 	i := c.cur
 	n := c.list.arena.at(i)
 	v = n.val
@@ -190,7 +194,7 @@ func (c *Cursor[T]) MoveToFront() bool {
 	l, i := c.list, c.cur
 	c.unlink()
 	l.link(i, l.arena.at(i), 0, l.head)
-	c.version = l.version
+	c.seen = l.stamp
 	return true
 }
 
@@ -207,7 +211,7 @@ func (c *Cursor[T]) MoveToBack() bool {
 	}
 	c.unlink()
 	l.link(i, l.arena.at(i), l.tail, 0)
-	c.version = l.version
+	c.seen = l.stamp
 	return true
 }
 
@@ -222,17 +226,18 @@ func (c *Cursor[T]) MoveTo(to *Cursor[T]) bool {
 	}
 	from, dst := c.list, to.list
 	i := c.cur
+	// Unlinking would move the very neighbours that to stands between.
 	if p, n := to.before(); from == dst && (i == p || i == n) {
 		return true
 	}
-	if from.arena != dst.memory() {
+	if from.arena != dst.arena {
 		v, _ := c.Remove()
 		to.InsertBefore(v)
 		return true
 	}
 	c.unlink()
 	to.linkBefore(i, dst.arena.at(i))
-	c.version = from.version
+	c.seen = from.stamp // where both are one list, the link was a change that c has not seen
 	return true
 }
 
@@ -266,14 +271,15 @@ func (c *Cursor[T]) linkBefore(i uint32, at *node[T]) {
 	p, n := c.before()
 	c.list.link(i, at, p, n)
 	c.prev = i // means nothing at the edge
-	c.version = c.list.version
+	c.seen = c.list.stamp
 }
 
 // unlink takes the element under the cursor out of the list and leaves the cursor in the gap.
 func (c *Cursor[T]) unlink() {
+	// Both neighbours are kept: a gap is known by them.
 	i := c.cur
 	c.next = c.list.arena.at(i).link ^ c.prev
 	c.list.unlink(i, c.prev, c.next)
 	c.cur, c.gap = 0, true
-	c.version = c.list.version
+	c.seen = c.list.stamp
 }

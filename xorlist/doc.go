@@ -5,7 +5,7 @@
 //
 // A list element usually keeps two pointers. Here the elements lie in slabs and have numbers,
 // and an element keeps one word: the number of its predecessor XOR the number of its successor.
-// Who arrives from one neighbour finds the other. There is no unsafe code: the collector sees
+// A walk that comes from one neighbour finds the other. There is no unsafe code: the collector sees
 // typed memory, and where T has no pointers it sees nothing that it would have to scan.
 //
 //	var l xorlist.List[string] // ready to use
@@ -30,7 +30,8 @@
 // counter of arenas.
 //
 // Adding and removing at the ends, everything on a Cursor, Reverse, and within one arena Concat
-// and Splice take constant time. Memory is allocated in chunks that double up to 4096 elements,
-// so that a PushBack allocates nothing in the amortised sense, and nothing at all while the list
-// stays below its former length. Memory of removed elements is kept for others until [List.Trim].
+// and Splice take constant time. Memory is allocated in chunks that double up to 4096 elements
+// or a mebibyte, so that a PushBack allocates nothing in the amortised sense, and nothing at all
+// while the list stays below its former length. Memory of removed elements is kept for others
+// until [List.Trim].
 package xorlist

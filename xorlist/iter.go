@@ -33,17 +33,17 @@ func (l *List[T]) Drain() iter.Seq[T] {
 
 // walk returns an iterator over the values from one end to the other.
 //
-// Whoever follows links waits for one load after the other. But a list that was filled at an end
+// A walk that follows links waits for one load after the other. But a list filled at an end
 // lies in memory in order, so the walk goes on with the number that would continue the last step
 // and only checks the link: the processor need not wait for what it has predicted. Three pairs
 // of runs over a million elements took 1.6 to 2.5 ms with this and 2.3 to 6.1 ms without.
 func (l *List[T]) walk(backward bool) iter.Seq[T] {
 	return func(yield func(T) bool) {
-		version, prev, cur := l.version, uint32(0), l.head
+		seen, prev, cur := l.stamp, uint32(0), l.head
 		if backward {
 			cur = l.tail
 		}
-		step := uint32(1)
+		step := uint32(1) // the guess; a list filled at its front goes the other way
 		for cur != 0 {
 			// Within a chunk the next element is found without going through the tables again.
 			nodes, start := l.arena.run(cur)
@@ -52,9 +52,11 @@ func (l *List[T]) walk(backward bool) iter.Seq[T] {
 				if !yield(n.val) {
 					return
 				}
-				if l.version != version {
+				if l.stamp != seen {
 					panic("xorlist: the list was changed during All or Backward")
 				}
+				// Compared, not computed: the branch is predicted, and the load of the next
+				// element does not wait for this link.
 				next := cur + step
 				if n.link != next^prev {
 					next = n.link ^ prev

@@ -8,10 +8,19 @@ package xorlist
 type List[T any] struct {
 	_ noCopy
 
-	arena      *Arena[T] // nil until needed
+	arena      *slab[T] // nil until needed
 	head, tail uint32
 	len        int
-	version    uint64 // counts changes of the order, so that cursors notice
+	stamp      stamp
+}
+
+// stamp tells states of a list's order apart, so that cursors notice a change. Two equal values
+// of one list stand for the same order. Counting changes alone would not do: a list that was
+// overwritten by an empty one counts from zero again, and would come to a number that a cursor
+// of its former life knows.
+type stamp struct {
+	life    uint64 // a number that no other list of the process has; 0 before the first element
+	changes uint64
 }
 
 // Handle names one element for as long as it lives; after that it names nothing, whatever takes
@@ -31,14 +40,23 @@ func (l *List[T]) Len() int { return l.len }
 // PushFront inserts v at the front and returns a handle of the new element.
 func (l *List[T]) PushFront(v T) Handle {
 	a := l.arena
-	if a == nil || a.free == 0 {
+	if a == nil || a.free|a.unused == 0 {
 		a = l.room()
 	}
-	i := a.free // from here on as in Arena.alloc
+	i := a.free // from here on as in slab.alloc
+	if i == 0 {
+		i = a.unused
+	}
 	nodes, start := a.run(i)
 	n := &nodes[i-start]
-	a.free = i + 1 + n.link
-	n.gen++
+	gen := a.newborn
+	if i == a.free {
+		a.free = n.link
+		gen = n.gen + 1
+	} else if a.unused++; a.unused == a.end {
+		a.unused = 0
+	}
+	n.gen = gen
 	n.val = v
 	old := l.head
 	n.link = old
@@ -51,21 +69,30 @@ func (l *List[T]) PushFront(v T) Handle {
 	}
 	l.head = i
 	l.len++
-	l.version++
-	return Handle{a.id, i, n.gen}
+	l.stamp.changes++
+	return Handle{a.id, i, gen}
 }
 
 // PushBack inserts v at the back and returns a handle of the new element.
 func (l *List[T]) PushBack(v T) Handle {
 	a := l.arena
-	if a == nil || a.free == 0 {
+	if a == nil || a.free|a.unused == 0 {
 		a = l.room()
 	}
-	i := a.free // from here on as in Arena.alloc
+	i := a.free // from here on as in slab.alloc
+	if i == 0 {
+		i = a.unused
+	}
 	nodes, start := a.run(i)
 	n := &nodes[i-start]
-	a.free = i + 1 + n.link
-	n.gen++
+	gen := a.newborn
+	if i == a.free {
+		a.free = n.link
+		gen = n.gen + 1
+	} else if a.unused++; a.unused == a.end {
+		a.unused = 0
+	}
+	n.gen = gen
 	n.val = v
 	old := l.tail
 	n.link = old
@@ -78,8 +105,8 @@ func (l *List[T]) PushBack(v T) Handle {
 	}
 	l.tail = i
 	l.len++
-	l.version++
-	return Handle{a.id, i, n.gen}
+	l.stamp.changes++
+	return Handle{a.id, i, gen}
 }
 
 // PopFront removes the first element and returns its value. It returns false if the list is
@@ -92,7 +119,9 @@ func (l *List[T]) PopFront() (v T, ok bool) {
 	nodes, start := l.arena.run(i)
 	n := &nodes[i-start]
 	v = n.val
-	l.head = n.link // the front has no other neighbour
+	// The front has one neighbour, so its link is that one's number, and taking the front out of
+	// the neighbour's link is one XOR more.
+	l.head = n.link
 	if off := l.head - start; off < uint32(len(nodes)) {
 		nodes[off].link ^= i
 	} else if l.head != 0 {
@@ -101,7 +130,7 @@ func (l *List[T]) PopFront() (v T, ok bool) {
 		l.tail = 0
 	}
 	l.len--
-	l.version++
+	l.stamp.changes++
 	l.arena.release(i, n)
 	return v, true
 }
@@ -124,7 +153,7 @@ func (l *List[T]) PopBack() (v T, ok bool) {
 		l.head = 0
 	}
 	l.len--
-	l.version++
+	l.stamp.changes++
 	l.arena.release(i, n)
 	return v, true
 }
@@ -185,8 +214,9 @@ func (l *List[T]) Remove(h Handle) (v T, ok bool) {
 // Reverse turns the order of the elements around. It takes constant time: a link does not know
 // which of its two neighbours comes first.
 func (l *List[T]) Reverse() {
+	// No element changes: a link is the same in both directions.
 	l.head, l.tail = l.tail, l.head
-	l.version++
+	l.stamp.changes++
 }
 
 // Clear removes all elements. It visits each of them, so that their handles become stale and
@@ -195,7 +225,7 @@ func (l *List[T]) Clear() {
 	prev, cur := uint32(0), l.head
 	for cur != 0 {
 		n := l.arena.at(cur)
-		next := n.link ^ prev
+		next := n.link ^ prev // before release, which puts another number into link
 		l.arena.release(cur, n)
 		prev, cur = cur, next
 	}
@@ -205,22 +235,28 @@ func (l *List[T]) Clear() {
 // Trim gives back memory that no element uses, as [Arena.Trim] does for the arena of l.
 func (l *List[T]) Trim() {
 	if l.arena != nil {
-		l.arena.Trim()
+		l.arena.trim()
 	}
 }
 
 // memory returns the arena, which exists from the first insertion on.
-func (l *List[T]) memory() *Arena[T] {
+func (l *List[T]) memory() *slab[T] {
 	if l.arena == nil {
-		l.arena = new(Arena[T])
+		l.adopt(new(slab[T]))
 	}
 	return l.arena
 }
 
+// adopt gives l, which has no arena and so no elements, the arena a.
+func (l *List[T]) adopt(a *slab[T]) {
+	l.arena = a
+	l.stamp.life = lastLife.Add(1)
+}
+
 // room returns the arena when it has a free element.
-func (l *List[T]) room() *Arena[T] {
+func (l *List[T]) room() *slab[T] {
 	a := l.memory()
-	if a.free == 0 {
+	if a.free|a.unused == 0 {
 		a.grow()
 	}
 	return a
@@ -257,6 +293,7 @@ func (l *List[T]) find(h Handle) *node[T] {
 
 // link puts element i between the neighbours p and n; 0 stands for none.
 func (l *List[T]) link(i uint32, at *node[T], p, n uint32) {
+	// A neighbour's link loses one number and gains another by XOR with both.
 	at.link = p ^ n
 	if p != 0 {
 		l.arena.at(p).link ^= n ^ i
@@ -269,7 +306,7 @@ func (l *List[T]) link(i uint32, at *node[T], p, n uint32) {
 		l.tail = i
 	}
 	l.len++
-	l.version++
+	l.stamp.changes++
 }
 
 // unlink takes element i from between its neighbours p and n.
@@ -285,11 +322,11 @@ func (l *List[T]) unlink(i, p, n uint32) {
 		l.tail = p
 	}
 	l.len--
-	l.version++
+	l.stamp.changes++
 }
 
 // forget makes the list empty without freeing its elements.
 func (l *List[T]) forget() {
 	l.head, l.tail, l.len = 0, 0, 0
-	l.version++
+	l.stamp.changes++
 }

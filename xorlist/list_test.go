@@ -92,7 +92,7 @@ func TestSizes(t *testing.T) {
 	for i := range 10 * chunkLen {
 		l.PushBack(int64(i))
 	}
-	require.Less(t, l.arena.Cap()-l.Len(), chunkLen)
+	require.Less(t, l.arena.slots-l.Len(), chunkLen)
 }
 
 func TestAllocations(t *testing.T) {
@@ -214,7 +214,7 @@ func TestStaleAfterTrim(t *testing.T) {
 			l.PopBack()
 		}
 		l.Trim()
-		require.Equal(t, 8, l.arena.Cap())
+		require.Equal(t, 8, l.arena.slots)
 		require.Equal(t, id, l.arena.id)
 		for _, h := range stale[len(stale)-3*chunkLen:] { // their memory is gone
 			_, found := l.Value(h)
@@ -239,7 +239,7 @@ func TestStaleAfterTrim(t *testing.T) {
 
 	l.Clear()
 	l.Trim()
-	require.Zero(t, l.arena.Cap())
+	require.Zero(t, l.arena.slots)
 	l.PushBack(1)
 	require.False(t, l.Valid(anchor))
 	require.NotEqual(t, id, l.arena.id)
@@ -262,7 +262,7 @@ func TestTrimKeepsPlaces(t *testing.T) {
 	c, ok := l.Locate(handles[kept])
 	require.True(t, ok)
 	l.Trim()
-	require.Equal(t, chunkLen, l.arena.Cap())
+	require.Equal(t, chunkLen, l.arena.slots)
 	require.True(t, c.Valid())
 	require.Same(t, p, c.Ptr())
 	require.Equal(t, handles[kept], l.Front())
@@ -270,7 +270,7 @@ func TestTrimKeepsPlaces(t *testing.T) {
 	for i := range 5 * chunkLen {
 		l.PushBack(i)
 	}
-	require.LessOrEqual(t, l.arena.Cap(), 6*chunkLen)
+	require.LessOrEqual(t, l.arena.slots, 6*chunkLen)
 	require.Zero(t, l.arena.missing)
 	require.Equal(t, 5*chunkLen+1, l.Len())
 }
@@ -300,7 +300,7 @@ func TestRetired(t *testing.T) {
 		l.PopFront()
 	}
 	l.Trim()
-	require.Equal(t, 16, l.arena.Cap())
+	require.Equal(t, 16, l.arena.slots)
 	for range 100 {
 		require.GreaterOrEqual(t, l.PushBack(6).index, uint32(16))
 	}
@@ -313,7 +313,7 @@ func TestRetired(t *testing.T) {
 func TestArenaIsFull(t *testing.T) {
 	var l List[struct{}]
 	l.PushBack(struct{}{})
-	l.arena.free, l.arena.made = 0, maxChunks
+	l.arena.free, l.arena.unused, l.arena.made = 0, 0, maxChunks
 	require.PanicsWithValue(t, "xorlist: more than 4294963192 elements in one arena", func() {
 		l.PushBack(struct{}{})
 	})
@@ -338,7 +338,7 @@ func TestConcatTakesOver(t *testing.T) {
 	shared.PushBack(3)
 	var own List[int]
 	own.Concat(shared)
-	require.NotSame(t, &arena, own.arena)
+	require.NotSame(t, arena.slab, own.arena)
 	require.Equal(t, []int{3}, slices.Collect(own.All()))
 	require.Zero(t, shared.Len())
 
@@ -418,5 +418,5 @@ func push[T any](t *testing.T, v T) {
 	require.Equal(t, 10_000, n, "%T", v)
 	l.Clear()
 	l.Trim()
-	require.Zero(t, l.arena.Cap())
+	require.Zero(t, l.arena.slots)
 }

@@ -11,6 +11,7 @@ package xorlist
 //
 // A list cannot be moved into itself: then nothing happens.
 func (l *List[T]) Concat(other *List[T]) {
+	// A new cursor is at the edge, and before the edge is the back.
 	c := l.Cursor()
 	c.SpliceBefore(other)
 }
@@ -78,8 +79,10 @@ func (c *Cursor[T]) splice(other *List[T], p, n uint32) (first, last uint32) {
 	if l.arena == nil && !other.arena.shared {
 		// Both using one arena from now on would be a trap: a list that is filled from another
 		// under a lock is then used without it.
-		l.arena, other.arena = other.arena, nil
+		l.adopt(other.arena)
+		other.arena = nil
 	} else if a := l.memory(); a != other.arena {
+		// Different memory: the values move one by one.
 		for v := range other.Drain() {
 			i, at := a.alloc()
 			at.val = v
@@ -89,10 +92,11 @@ func (c *Cursor[T]) splice(other *List[T], p, n uint32) (first, last uint32) {
 				first = i
 			}
 		}
-		c.version = l.version
+		c.seen = l.stamp
 		return first, last
 	}
-	// The ends of other have one neighbour each, and get a second one.
+	// The ends of other have one neighbour each, and get a second one. All other links stay as
+	// they are, and so do handles and pointers.
 	first, last = other.head, other.tail
 	l.arena.at(first).link ^= p
 	l.arena.at(last).link ^= n
@@ -107,8 +111,8 @@ func (c *Cursor[T]) splice(other *List[T], p, n uint32) (first, last uint32) {
 		l.tail = last
 	}
 	l.len += other.len
-	l.version++
+	l.stamp.changes++
 	other.forget()
-	c.version = l.version
+	c.seen = l.stamp
 	return first, last
 }

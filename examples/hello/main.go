@@ -44,15 +44,13 @@ func main() {
 
 	answer := make(chan string)
 	client := getty.NewTCPClient(getty.WithServerAddress(server.Addr().String()))
-	if err := client.RunEventLoop(lines(func(_ getty.Session, line string) { answer <- line })); err != nil {
+	err := client.RunEventLoop(lines(func(_ getty.Session, line string) { answer <- line }))
+	if err != nil {
 		log.Fatal(err)
 	}
 	defer client.Shutdown(ctx)
 
-	if err := client.Ready(ctx); err != nil {
-		log.Fatal(err)
-	}
-	session, err := client.Session()
+	session, err := client.Ready(ctx)
 	if err != nil {
 		log.Fatal(err)
 	}

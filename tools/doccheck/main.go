@@ -2,9 +2,12 @@
 
 // Command doccheck reports what is wrong with the project's documents: exported
 // names without a doc comment, links that lead nowhere, paths and hosts of the
-// machine a document was written on, and READMEs that grew too long.
+// machine a document was written on, lines of documents that are too wide, and
+// READMEs that grew too long.
 //
-// Usage: doccheck [-libraries a,b] [-hosts h,i] [ROOT]
+// Usage: doccheck [-libraries a,b] [-hosts h,i] [-wide x,y/] [-wrap] [ROOT]
+//
+// With -wrap it first breaks the paragraphs that are too wide.
 //
 // It prints one line per finding and exits with status 1 if there was one. Only
 // the parser is used, so nothing needs to build.
@@ -24,6 +27,8 @@ import (
 func main() {
 	libraries := flag.String("libraries", "", "directories of the importable modules, comma separated")
 	hosts := flag.String("hosts", "", "host names that no document may contain, comma separated")
+	wide := flag.String("wide", "", "documents, or directories ending in /, whose lines may be of any width, comma separated")
+	wrap := flag.Bool("wrap", false, "rewrite paragraphs that are too wide, then check")
 	flag.Parse()
 	root := "."
 	if flag.NArg() > 0 {
@@ -34,7 +39,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "doccheck:", err)
 		os.Exit(2)
 	}
-	c := &checker{root: root, libraries: split(*libraries), hosts: split(*hosts)}
+	c := &checker{root: root, libraries: split(*libraries), hosts: split(*hosts), wide: split(*wide), wrap: *wrap}
 	c.run(files)
 	if c.report(os.Stdout) {
 		os.Exit(1)
@@ -68,6 +73,8 @@ type checker struct {
 	root      string
 	libraries []string
 	hosts     []string
+	wide      []string // prefixes of documents whose width is not checked
+	wrap      bool
 	findings  []string
 	documents int
 	names     int

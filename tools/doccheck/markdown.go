@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// readmeLines is how long the README of a library may be: it is read as a whole
-// or not at all.
-const readmeLines = 60
+// readmeLines is how long the README of a library may be, in lines of maxColumns:
+// it is read as a whole or not at all.
+const readmeLines = 80
 
 var (
 	// A link or an image: [text](target "title").
@@ -28,10 +28,16 @@ var (
 
 func (c *checker) markdown(name string) {
 	c.documents++
+	if c.wrap && !c.isWide(name) {
+		c.wrapFile(name)
+	}
 	c.paths(name, documentPaths)
 	text, ok := c.read(name)
 	if !ok {
 		return
+	}
+	if !c.isWide(name) {
+		c.columns(name, text)
 	}
 	for i, line := range prose(text) {
 		for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(line, ""), -1) {

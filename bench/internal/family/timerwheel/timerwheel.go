@@ -13,7 +13,9 @@ import (
 	"math"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	rl "github.com/RussellLuo/timingwheel"
@@ -47,10 +49,16 @@ func Family() harness.Family {
 		harness.Case{Name: "memory/pending=1000000", Unit: "B/timer", Subjects: memory(1_000_000)},
 		harness.Case{Name: "idle/pending=1000000", Unit: "cpu-%", Subjects: idle(1_000_000)},
 		harness.Case{Name: "fire-all/timers=100000", Unit: "ns/op", Subjects: fireAll(100_000)},
+		harness.Case{Name: "fire/rate=10000", Unit: "cpu-%", Brief: true, Subjects: rate(10_000)},
 	)
+	for _, n := range []int{1_000, 100_000, 1_000_000} {
+		cases = append(cases, harness.Case{
+			Name: fmt.Sprintf("late/pending=%d", n), Unit: "p50-us", Brief: true, Subjects: late(n),
+		})
+	}
 	return harness.Family{
 		Name:  "timerwheel",
-		Doc:   "AfterFunc and Stop, Reset, memory, idle CPU and firing, beside pending timers",
+		Doc:   "AfterFunc and Stop, Reset, memory, idle CPU, firing and lateness, beside pending timers",
 		Cases: cases,
 	}
 }
@@ -326,6 +334,68 @@ func fireAll(n int) []harness.Subject {
 			after, err := cpuTime()
 			return float64(after-before) / float64(n), err
 		}))
+	}
+	return subjects
+}
+
+// rate is the processor time of the process, in per cent of one processor, while perSecond timers
+// expire in each second: so many timers, each of which sets itself again for a second later.
+func rate(perSecond int) []harness.Subject {
+	var subjects []harness.Subject
+	for _, p := range peers {
+		subjects = append(subjects, harness.Number(p.name, p.module, "cpu-%", func(*harness.Run) (float64, error) {
+			s := p.open()
+			defer s.close()
+			var ended atomic.Bool
+			defer ended.Store(true)
+			var again func()
+			again = func() {
+				if !ended.Load() {
+					s.start(time.Second, again)
+				}
+			}
+			for i := range perSecond {
+				s.start(time.Second*time.Duration(i)/time.Duration(perSecond), again)
+			}
+			return idleCPU()
+		}))
+	}
+	return subjects
+}
+
+// late is how long after its deadline a callback begins, in microseconds: of a thousand timers
+// that expire within half a second, beside others that do not. Peers with a tick of 10 ms are
+// left out: they fire early as well as late.
+func late(pending int) []harness.Subject {
+	const probes = 1000
+	var subjects []harness.Subject
+	for _, p := range peers[:2] {
+		subjects = append(subjects, harness.Subject{
+			Name: p.name, Module: p.module,
+			Measure: func(*harness.Run) (harness.Sample, error) {
+				s := p.open()
+				defer s.close()
+				fill(s, pending)
+				runtime.GC()
+				all := make([]float64, probes)
+				var group sync.WaitGroup
+				group.Add(probes)
+				for i := range probes {
+					d := time.Duration(i+1) * 500 * time.Microsecond
+					due := time.Now().Add(d)
+					s.start(d, func() {
+						all[i] = float64(time.Since(due)) / float64(time.Microsecond)
+						group.Done()
+					})
+				}
+				group.Wait()
+				slices.Sort(all)
+				return harness.Sample{}.
+					Add("p50-us", math.Round(all[probes/2])).
+					Add("p99-us", math.Round(all[probes*99/100])).
+					Add("worst-us", math.Round(all[probes-1])), nil
+			},
+		})
 	}
 	return subjects
 }

@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package netx
+package ipacl
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 )
 
-// An IPPattern matches IP addresses. The zero value matches none; use [ParseIPPattern]. It is
-// immutable and may be shared.
-type IPPattern struct {
+// A Pattern matches IP addresses. The zero value matches none; use [ParsePattern].
+type Pattern struct {
 	text string
-	// from and to are the ends of a single range, if from is valid; otherwise units has a range for
-	// each octet (IPv4, 4) or group (IPv6, 8).
+	// from and to are the ends of a single range, if from is valid. Otherwise units has a range for
+	// each octet (IPv4, 4 of them) or group (IPv6, 8). The pattern "*" has neither.
 	from, to netip.Addr
 	units    []unitRange
 }
@@ -23,7 +21,7 @@ type IPPattern struct {
 // unitRange is a range of values of one octet or group, both ends included.
 type unitRange struct{ from, to uint16 }
 
-// ParseIPPattern parses one of these forms:
+// ParsePattern parses one of these forms:
 //
 //	10.1.2.3  2001:db8::1            one address
 //	10.0.0.0/8  2001:db8::/32        a prefix, without bits behind its length
@@ -31,15 +29,18 @@ type unitRange struct{ from, to uint16 }
 //	10.*.1-9.7  2001:db8:*:1f-2e::   octets or groups that are free (*) or in a range
 //	*                                every address
 //
-// Octets are decimal and groups hexadecimal, as in an address; leading zeros in octets are an
-// error, since some read them as octal. IPv4-mapped addresses count as IPv4, in patterns and in
-// what is matched, so groups that could match mapped ones only are an error; zones are not allowed in patterns and ignored in what is matched. The error is
-// a *net.ParseError.
-func ParseIPPattern(s string) (IPPattern, error) {
-	bad := func() (IPPattern, error) {
-		return IPPattern{}, &net.ParseError{Type: "IP pattern", Text: s}
+// Octets are decimal and groups hexadecimal, as in an address. IPv4-mapped IPv6 addresses count as
+// IPv4, both in patterns and in what is matched. Zones are not allowed in patterns and are ignored
+// in what is matched.
+//
+// A text that could be read in two ways, or that could match nothing, is an error: leading zeros in
+// octets (octal to some programs), a prefix with bits behind its length, groups that only
+// IPv4-mapped addresses would match. The error is a *net.ParseError.
+func ParsePattern(s string) (Pattern, error) {
+	bad := func() (Pattern, error) {
+		return Pattern{}, &net.ParseError{Type: "IP pattern", Text: s}
 	}
-	p := IPPattern{text: s}
+	p := Pattern{text: s}
 	switch {
 	case s == "*":
 		return p, nil
@@ -50,10 +51,10 @@ func ParseIPPattern(s string) (IPPattern, error) {
 		if err != nil || prefix != prefix.Masked() {
 			return bad()
 		}
-		p.from = prefix.Addr()
-		p.to = lastOf(prefix)
+		p.from, p.to = prefix.Addr(), lastOf(prefix)
+		// ::ffff:0:0/95 and shorter are half IPv4 and half IPv6, which no single range can be.
 		if p.from.Is4In6() != p.to.Is4In6() {
-			return bad() // half of it would be IPv4
+			return bad()
 		}
 		p.from, p.to = p.from.Unmap(), p.to.Unmap()
 		return p, nil
@@ -62,6 +63,8 @@ func ParseIPPattern(s string) (IPPattern, error) {
 		p.from, p.to = a.Unmap(), a.Unmap()
 		return p, nil
 	}
+	// A dash may also stand between two octets, as in 10.*.1-9.7. So a text whose parts are not
+	// two addresses is no error yet.
 	if from, to, ok := strings.Cut(s, "-"); ok {
 		a, aerr := netip.ParseAddr(from)
 		b, berr := netip.ParseAddr(to)
@@ -88,10 +91,11 @@ func ParseIPPattern(s string) (IPPattern, error) {
 }
 
 // String returns the pattern as it was parsed.
-func (p IPPattern) String() string { return p.text }
+func (p Pattern) String() string { return p.text }
 
 // Contains reports whether p matches ip. An invalid address matches nothing, not even "*".
-func (p IPPattern) Contains(ip netip.Addr) bool {
+func (p Pattern) Contains(ip netip.Addr) bool {
+	// netip.Addr.Less compares zones too, and tells a mapped address from its IPv4 form.
 	ip = ip.Unmap().WithZone("")
 	switch {
 	case !ip.IsValid():
@@ -99,6 +103,7 @@ func (p IPPattern) Contains(ip netip.Addr) bool {
 	case p.text == "*":
 		return true
 	case p.from.IsValid():
+		// Less puts every IPv4 address before every IPv6 one: a range must not reach across.
 		return ip.Is4() == p.from.Is4() && !ip.Less(p.from) && !p.to.Less(ip)
 	case len(p.units) == 4 && ip.Is4():
 		for i, b := range ip.As4() {
@@ -119,10 +124,10 @@ func (p IPPattern) Contains(ip netip.Addr) bool {
 	return false
 }
 
-// MatchIP reports whether the pattern matches host, an IP address. Both must parse: anything else is
-// a *net.ParseError and no match.
-func MatchIP(pattern, host string) (bool, error) {
-	p, err := ParseIPPattern(pattern)
+// Match reports whether the pattern matches host, an IP address. Both must parse: anything else is
+// a *net.ParseError and no match. To match many addresses, parse the pattern once.
+func Match(pattern, host string) (bool, error) {
+	p, err := ParsePattern(pattern)
 	if err != nil {
 		return false, err
 	}
@@ -131,55 +136,6 @@ func MatchIP(pattern, host string) (bool, error) {
 		return false, &net.ParseError{Type: "IP address", Text: host}
 	}
 	return p.Contains(ip), nil
-}
-
-// An ACL decides about addresses. Deny goes before Allow; an empty Allow means every valid address
-// that is not denied, so the zero value allows all of them. It is only read, so it may be shared.
-type ACL struct {
-	Allow, Deny []IPPattern
-}
-
-// ParseACL parses two lists of patterns. The error names the pattern that does not parse.
-func ParseACL(allow, deny []string) (*ACL, error) {
-	var acl ACL
-	for _, l := range []struct {
-		name string
-		from []string
-		to   *[]IPPattern
-	}{{"allow", allow, &acl.Allow}, {"deny", deny, &acl.Deny}} {
-		for _, s := range l.from {
-			p, err := ParseIPPattern(s)
-			if err != nil {
-				return nil, fmt.Errorf("netx: %s list: %w", l.name, err)
-			}
-			*l.to = append(*l.to, p)
-		}
-	}
-	return &acl, nil
-}
-
-// Allows reports whether ip may pass. An invalid address may not.
-func (a *ACL) Allows(ip netip.Addr) bool {
-	if !ip.IsValid() || matches(a.Deny, ip) {
-		return false
-	}
-	return len(a.Allow) == 0 || matches(a.Allow, ip)
-}
-
-// AllowsAddr is Allows for the IP address in a network address. An address without an IP, that of a
-// Unix socket say, may not pass.
-func (a *ACL) AllowsAddr(addr net.Addr) bool {
-	ap, ok := ipAddrPort(addr)
-	return ok && a.Allows(ap.Addr())
-}
-
-func matches(ps []IPPattern, ip netip.Addr) bool {
-	for _, p := range ps {
-		if p.Contains(ip) {
-			return true
-		}
-	}
-	return false
 }
 
 // lastOf returns the last address of a prefix.
@@ -195,7 +151,7 @@ func lastOf(p netip.Prefix) netip.Addr {
 // parseGroups parses the groups of an IPv6 pattern, in which :: may stand for zeros once.
 func parseGroups(s string) ([]unitRange, bool) {
 	split := func(s string) []string {
-		if s == "" {
+		if s == "" { // beside a :: at one end; strings.Split would make it one empty group
 			return nil
 		}
 		return strings.Split(s, ":")
@@ -204,12 +160,13 @@ func parseGroups(s string) ([]unitRange, bool) {
 	left, lok := parseUnits(split(head), 16)
 	right, rok := parseUnits(split(tail), 16)
 	n := len(left) + len(right)
+	// At most 7, since :: must stand for at least one group, as in an address.
 	if !lok || !rok || short && n > 7 || !short && n != 8 {
 		return nil, false
 	}
 	units := append(left, make([]unitRange, 8-n)...)
 	units = append(units, right...)
-	// Nothing but IPv4-mapped addresses, which count as IPv4: it would match none.
+	// Groups that match nothing but IPv4-mapped addresses, which count as IPv4, would match none.
 	mapped := units[5] == unitRange{0xffff, 0xffff}
 	for _, u := range units[:5] {
 		mapped = mapped && u == unitRange{}
@@ -235,7 +192,7 @@ func parseUnits(fields []string, base int) ([]unitRange, bool) {
 		}
 		from, ok1 := parseUnit(lo, base, limit)
 		to, ok2 := parseUnit(hi, base, limit)
-		if !ok1 || !ok2 || from > to {
+		if !ok1 || !ok2 || from > to { // 9-1 would match nothing, which nobody means
 			return nil, false
 		}
 		units = append(units, unitRange{from, to})
@@ -244,6 +201,8 @@ func parseUnits(fields []string, base int) ([]unitRange, bool) {
 }
 
 func parseUnit(s string, base int, limit uint16) (uint16, bool) {
+	// 010 is 8 to inet_aton(3) and 10 to others. Groups have at most four digits in an address, and
+	// ParseUint would take any number of zeros before them.
 	if base == 10 && len(s) > 1 && s[0] == '0' || len(s) > 4 {
 		return 0, false
 	}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// An acceptor listens and accepts, for every kind of server: there is one accept loop, so that no
+// kind of server survives less than the others.
+type acceptor struct {
+	mu   sync.Mutex
+	s    *Server
+	ln   net.Listener  // guarded by mu; nil before start and after stop
+	quit chan struct{} // closed by stop, to end a back-off
+}
+
+// start listens and gives every accepted connection to handle, which must not block.
+func (a *acceptor) start(s *Server, handle func(net.Conn)) (net.Addr, error) {
+	ln := s.opts.Listener
+	if ln == nil {
+		var err error
+		if ln, err = s.listen(); err != nil {
+			return nil, err
+		}
+	}
+	quit := make(chan struct{})
+	a.mu.Lock()
+	a.s, a.ln, a.quit = s, ln, quit
+	a.mu.Unlock()
+	if !s.ep.spawnUnlessClosing(func() { a.loop(ln, quit, handle) }) {
+		a.stop()
+		return nil, ErrEndpointClosed
+	}
+	return listenerAddr(ln), nil
+}
+
+// listen opens the TCP listener that the options describe.
+func (s *Server) listen() (net.Listener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(s.opts.MultipathTCP)
+	ln, err := lc.Listen(context.Background(), "tcp", s.opts.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("Addr: %w", err)
+	}
+	return ln, nil
+}
+
+// stop closes the listener and ends the loop.
+func (a *acceptor) stop() {
+	a.mu.Lock()
+	ln := a.ln
+	a.ln = nil
+	if ln != nil {
+		close(a.quit)
+	}
+	a.mu.Unlock()
+	if ln == nil {
+		return
+	}
+	if err := closeListener(ln); err != nil && !errors.Is(err, net.ErrClosed) {
+		a.s.ep.log.Warn("getty: closing the listener", "error", limitText(err))
+	}
+}
+
+// loop never runs user code but the listener's, and survives whatever a single accept reports: out
+// of descriptors, out of memory, a connection that was gone before it was taken, a panic.
+func (a *acceptor) loop(ln net.Listener, quit <-chan struct{}, handle func(net.Conn)) {
+	ep := a.s.ep
+	returned := false
+	defer func() {
+		if !returned { // Accept has called runtime.Goexit
+			a.s.fail(&PanicError{Where: "net.Listener.Accept"})
+		}
+	}()
+	const first, most = 5 * time.Millisecond, time.Second
+	delay := first
+	for {
+		conn, err := acceptFrom(ln)
+		if err == nil {
+			delay = first
+			ep.stats.accepts.Add(1)
+			handle(ep.contain(conn))
+			continue
+		}
+		if ep.isClosed() {
+			break
+		}
+		if errors.Is(err, net.ErrClosed) {
+			a.s.fail(fmt.Errorf("getty: the listener was closed by its owner: %w", err))
+			break
+		}
+		ep.stats.retries.Add(1)
+		ep.log.Warn("getty: accept failed, trying again", "error", limitText(err), "delay", delay)
+		t := time.NewTimer(delay)
+		select {
+		case <-t.C:
+		case <-quit:
+		}
+		t.Stop()
+		delay = min(2*delay, most)
+	}
+	returned = true
+}
+
+// acceptFrom is Accept of a listener that may be a user's.
+func acceptFrom(ln net.Listener) (conn net.Conn, err error) {
+	defer caught("net.Listener.Accept", &err)
+	conn, err = ln.Accept()
+	if err == nil && conn == nil {
+		err = fmt.Errorf("getty: %T.Accept returned neither a connection nor an error", ln)
+	}
+	return conn, err
+}
+
+func closeListener(ln net.Listener) (err error) {
+	defer caught("net.Listener.Close", &err)
+	return ln.Close()
+}
+
+// listenerAddr returns a listener's address, nil if it has none.
+func listenerAddr(ln net.Listener) (addr net.Addr) {
+	defer func() { _ = recover() }()
+	return ln.Addr()
+}
+
+// admit makes a session of an accepted connection.
+func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
+	_, err := s.ep.open(newStream(conn), s.opts.MaxSessions, s.prepareOn(conn, prepare))
+	if err != nil {
+		s.refused(addrText(conn.RemoteAddr()), err)
+		_ = conn.Close()
+	}
+}
+
+// prepareOn is prepare for a session on conn, whose socket gets its options first.
+func (s *Server) prepareOn(conn net.Conn, prepare NewSessionCallback) NewSessionCallback {
+	return func(ss Session) error {
+		if err := s.tune(original(conn)); err != nil {
+			return err
+		}
+		return prepare(ss)
+	}
+}
+
+// refused logs a connection that did not become a session.
+func (s *Server) refused(peer string, err error) {
+	s.ep.log.Warn("getty: connection refused", "peer", peer, "error", limitText(err))
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package getty
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync/atomic"
+)
+
+// A handshaker is a connection that has to agree with its peer before bytes can flow, such as a
+// tls.Conn from the user's listener.
+type handshaker interface {
+	HandshakeContext(context.Context) error
+}
+
+// handshakes runs the handshakes of accepted connections, each on a goroutine of its own, so that a
+// silent peer holds up neither the accept loop nor, after HandshakeTimeout, anything else.
+type handshakes struct {
+	running atomic.Int64 // they count for MaxSessions
+	ctx     context.Context
+	stop    context.CancelFunc
+}
+
+func newHandshakes() *handshakes {
+	h := new(handshakes)
+	h.ctx, h.stop = context.WithCancel(context.Background())
+	return h
+}
+
+// admit is Server.admit, after the handshake if conn has one.
+func (h *handshakes) admit(s *Server, conn net.Conn, prepare NewSessionCallback) {
+	hs, ok := original(conn).(handshaker)
+	if !ok {
+		s.admit(conn, prepare)
+		return
+	}
+	limit := int64(s.opts.MaxSessions)
+	if n := h.running.Add(1); limit > 0 && s.ep.table.Load()+n > limit {
+		h.running.Add(-1)
+		s.decline(conn, ErrTooManySessions)
+		return
+	}
+	if !s.ep.spawnUnlessClosing(func() { h.shake(s, hs, conn, prepare) }) {
+		h.running.Add(-1)
+		_ = conn.Close()
+	}
+}
+
+// shake runs one handshake and admits the connection.
+func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, prepare NewSessionCallback) {
+	err := error(&PanicError{Where: "HandshakeContext"}) // unless it returns: the connection is the user's
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Where: "HandshakeContext", Value: v, Stack: debug.Stack()}
+		}
+		h.running.Add(-1)
+		if err != nil {
+			s.decline(conn, err)
+			return
+		}
+		s.admit(conn, prepare)
+	}()
+	ctx, cancel := context.WithTimeout(h.ctx, s.opts.HandshakeTimeout)
+	defer cancel()
+	// Not every connection looks at the context.
+	unwatch := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	err = hs.HandshakeContext(ctx)
+	if !unwatch() {
+		err = fmt.Errorf("handshake: %w", context.Cause(ctx))
+	}
+}
+
+// decline closes a connection that becomes no session.
+func (s *Server) decline(conn net.Conn, err error) {
+	s.ep.stats.refused.Add(1)
+	s.refused(addrText(conn.RemoteAddr()), err)
+	_ = conn.Close()
+}

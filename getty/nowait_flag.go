@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix && !linux && !aix
+
+package getty
+
+import "syscall"
+
+const dontWait = syscall.MSG_DONTWAIT

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix && !aix
+
+package getty
+
+import (
+	"net"
+	"syscall"
+
+	"github.com/gostkit/kit/bytespool"
+)
+
+// giveLast empties the socket of a session whose reader may be held by a callback: closing over
+// unread input would reset the connection, and with it what the peer has not taken yet. A peer that
+// sends faster than that is not outrun.
+func (t *stream) giveLast(*session) {
+	inner, err := innermost(t.netConn())
+	if err != nil {
+		return
+	}
+	sc := socketOf(inner)
+	if sc == nil {
+		return
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return
+	}
+	buf := bytespool.Get(readSize)
+	defer bytespool.Put(buf)
+	_ = rc.Control(func(fd uintptr) {
+		for range 64 {
+			// Not read(2): somebody may have made the descriptor a blocking one.
+			n, _, err := syscall.Recvfrom(int(fd), buf, syscall.MSG_DONTWAIT)
+			if n <= 0 || err != nil {
+				return
+			}
+		}
+	})
+}
+
+// innermost returns what conn wraps, as far as its NetConn methods tell. They may be the user's.
+func innermost(conn net.Conn) (inner net.Conn, err error) {
+	defer caught("net.Conn.NetConn", &err)
+	for range 8 {
+		w, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		conn = w.NetConn()
+	}
+	return conn, nil
+}
