@@ -19,11 +19,13 @@ func recvNow(fd int, p []byte) (int, error) {
 	if errno != 0 {
 		return 0, errno
 	}
+	raceReceived()
 	return int(n), nil
 }
 
 // sendNow is write(2) of a socket.
 func sendNow(fd int, p []byte) (int, error) {
+	raceSends()
 	n, _, errno := syscall.Syscall6(sysSendto, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
 		syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
@@ -53,6 +55,7 @@ func (x *iovecs) write(fd int, runs [][]byte) (int, error) {
 	for range x.v { // the field's type differs between architectures
 		x.msg.Iovlen++
 	}
+	raceSends()
 	n, _, errno := syscall.Syscall(sysSendmsg, uintptr(fd), uintptr(unsafe.Pointer(&x.msg)),
 		syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
 	runtime.KeepAlive(runs)

@@ -10,10 +10,12 @@ import "syscall"
 // mode; see nowait_linux.go.
 func recvNow(fd int, p []byte) (int, error) {
 	n, _, err := syscall.Recvfrom(fd, p, dontWait)
+	raceReceived()
 	return max(n, 0), err
 }
 
 func sendNow(fd int, p []byte) (int, error) {
+	raceSends()
 	n, err := syscall.SendmsgN(fd, p, nil, nil, dontWait)
 	return max(n, 0), err
 }
