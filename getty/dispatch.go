@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/gostkit/kit/getty/internal/wire"
 	"github.com/gostkit/kit/taskpool"
 )
 
@@ -105,7 +106,7 @@ func (s *session) beginTurn() {
 // endTurn offers to the kernel what the turn queued, gives the token back, and sees to what was flagged while
 // it was held and found nobody to serve it. pkgs is how many packages were read in the turn. The turn counts as
 // sign of life if active says that it handled what the peer sent: what it queued does not make it one.
-func (s *session) endTurn(pkgs int, active bool) {
+func (s *session) endTurn(pkgs int, active bool, how wire.Mode) {
 	queued := s.has(flagQueued)
 	if active {
 		s.clock.touch()
@@ -114,7 +115,7 @@ func (s *session) endTurn(pkgs int, active bool) {
 		s.qMu.Lock()
 		s.count.PkgsRead += uint64(pkgs)
 		if queued {
-			s.flushLocked(false)
+			s.flushLocked(false, how)
 		} else {
 			s.qMu.Unlock()
 		}
@@ -153,7 +154,7 @@ func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		defer func() { s.endTurn(pkgs, true) }()
+		defer func() { s.endTurn(pkgs, true, wire.Held) }()
 		if s.has(flagClosing) && err == nil || !done && where != "Reader" {
 			s.countRest(b[used:])
 		}
@@ -323,7 +324,7 @@ func (s *session) handleBatch() (more bool) {
 			s.panicked(where, recover())
 		}
 		more = s.box.handled(handled, bytes) && !s.paused()
-		s.endTurn(0, handled > 0)
+		s.endTurn(0, handled > 0, wire.Try)
 	}()
 	for handled < maxBatch && !s.paused() { // unblock wakes the strand again
 		m, ok := s.box.takeOrdered()
@@ -417,7 +418,7 @@ func (s *session) runPending() {
 		if !done {
 			s.panicked(where, recover())
 		}
-		s.endTurn(0, false)
+		s.endTurn(0, false, wire.Try)
 	}()
 	s.servePending(&where)
 	done = true

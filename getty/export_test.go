@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"github.com/gostkit/kit/bytespool"
 )
 
 // PendingTimers returns how many timers the wheel of the process holds.
@@ -30,7 +28,7 @@ func Held(ss Session) (readBuffer, batch, mailQueues bool) {
 		mailQueues = s.box.in != nil || s.box.cur != nil
 		s.box.mu.Unlock()
 	}
-	return s.tr.(*stream).buf != nil, HoldsBatch(ss), mailQueues
+	return s.tr.(*stream).in.Held() != 0, HoldsBatch(ss), mailQueues
 }
 
 // HoldsBatch tells whether a session holds memory for packages to be sent.
@@ -45,7 +43,7 @@ func HoldsBatch(ss Session) bool {
 func AwaitsReview(ss Session) bool { return ss.(*session).has(flagReview) }
 
 // KeptBuffer returns the size of the buffer that holds an incomplete package.
-func KeptBuffer(ss Session) int { return len(ss.(*session).tr.(*stream).buf) }
+func KeptBuffer(ss Session) int { return ss.(*session).tr.(*stream).in.Held() }
 
 // ControlHeld returns how many bytes of control frames wait for a flush.
 func ControlHeld(ss Session) int {
@@ -146,41 +144,6 @@ var NewLogger = newLogger
 
 // OptionNames returns the options that optionuse.go lists.
 func OptionNames() []string { return slices.Collect(maps.Keys(optionUse)) }
-
-// BatchKeeps returns how many references a batch keeps that has sent n packages in memory of their own,
-// offered to the kernel in larger and smaller runs, when it is given back.
-func BatchKeeps(n int) (kept int) {
-	b := newBatch()
-	for range n {
-		whole := bytespool.Get(1)
-		b.append(whole, whole, nil)
-		b.ends = append(b.ends, b.size)
-	}
-	for len(b.offer()) > 0 {
-		b.took(1)
-		b.iov = iovecs{}
-	}
-	b.free()
-	for _, s := range b.segs[:cap(b.segs)] {
-		if s.b != nil || s.whole != nil || s.w != nil {
-			kept++
-		}
-	}
-	for _, r := range b.runs[:cap(b.runs)] {
-		if r != nil {
-			kept++
-		}
-	}
-	for _, c := range b.chunks[:cap(b.chunks)] {
-		if c != nil {
-			kept++
-		}
-	}
-	if b.buf != nil {
-		kept++
-	}
-	return kept
-}
 
 // HasFreed reports whether a session's descriptor is closed, or about to be.
 func HasFreed(ss Session) bool { return ss.(*session).has(flagHard) }

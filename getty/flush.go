@@ -3,10 +3,12 @@
 package getty
 
 import (
-	"errors"
 	"math"
 	"runtime"
 	"time"
+
+	"github.com/gostkit/kit/getty/internal/sendq"
+	"github.com/gostkit/kit/getty/internal/wire"
 )
 
 // The flush token is the right to write to the kernel. Its holder takes the whole queue, and what comes
@@ -24,20 +26,17 @@ import (
 //
 // TestFlushProtocol plays these steps in every order.
 
-// errWouldBlock is a transport's answer when the kernel takes no more and the caller will not wait.
-var errWouldBlock = errors.New("getty: write would block")
-
 // flush offers what is queued to the kernel and never blocks. If the token is taken, its holder is asked to
 // see to what was queued since.
 func (s *session) flush() {
 	s.qMu.Lock()
-	s.flushLocked(false)
+	s.flushLocked(false, wire.Try)
 }
 
 // flushLate is flush for a queue that has waited too long or grown large, also for the one who gathers.
 func (s *session) flushLate() {
 	s.qMu.Lock()
-	s.flushLocked(true)
+	s.flushLocked(true, wire.Try)
 }
 
 // offer is flush for a package that was written outside a turn. Where many goroutines write to a session,
@@ -47,7 +46,7 @@ func (s *session) offer(large bool) {
 	s.qMu.Lock()
 	s.tries++
 	if large || s.flushing || s.gain == 0 && s.tries%64 != 0 {
-		s.flushLocked(large)
+		s.flushLocked(large, wire.Try)
 		return
 	}
 	s.flushing, s.gathering = true, true
@@ -59,11 +58,11 @@ func (s *session) offer(large bool) {
 		s.qMu.Unlock()
 		return
 	}
-	s.flushLocked(true)
+	s.flushLocked(true, wire.Try)
 }
 
 // flushLocked takes the token, or with takeOver from the one who gathers, and writes. It unlocks qMu.
-func (s *session) flushLocked(takeOver bool) {
+func (s *session) flushLocked(takeOver bool, how wire.Mode) {
 	if s.flushing && !(s.gathering && takeOver) {
 		s.setFlag(flagWant)
 		s.qMu.Unlock()
@@ -73,25 +72,25 @@ func (s *session) flushLocked(takeOver bool) {
 	s.flushing, s.gathering = true, false
 	b, busy := s.detachLocked()
 	if gathered && b != nil {
-		if len(b.ends) > 1 {
+		if b.Packages() > 1 {
 			s.gain = 64
 		} else if s.gain > 0 {
 			s.gain--
 		}
 	}
-	s.writeOut(s.tokenLocked(b, busy), false)
+	s.writeOut(s.tokenLocked(b, busy), how)
 }
 
 // flusher is the transient goroutine that writes what the holder of the token may not wait for. There is at
 // most one per session, since it has the token from the one who started it.
 func (s *session) flusher() {
 	s.qMu.Lock()
-	s.writeOut(s.tokenLocked(s.detachLocked()), true)
+	s.writeOut(s.tokenLocked(s.detachLocked()), wire.Wait)
 }
 
 // detachLocked takes the queue: nil is an empty one. If an encoder is at work the queue cannot be taken, and
 // the encoder flushes when it is done. The token and qMu are held.
-func (s *session) detachLocked() (b *batch, busy bool) {
+func (s *session) detachLocked() (b *sendq.Batch, busy bool) {
 	if !s.tryEncoder(flagWant) {
 		return nil, true
 	}
@@ -102,7 +101,7 @@ func (s *session) detachLocked() (b *batch, busy bool) {
 
 // takeQueue takes what is queued out of the session, in the order of the wire: packages, then control frames.
 // encMu and qMu are held.
-func (s *session) takeQueue() *batch {
+func (s *session) takeQueue() *sendq.Batch {
 	b, side := s.out, s.side
 	if b != nil {
 		s.out = nil
@@ -110,10 +109,10 @@ func (s *session) takeQueue() *batch {
 	}
 	if !side.empty() {
 		if b == nil {
-			b = newBatch()
+			b = sendq.New()
 		}
 		if side.control != nil {
-			b.append(side.control, nil, nil)
+			b.AddControl(side.control)
 			s.appended += uint64(len(side.control))
 			s.controls += uint64(len(side.control))
 			if s.queuedBytes() >= uint64(s.opts.HighWater) {
@@ -121,7 +120,7 @@ func (s *session) takeQueue() *batch {
 			}
 		}
 		for _, w := range side.marks {
-			b.append(nil, nil, w)
+			b.AddMark(w)
 		}
 		side.control, side.marks = nil, nil
 	}
@@ -134,7 +133,7 @@ func (q *sideQueue) empty() bool { return q == nil || len(q.control) == 0 && len
 
 // tokenLocked is what the token's holder does with what detachLocked returned: it keeps the token to write b,
 // or gives it back. It unlocks qMu.
-func (s *session) tokenLocked(b *batch, busy bool) *batch {
+func (s *session) tokenLocked(b *sendq.Batch, busy bool) *sendq.Batch {
 	switch {
 	case b != nil:
 		s.qMu.Unlock()
@@ -157,7 +156,8 @@ func (s *session) releaseLocked() {
 
 // writeOut writes b, if there is one, and gives the token back. A goroutine that came with a package of its
 // own writes no later batch than that package's: what was queued meanwhile goes to a flusher.
-func (s *session) writeOut(b *batch, flusher bool) {
+func (s *session) writeOut(b *sendq.Batch, how wire.Mode) {
+	flusher := how == wire.Wait
 	for {
 		if s.has(flagBlocked) {
 			s.reviewBlock()
@@ -168,11 +168,11 @@ func (s *session) writeOut(b *batch, flusher bool) {
 		if flusher {
 			s.clock.stalled() // it may have to wait with this batch, whatever became of the one before
 		}
-		err := s.tr.write(s, b, flusher)
-		if err == errWouldBlock {
+		err := s.tr.write(s, b, how)
+		if err == wire.ErrWouldBlock {
 			s.account(b)
 			stuck := b // so that b itself does not escape
-			s.spawn(func() { s.writeOut(stuck, true) })
+			s.spawn(func() { s.writeOut(stuck, wire.Wait) })
 			return
 		}
 		if err != nil {
@@ -188,7 +188,7 @@ func (s *session) writeOut(b *batch, flusher bool) {
 		}
 		done := b
 		b = s.proceedLocked(flusher)
-		done.free()
+		done.Free()
 		if much {
 			s.clock.sentMuch()
 		}
@@ -197,7 +197,7 @@ func (s *session) writeOut(b *batch, flusher bool) {
 
 // proceedLocked decides how it goes on when a batch is gone: with the next batch, which it returns, or with
 // the token given back, or given on to a flusher. It unlocks qMu.
-func (s *session) proceedLocked(flusher bool) *batch {
+func (s *session) proceedLocked(flusher bool) *sendq.Batch {
 	empty := s.emptyLocked()
 	switch {
 	case empty && s.refused == nil:
@@ -247,7 +247,7 @@ func (s *session) drainedLocked() {
 }
 
 // account counts what the kernel took of b since the last call. The token is held.
-func (s *session) account(b *batch) {
+func (s *session) account(b *sendq.Batch) {
 	s.qMu.Lock()
 	s.accountLocked(b)
 	s.qMu.Unlock()
@@ -256,20 +256,20 @@ func (s *session) account(b *batch) {
 	}
 }
 
-func (s *session) accountLocked(b *batch) {
-	calls, taken, pkgs, gone := b.progress()
-	if calls > 0 {
-		s.count.Writes += uint64(calls)
-		s.count.BytesWritten += uint64(taken)
-		s.count.PkgsWritten += uint64(pkgs)
+func (s *session) accountLocked(b *sendq.Batch) {
+	p := b.Progress()
+	if p.Calls > 0 {
+		s.count.Writes += uint64(p.Calls)
+		s.count.BytesWritten += uint64(p.Taken)
+		s.count.PkgsWritten += uint64(p.Pkgs)
 		s.clock.wrote()
 	}
-	s.gone.Add(uint64(gone))
+	s.gone.Add(uint64(p.Gone))
 }
 
 // writeFailed ends the session after a write error: everything queued is unsent. Once we have closed the
 // descriptor ourselves, the error says nothing but that.
-func (s *session) writeFailed(b *batch, err error) {
+func (s *session) writeFailed(b *sendq.Batch, err error) {
 	if !s.has(flagHard) {
 		s.fail(err)
 	}
@@ -280,17 +280,17 @@ func (s *session) writeFailed(b *batch, err error) {
 }
 
 // discardBatch counts what is left of b as unsent and tells who waits for it.
-func (s *session) discardBatch(b *batch) {
-	b.took(0)
+func (s *session) discardBatch(b *sendq.Batch) {
+	b.Took(0)
 	s.account(b)
-	rest := b.size - b.off
-	pkgs, bytes := b.fail(s.failure())
+	rest := b.Left()
+	pkgs, bytes := b.Fail(s.failure())
 	s.qMu.Lock()
 	s.count.Unsent += uint64(pkgs)
 	s.count.UnsentBytes += uint64(bytes)
 	s.qMu.Unlock()
 	s.gone.Add(uint64(rest))
-	b.free()
+	b.Free()
 }
 
 // maxControl bounds the control frames that wait for a flush. Pongs beyond it are dropped, as RFC 6455,

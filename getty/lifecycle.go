@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gostkit/kit/getty/internal/sendq"
+	"github.com/gostkit/kit/getty/internal/wire"
 	"github.com/gostkit/kit/netx"
 	"github.com/gostkit/kit/taskpool"
 )
@@ -21,15 +23,15 @@ type transport interface {
 	// session; the result is io.EOF at the peer's end of stream between packages, else the cause.
 	serve(s *session) error
 	// encode encodes pkg and queues it (stream) or sends it (datagram). encMu is held.
-	encode(s *session, pkg any, w *waiter) (int, error)
+	encode(s *session, pkg any, w *sendq.Waiter) (int, error)
 	// encodeRaw is encode for what is encoded already: one package, or more.
 	encodeRaw(s *session, one []byte, more [][]byte) (int, error)
 	// queues reports whether encode queues bytes for write.
 	queues() bool
-	// write gives b to the kernel and notes in it what was taken. Without wait it returns errWouldBlock
+	// write gives b to the kernel and notes in it what was taken. Unless how is Wait it returns wire.ErrWouldBlock
 	// instead of blocking; with wait it calls session.account as it goes. Only the holder of the flush
 	// token calls it.
-	write(s *session, b *batch, wait bool) error
+	write(s *session, b *sendq.Batch, how wire.Mode) error
 	// farewell returns the last bytes to queue when the session begins to end; they follow everything
 	// that was accepted.
 	farewell(s *session) []byte
@@ -136,7 +138,7 @@ func (s *session) start(prepare NewSessionCallback) (err error) {
 		if err != nil {
 			s.setFlag(flagClosing) // so that the turn's end runs no callback
 		}
-		s.endTurn(0, false)
+		s.endTurn(0, false, wire.Try)
 	}()
 	if err = prepare(s); err == nil {
 		err = s.prepared()
@@ -289,7 +291,7 @@ func (s *session) readEnded(l ReadEndListener) {
 		if !done {
 			s.panicked("OnReadEnd", recover())
 		}
-		s.endTurn(0, false)
+		s.endTurn(0, false, wire.Try)
 	}()
 	if !s.has(flagClosing) {
 		l.OnReadEnd(s)
@@ -308,7 +310,7 @@ func (s *session) callbacksOfEnd() {
 	s.setFlag(flagEnded)
 	defer s.finished()
 	defer s.ep.ended(s)
-	defer s.endTurn(0, false)
+	defer s.endTurn(0, false, wire.Try)
 	defer s.guard("OnClose", func() { s.listener.OnClose(s) })
 	if err := s.Err(); !s.cleanEnd(err) {
 		s.guard("OnError", func() { s.listener.OnError(s, err) })
@@ -353,7 +355,7 @@ func (s *session) settleUnacked() {
 	defer s.qMu.Unlock()
 	c := &s.count
 	none := s.controls // bytes that belong to no package
-	if socketOf(s.tr.netConn()) == nil {
+	if wire.Socket(s.tr.netConn()) == nil {
 		none += 128 // such as the close_notify of TLS
 	}
 	pkgs := (c.UnackedBytes - min(c.UnackedBytes, none) + largest - 1) / largest

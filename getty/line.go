@@ -2,6 +2,8 @@
 
 package getty
 
+import "github.com/gostkit/kit/getty/internal/sendq"
+
 // Writers that find the queue at the high mark wait in line. When it has fallen to the low mark the first of
 // them is admitted, and when that one has queued its package it admits the next, until the queue is at the high
 // mark again. So they are served in the order in which they came, and none can be overtaken for ever. While
@@ -29,9 +31,9 @@ func (s *session) behindLine(as entry) bool {
 
 // awaitRoom waits until a writer that was refused at the high mark may try again, and returns as what.
 func (s *session) awaitRoom(as entry, p patience) (entry, error) {
-	w := newWaiter()
+	w := sendq.NewWaiter()
 	if !s.joinLine(w, as) {
-		w.free()
+		w.Free()
 		return as, nil
 	}
 	s.flush()
@@ -47,7 +49,7 @@ func (s *session) awaitRoom(as entry, p patience) (entry, error) {
 
 // joinLine lets w wait, and reports false where it need not. Who was admitted and found the queue full again, by
 // callbacks that did not wait, keeps its place.
-func (s *session) joinLine(w *waiter, as entry) bool {
+func (s *session) joinLine(w *sendq.Waiter, as entry) bool {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	if s.refused != nil || !s.has(flagBlocked) && (as == admitted || !s.has(flagLine)) {
@@ -56,7 +58,7 @@ func (s *session) joinLine(w *waiter, as entry) bool {
 	side := s.sideLocked()
 	if as == admitted {
 		side.admitted = false
-		side.line = append([]*waiter{w}, side.line...)
+		side.line = append([]*sendq.Waiter{w}, side.line...)
 	} else {
 		side.line = append(side.line, w)
 	}
@@ -79,7 +81,7 @@ func (s *session) admitLocked() {
 		w := side.line[0]
 		side.line[0] = nil
 		side.line = side.line[1:]
-		side.admitted = w.fail(nil) // else its time was over just now
+		side.admitted = w.Fail(nil) // else its time was over just now
 	}
 	if len(side.line) == 0 {
 		side.line = nil
@@ -95,7 +97,7 @@ func (s *session) dissolveLineLocked(err error) {
 		return
 	}
 	for _, w := range s.side.line {
-		w.fail(err)
+		w.Fail(err)
 	}
 	s.side.line = nil
 }

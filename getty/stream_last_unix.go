@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/wire"
 )
 
 // giveLast empties the socket of a session whose reader may be held by a callback: closing over
@@ -19,7 +20,7 @@ func (t *stream) giveLast(*session) {
 	if err != nil {
 		return
 	}
-	sc := socketOf(inner)
+	sc := wire.Socket(inner)
 	if sc == nil {
 		return
 	}
@@ -27,7 +28,7 @@ func (t *stream) giveLast(*session) {
 	if err != nil {
 		return
 	}
-	buf := bytespool.Get(readSize)
+	buf := bytespool.Get(wire.ReadSize)
 	defer bytespool.Put(buf)
 	_ = rc.Control(func(fd uintptr) {
 		for range 64 {

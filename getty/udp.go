@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/sendq"
+	"github.com/gostkit/kit/getty/internal/wire"
 	"github.com/gostkit/kit/netx"
 	"github.com/gostkit/kit/taskpool"
 )
@@ -222,13 +224,13 @@ func newDatagrams(conn *net.UDPConn) (*datagrams, error) {
 	return &datagrams{conn: conn, in: p, out: p}, nil
 }
 
-func (t *datagrams) queues() bool                       { return false }
-func (t *datagrams) netConn() net.Conn                  { return t.conn }
-func (t *datagrams) localAddr() net.Addr                { return t.conn.LocalAddr() }
-func (t *datagrams) remoteAddr() net.Addr               { return t.conn.RemoteAddr() }
-func (t *datagrams) close() error                       { return t.conn.Close() }
-func (t *datagrams) write(*session, *batch, bool) error { return nil }
-func (t *datagrams) closeWrite(s *session) error        { s.closeHard(); return nil }
+func (t *datagrams) queues() bool                                  { return false }
+func (t *datagrams) netConn() net.Conn                             { return t.conn }
+func (t *datagrams) localAddr() net.Addr                           { return t.conn.LocalAddr() }
+func (t *datagrams) remoteAddr() net.Addr                          { return t.conn.RemoteAddr() }
+func (t *datagrams) close() error                                  { return t.conn.Close() }
+func (t *datagrams) write(*session, *sendq.Batch, wire.Mode) error { return nil }
+func (t *datagrams) closeWrite(s *session) error                   { s.closeHard(); return nil }
 
 // ends reports whether err, from a read or write of a client, ends its session, so that the client dials
 // again: nobody has the port, or only a new socket helps.
@@ -241,7 +243,7 @@ func (t *datagrams) farewell(*session) []byte { return nil }
 func (t *datagrams) discard(*session) error { return io.EOF } // what comes destroys nothing
 
 // encode sends one datagram.
-func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
+func (t *datagrams) encode(s *session, pkg any, _ *sendq.Waiter) (int, error) {
 	var to netip.AddrPort
 	var local netip.Addr
 	if !t.connected {
@@ -261,7 +263,7 @@ func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	}
 	buf := bytespool.Get(2048)
 	defer bytespool.Put(buf)
-	p, err := s.marshal(buf[:0], pkg)
+	p, _, err := s.marshal(buf[:0], pkg)
 	if err != nil {
 		return 0, err
 	}
@@ -462,7 +464,7 @@ func (s *session) deliver(pkg any) (err error) {
 		if !done {
 			err = s.panicked(where, recover())
 		}
-		s.endTurn(1, false)
+		s.endTurn(1, false, wire.Try)
 	}()
 	if s.has(flagsAttended) {
 		s.servePending(&where)
@@ -497,7 +499,7 @@ func (s *session) packetError(bad error, from netip.AddrPort) (err error) {
 		if !done {
 			err = s.panicked("OnPacketError", recover())
 		}
-		s.endTurn(0, false)
+		s.endTurn(0, false, wire.Try)
 	}()
 	if !s.has(flagClosing) {
 		l.OnPacketError(s, bad)

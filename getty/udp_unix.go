@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/wire"
 )
 
 // rawPacket reads a connected socket's datagrams into a buffer that is leased when one is there. The buffer
@@ -41,7 +42,7 @@ func (r *rawPacket) read() ([]byte, error) {
 func (r *rawPacket) try(fd uintptr) bool {
 	buf := bytespool.Get(maxDatagram)
 	for {
-		n, err := recvNow(int(fd), buf)
+		n, err := wire.Recv(fd, buf)
 		switch err {
 		case syscall.EINTR:
 			continue

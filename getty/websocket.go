@@ -16,6 +16,8 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/sendq"
+	"github.com/gostkit/kit/getty/internal/wire"
 )
 
 // A TypedWriter is a [Writer] that decides for each package whether it goes out as a text or a binary
@@ -51,6 +53,8 @@ type webSocket struct {
 
 	// of the session's goroutine
 	s       *session
+	buf     []byte
+	kept    int
 	at      int   // bytes of stream.buf that gorilla has read
 	readErr error // what the stream's read ended with
 	within  bool  // a message has begun and is not complete
@@ -109,8 +113,9 @@ func (t *webSocket) Read(p []byte) (int, error) {
 	}
 	n := copy(p, t.buf[t.at:t.kept])
 	if t.at += n; t.at == t.kept {
-		t.at = 0
-		t.stream.drop()
+		t.at, t.kept = 0, 0
+		bytespool.Put(t.buf)
+		t.buf = nil
 	}
 	return n, nil
 }
@@ -138,7 +143,9 @@ func (t *webSocket) fill() error {
 	if t.within {
 		s.clock.begun()
 	}
-	n, err := t.stream.read(s, 0)
+	t.buf = bytespool.Get(4096)
+	n, err := t.conn.Read(t.buf)
+	s.setFlag(flagReading)
 	t.late = s.has(flagClosing)
 	if n > 0 {
 		s.tallyRead(n)
@@ -268,14 +275,14 @@ func (t *webSocket) closeWrite(s *session) error {
 }
 
 // encode encodes pkg and frames it as one message. encMu is held.
-func (t *webSocket) encode(s *session, pkg any, w *waiter) (int, error) {
+func (t *webSocket) encode(s *session, pkg any, w *sendq.Waiter) (int, error) {
 	text := t.text
 	if tw, ok := s.writer.(TypedWriter); ok {
 		text = tw.IsText(pkg)
 	}
 	buf := bytespool.Get(s.hint)
 	defer bytespool.Put(buf)
-	p, err := s.marshal(buf[:0], pkg)
+	p, _, err := s.marshal(buf[:0], pkg)
 	if err != nil {
 		return 0, err
 	}
@@ -288,41 +295,24 @@ func (t *webSocket) encodeRaw(s *session, one []byte, more [][]byte) (int, error
 }
 
 // message frames p as one message and queues it.
-func (t *webSocket) message(s *session, p []byte, text bool, w *waiter) (int, error) {
+func (t *webSocket) message(s *session, p []byte, text bool, w *sendq.Waiter) (int, error) {
 	kind := websocket.BinaryMessage
 	if text {
 		kind = websocket.TextMessage
 	}
 	s.sized(len(p))
-	if size := len(p) + 16; size < largeSize {
-		b := s.batch()
-		tail := b.tail(size)
-		t.dst = tail
-		err := t.ws.WriteMessage(kind, p)
-		out := t.dst
-		t.dst = nil
-		if err != nil {
-			return 0, err
-		}
-		b.claim(tail, out)
-		s.publish(out, nil, w, nil)
-		return len(out), nil
-	}
-	// Room for the headers: one frame, or as many as gorilla's write buffer cuts a client's message into.
-	whole := bytespool.Get(len(p) + 16 + 16*(len(p)/wsClientBuffer+1))
-	t.dst = whole[:0]
+	b := s.batch()
+	t.dst = b.Reserve(len(p) + 16 + 16*(len(p)/wsClientBuffer+1))
 	err := t.ws.WriteMessage(kind, p)
 	out := t.dst
 	t.dst = nil
-	if err != nil || &out[0] != &whole[0] {
-		bytespool.Put(whole)
-		whole = nil
+	if err != nil {
+		b.Cancel()
+		return 0, err
 	}
-	if err == nil {
-		s.batch()
-		s.publish(out, whole, w, nil)
-	}
-	return len(out), err
+	b.Add(out, w)
+	s.added(len(out))
+	return len(out), nil
 }
 
 // serve reads messages until the peer's close frame or the end of input.
@@ -338,7 +328,6 @@ func (t *webSocket) serve(s *session) (err error) {
 			}
 		}
 		t.leave()
-		t.stream.drop()
 		if t.stage != nil {
 			s.forgo(t.stage)
 		}
@@ -492,7 +481,7 @@ func (t *webSocket) post(pkg any, size int) {
 	}
 	t.stage.items = append(t.stage.items, mail{pkg, size})
 	t.staged += size
-	if s.box.fits(len(t.stage.items)+1, t.staged) && t.staged < readSize {
+	if s.box.fits(len(t.stage.items)+1, t.staged) && t.staged < wire.ReadSize {
 		return
 	}
 	t.endTurn()
@@ -515,7 +504,7 @@ func (t *webSocket) endTurn() {
 func (t *webSocket) leave() {
 	if pkgs := t.turn; pkgs > 0 {
 		t.turn = 0
-		t.s.endTurn(pkgs, true)
+		t.s.endTurn(pkgs, true, wire.Held)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/sendq"
 )
 
 // Writing takes two locks. encMu is held while a package is encoded and queued: it is what makes the order
@@ -20,10 +20,13 @@ import (
 // encoder, and the counters, for a few instructions at a time. Close takes qMu only; Stats and a flush try
 // encMu but never wait for it.
 
+// flushSize is how many queued bytes are offered to the kernel before the turn ends.
+const flushSize = 64 << 10
+
 // outbound is the part of a session that queues and flushes.
 type outbound struct {
 	encMu    sync.Mutex
-	out      *batch        // guarded by encMu: accepted and not taken by a flush
+	out      *sendq.Batch  // guarded by encMu: accepted and not taken by a flush
 	appended uint64        // guarded by encMu: bytes ever queued
 	largest  int           // guarded by encMu: the largest package ever queued
 	hint     int           // guarded by encMu: recent package size, to leave a chunk before it is outgrown
@@ -46,10 +49,10 @@ type outbound struct {
 
 // A sideQueue is what needs no encoder to be queued. Most sessions never have one.
 type sideQueue struct {
-	control  []byte    // control frames, and after them the farewell
-	marks    []*waiter // callers of Flush
-	line     []*waiter // callers that wait for the queue to fall, the first come first
-	admitted bool      // one of them may write and has not done so yet
+	control  []byte          // control frames, and after them the farewell
+	marks    []*sendq.Waiter // callers of Flush
+	line     []*sendq.Waiter // callers that wait for the queue to fall, the first come first
+	admitted bool            // one of them may write and has not done so yet
 }
 
 // sideLocked returns the side queue.
@@ -124,9 +127,9 @@ func (s *session) Flush(ctx context.Context) error {
 	} else if insideEncoder() {
 		return fmt.Errorf("%w: an encoder flushes a session", ErrBadReader)
 	}
-	w := newWaiter()
+	w := sendq.NewWaiter()
 	if wait, err := s.enqueueMark(w); !wait {
-		w.free()
+		w.Free()
 		return err
 	}
 	s.flush()
@@ -164,7 +167,7 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 		}
 	}()
 	for {
-		w := newWaiter()
+		w := sendq.NewWaiter()
 		var waiting int
 		total, waiting, err = s.encode(as, func() (int, error) { return s.tr.encode(s, pkg, w) })
 		if err == nil {
@@ -174,7 +177,7 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 			}
 			return s.awaitPkg(w, p, total, waiting)
 		}
-		w.free()
+		w.Free()
 		if err != ErrSessionBlocked {
 			return total, 0, err
 		}
@@ -193,9 +196,9 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 }
 
 // awaitPkg waits for a queued package of total bytes, one of waiting in the queue.
-func (s *session) awaitPkg(w *waiter, p patience, total, waiting int) (int, int, error) {
+func (s *session) awaitPkg(w *sendq.Waiter, p patience, total, waiting int) (int, int, error) {
 	if !s.queues {
-		w.free()
+		w.Free()
 		return total, total, nil
 	}
 	s.offer(waiting >= flushSize)
@@ -211,11 +214,10 @@ func (s *session) awaitPkg(w *waiter, p patience, total, waiting int) (int, int,
 
 // await waits for w, whose memory it gives back. When p is over it withdraws w, if that can still be done;
 // a package of which a part has left ends the session instead.
-func (s *session) await(w *waiter, p patience) (sent int, withdrawn bool, err error) {
+func (s *session) await(w *sendq.Waiter, p patience) (sent int, withdrawn bool, err error) {
 	select {
-	case <-w.ch:
-		sent, err = w.sent, w.err
-		w.free()
+	case <-w.Done():
+		sent, err = w.Result()
 		return sent, false, err
 	default:
 	}
@@ -226,28 +228,27 @@ func (s *session) await(w *waiter, p patience) (sent int, withdrawn bool, err er
 		expired = t.C
 	}
 	select {
-	case <-w.ch:
+	case <-w.Done():
 	case <-expired:
 		err = ErrWriteTimeout
 	case <-p.done():
 		err = context.Cause(p.ctx)
 	}
 	if err != nil {
-		if w.withdraw() {
+		if w.Withdraw() {
 			return 0, true, err
 		}
 		if err == ErrWriteTimeout && p.progress {
 			p.timeout = 0
 			return s.await(w, p)
 		}
-		if w.state.Load() == waiterPartial {
+		if w.Partial() {
 			s.fail(err)
 		}
 		// Soon: the kernel has taken it all, or the session ends. Only then is the package's memory free.
-		<-w.ch
+		<-w.Done()
 	}
-	sent, err = w.sent, w.err
-	w.free()
+	sent, err = w.Result()
 	return sent, false, err
 }
 
@@ -342,6 +343,9 @@ func (s *session) encode(as entry, use func() (int, error)) (n, waiting int, err
 	ok := false
 	defer func() {
 		if !ok {
+			if s.out != nil {
+				s.out.Cancel()
+			}
 			s.endEncode()
 			err = s.panicked("Writer", recover())
 		}
@@ -355,57 +359,54 @@ func (s *session) encode(as entry, use func() (int, error)) (n, waiting int, err
 // package which then could not be encoded is given back.
 func (s *session) endEncode() (waiting int) {
 	if b := s.out; b != nil {
-		waiting = b.size
-		if len(b.segs) == 0 {
+		waiting = b.Size()
+		if b.Empty() {
 			s.out = nil
-			b.free()
+			b.Free()
 		}
 	}
 	s.unlockEncoder()
 	return waiting
 }
 
-// marshal encodes pkg behind dst, or into memory of the Writer's own, which has to be copied.
-func (s *session) marshal(dst []byte, pkg any) ([]byte, error) {
+// marshal encodes pkg behind dst, or into memory of the Writer's own: then appended is false, and the
+// result has to be copied.
+func (s *session) marshal(dst []byte, pkg any) (p []byte, appended bool, err error) {
 	switch {
 	case s.appender != nil:
-		return s.appender.AppendPkg(dst, s, pkg)
+		p, err = s.appender.AppendPkg(dst, s, pkg)
+		return p, true, err
 	case s.writer != nil:
-		return s.writer.Write(s, pkg)
+		p, err = s.writer.Write(s, pkg)
+		return p, false, err
 	}
 	// Whoever does not look at the result of a write would wonder for long.
 	s.ep.log.Warn("getty: write without a Writer", "session", s.id, "peer", peerText(s.tr.remoteAddr))
-	return nil, fmt.Errorf("%w: no Writer set", ErrBadReader)
+	return nil, false, fmt.Errorf("%w: no Writer set", ErrBadReader)
 }
 
 var errNoBytes = fmt.Errorf("%w: a package of no bytes", ErrBadReader)
 
 // encodeStream queues a package of a byte stream. encMu is held.
-func (s *session) encodeStream(pkg any, w *waiter) (int, error) {
-	if s.appender == nil {
-		p, err := s.marshal(nil, pkg)
-		if err != nil {
-			return 0, err
-		}
-		return s.queueRaw(p, nil, w)
-	}
-	if s.hint > largeSize {
-		return s.encodeLarge(pkg, w)
-	}
+func (s *session) encodeStream(pkg any, w *sendq.Waiter) (int, error) {
 	b := s.batch()
-	tail := b.tail(s.hint)
-	p, err := s.appender.AppendPkg(tail, s, pkg)
-	if err != nil {
+	p, appended, err := s.marshal(b.Reserve(s.hint), pkg)
+	switch {
+	case err != nil:
+		b.Cancel()
 		return 0, err
-	}
-	n := len(p)
-	if n == 0 {
+	case len(p) == 0:
+		b.Cancel()
 		return 0, errNoBytes
+	case appended:
+		b.Add(p, w)
+	default: // memory of the Writer's own
+		b.Cancel()
+		b.AddCopy(p, w)
 	}
-	s.sized(n)
-	b.claim(tail, p) // else it outgrew the chunk and has memory of its own
-	s.publish(p, nil, w, nil)
-	return n, nil
+	s.sized(len(p))
+	s.added(len(p))
+	return len(p), nil
 }
 
 // maxHint bounds the room that is made for a package because of its predecessor's size: a small one behind a
@@ -415,54 +416,20 @@ const maxHint = 256 << 10
 // sized notes the size of a package, for the room to encode the next one into.
 func (s *session) sized(n int) { s.hint = min(max(n+n/4, 64), maxHint) }
 
-// encodeLarge encodes into a pooled buffer of the size that recent packages had.
-func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
-	whole := bytespool.Get(s.hint)
-	p, err := s.appender.AppendPkg(whole[:0], s, pkg)
-	n := len(p)
-	s.sized(n)
-	switch {
-	case err != nil:
-	case n < largeSize: // also 0, which is refused
-		_, err = s.queueRaw(p, nil, w)
-	case &p[0] == &whole[0]:
-		s.batch()
-		s.publish(p, whole, w, nil)
-		return n, nil
-	default: // it outgrew whole and has memory of its own
-		s.batch()
-		s.publish(p, nil, w, nil)
-	}
-	bytespool.Put(whole)
-	return n, err
-}
-
 // queueRaw copies encoded packages into the queue as one entry.
-func (s *session) queueRaw(one []byte, more [][]byte, w *waiter) (int, error) {
-	total := len(one)
-	for _, p := range more {
-		total += len(p)
+func (s *session) queueRaw(one []byte, more [][]byte, w *sendq.Waiter) (int, error) {
+	n := len(one)
+	switch {
+	case n > 0:
+		s.batch().AddCopy(one, w)
+	case more != nil:
+		n = s.batch().AddCopies(more)
 	}
-	if total == 0 {
+	if n == 0 {
 		return 0, errNoBytes
 	}
-	var tail, whole []byte
-	b := s.batch()
-	if total < largeSize {
-		tail = b.tail(total)
-	} else {
-		whole = bytespool.Get(total)
-		tail = whole[:0]
-	}
-	p := append(tail, one...)
-	for _, part := range more {
-		p = append(p, part...)
-	}
-	if whole == nil {
-		b.claim(tail, p)
-	}
-	s.publish(p, whole, w, more)
-	return total, nil
+	s.added(n)
+	return n, nil
 }
 
 // oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it. It counts
@@ -484,32 +451,19 @@ func oneByOne(one []byte, more [][]byte, use func([]byte) (int, error)) (total i
 }
 
 // batch returns the batch that is being filled. encMu is held.
-func (s *session) batch() *batch {
+func (s *session) batch() *sendq.Batch {
 	if s.out == nil {
-		s.out = newBatch()
+		s.out = sendq.New()
 	}
 	return s.out
 }
 
-// publish puts encoded bytes into the queue: one package, or those that parts are the pieces of. whole, if
-// not nil, is their memory and goes back to bytespool. encMu is held.
-func (s *session) publish(p, whole []byte, w *waiter, parts [][]byte) {
-	b := s.out
-	if len(b.segs) == 0 {
+// added notes that n bytes were added to the batch. encMu is held.
+func (s *session) added(n int) {
+	if !s.has(flagQueued) {
 		s.setFlag(flagQueued)
 	}
-	end := b.size
-	for _, q := range parts {
-		if end += len(q); len(q) > 0 {
-			b.ends = append(b.ends, end)
-		}
-	}
-	b.append(p, whole, w)
-	if parts == nil {
-		b.ends = append(b.ends, b.size)
-	}
-	s.appended += uint64(len(p))
-	s.largest = max(s.largest, len(p))
+	s.appended += uint64(n)
 	if !s.has(flagBlocked) && s.queuedBytes() >= uint64(s.opts.HighWater) {
 		s.setFlag(flagBlocked) // the flush that must follow looks whether it is over
 	}
@@ -535,7 +489,7 @@ func (s *session) tryQueuedBytes() uint64 {
 }
 
 // enqueueMark queues a flush mark, and reports whether there is anything to wait for.
-func (s *session) enqueueMark(w *waiter) (wait bool, err error) {
+func (s *session) enqueueMark(w *sendq.Waiter) (wait bool, err error) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	if s.refused != nil || s.emptyLocked() && !s.flushing {
@@ -595,11 +549,11 @@ func (s *session) unblocked() {
 }
 
 // forget takes w, which does not wait any more, from the side queue. A mark may have left it with a flush.
-func (s *session) forget(w *waiter) {
+func (s *session) forget(w *sendq.Waiter) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
 	side := s.sideLocked()
-	for _, list := range []*[]*waiter{&side.marks, &side.line} {
+	for _, list := range []*[]*sendq.Waiter{&side.marks, &side.line} {
 		if i := slices.Index(*list, w); i >= 0 {
 			*list = slices.Delete(*list, i, i+1)
 		}

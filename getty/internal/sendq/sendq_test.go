@@ -256,6 +256,8 @@ func TestWithdrawBesideAFlush(t *testing.T) {
 }
 
 // A pooled batch keeps nothing alive.
+//
+// case: 13
 func TestFreedBatchHoldsNothing(t *testing.T) {
 	b := New()
 	for range 100 {

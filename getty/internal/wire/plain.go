@@ -35,7 +35,7 @@ func (l *plain) Close() error {
 }
 
 func (l *plain) Run(in *Input, h Handler) error {
-	for h.MayRead() {
+	for h.Idle() {
 		if in.n == 0 && len(in.buf) != plainReadSize {
 			in.Rest() // a large buffer is not held while nothing comes
 			in.buf = bytespool.Get(plainReadSize)

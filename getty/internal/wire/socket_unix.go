@@ -134,7 +134,7 @@ func (l *socket) step(fd uintptr) bool {
 			case syscall.EINTR:
 				continue
 			case syscall.EAGAIN:
-				return false
+				return !l.h.Idle()
 			case nil:
 				l.runErr = io.EOF
 			default:
@@ -156,7 +156,7 @@ func (l *socket) step(fd uintptr) bool {
 			}
 		}
 		in.Rest()
-		return false
+		return !l.h.Idle()
 	}
 }
 

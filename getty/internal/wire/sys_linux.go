@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux && !386 && !s390x
-
 package wire
 
 import (
@@ -11,9 +9,9 @@ import (
 	"unsafe"
 )
 
-// These are recvmsg(2) and sendmsg(2) as single raw system calls. They do not tell Go's scheduler: they
-// never wait, so a hand-off to another thread would cost more than the call. (On 386 and s390x they are
-// not system calls of their own.)
+// The socket calls of this file never wait, whatever the descriptor's mode: a user may make it a
+// blocking one with os.File.Fd, and read(2) would then keep Close and Write waiting for the peer. For
+// the same reason they are raw: telling the scheduler that a thread may wait costs more than the call.
 
 const (
 	tcpInq    = 36 // TCP_INQ and TCP_CM_INQ of linux/tcp.h
@@ -25,7 +23,7 @@ const (
 type inqMessage struct {
 	head   syscall.Cmsghdr
 	queued int32
-	_      int32 // CMSG_SPACE is a multiple of the word
+	_      int32 // a control message takes whole words
 }
 
 const inqMessageLen = int(unsafe.Offsetof(inqMessage{}.queued) + 4)
@@ -39,31 +37,44 @@ func enableInq(fd uintptr) bool {
 }
 
 func recv(fd uintptr, b []byte, inq bool) (n int, more bool, err error) {
+	if !inq {
+		n, err = Recv(fd, b)
+		return n, true, err
+	}
 	var control inqMessage
 	iov := syscall.Iovec{Base: &b[0]}
 	iov.SetLen(len(b))
-	msg := syscall.Msghdr{Iov: &iov, Iovlen: 1}
-	if inq {
-		msg.Control = (*byte)(unsafe.Pointer(&control))
-		msg.SetControllen(int(unsafe.Sizeof(control)))
-	}
-	r, _, errno := syscall.RawSyscall(syscall.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&msg)), syscall.MSG_DONTWAIT)
+	msg := syscall.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control))}
+	msg.SetControllen(int(unsafe.Sizeof(control)))
+	r, _, errno := syscall.RawSyscall(sysRecvmsg, fd, uintptr(unsafe.Pointer(&msg)), syscall.MSG_DONTWAIT)
 	runtime.KeepAlive(b)
 	if errno != 0 {
 		return 0, true, errno
 	}
-	if !inq || int(msg.Controllen) < inqMessageLen ||
+	raceReceived()
+	if int(msg.Controllen) < inqMessageLen ||
 		control.head.Level != syscall.IPPROTO_TCP || control.head.Type != tcpInq {
 		return int(r), true, nil
 	}
 	return int(r), control.queued != 0, nil // 1 when there is nothing but a FIN
 }
 
+// Recv is read(2) of a socket.
+func Recv(fd uintptr, b []byte) (int, error) {
+	n, _, errno := syscall.RawSyscall6(sysRecvfrom, fd,
+		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), syscall.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	raceReceived()
+	return int(n), nil
+}
+
 // pending takes the error that the socket has run into, such as a reset, and that no call has told yet.
 func pending(fd uintptr) error {
 	var errno int32
 	size := uint32(unsafe.Sizeof(errno))
-	_, _, failed := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_ERROR,
+	_, _, failed := syscall.RawSyscall6(sysGetsockopt, fd, syscall.SOL_SOCKET, syscall.SO_ERROR,
 		uintptr(unsafe.Pointer(&errno)), uintptr(unsafe.Pointer(&size)), 0)
 	switch {
 	case failed != 0:
@@ -78,11 +89,11 @@ func pending(fd uintptr) error {
 var iovecs = sync.Pool{New: func() any { return new([maxRuns]syscall.Iovec) }}
 
 func send(fd uintptr, runs [][]byte) (int, error) {
+	raceSends()
 	if len(runs) == 1 {
 		b := runs[0]
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd,
+		n, _, errno := syscall.RawSyscall6(sysSendto, fd,
 			uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), sendFlags, 0, 0)
-		runtime.KeepAlive(b)
 		if errno != 0 {
 			return 0, errno
 		}
@@ -96,7 +107,7 @@ func send(fd uintptr, runs [][]byte) (int, error) {
 	}
 	msg := syscall.Msghdr{Iov: &iov[0]}
 	setCount(&msg.Iovlen, count)
-	n, _, errno := syscall.RawSyscall(syscall.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&msg)), sendFlags)
+	n, _, errno := syscall.RawSyscall(sysSendmsg, fd, uintptr(unsafe.Pointer(&msg)), sendFlags)
 	runtime.KeepAlive(runs)
 	clear(iov[:count])
 	iovecs.Put(iov)

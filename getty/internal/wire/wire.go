@@ -42,11 +42,14 @@ type Link interface {
 
 // A Handler is told what a Link reads.
 type Handler interface {
-	// MayRead is asked before each read; false ends Run.
+	// MayRead is asked before each read that cannot wait; false ends Run.
 	MayRead() bool
 	// Received is called when n more bytes lie in the Input; false ends Run. The goroutine that runs it
 	// may Write with [Held].
 	Received(n int) bool
+	// Idle is called before Run waits for input, with nothing left to be done; false ends Run. Where a
+	// connection cannot be asked not to wait, it is called before every read, and MayRead is not.
+	Idle() bool
 }
 
 // A Source is a queue of bytes to be written.

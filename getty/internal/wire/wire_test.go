@@ -26,9 +26,11 @@ func randomBytes(seed int64, n int) []byte {
 type handler struct {
 	mayRead  func() bool
 	received func(n int) bool
+	idle     func() bool
 }
 
 func (h handler) MayRead() bool       { return h.mayRead == nil || h.mayRead() }
+func (h handler) Idle() bool          { return h.idle == nil || h.idle() }
 func (h handler) Received(n int) bool { return h.received == nil || h.received(n) }
 
 // queue is a Source of whole byte slices.
@@ -127,7 +129,9 @@ func TestRunReadsEverything(t *testing.T) {
 func TestRunStops(t *testing.T) {
 	networks(t, func(t *testing.T, link Link, peer net.Conn) {
 		var in Input
-		require.NoError(t, link.Run(&in, handler{mayRead: func() bool { return false }}))
+		no := func() bool { return false }
+		require.NoError(t, link.Run(&in, handler{mayRead: no, idle: no}))
+		require.NoError(t, link.Run(&in, handler{idle: no}))
 		go func() {
 			_, _ = peer.Write([]byte("one"))
 			_, _ = peer.Write([]byte("two"))
@@ -199,9 +203,6 @@ func TestIdleLinkHoldsNothing(t *testing.T) {
 		waits := make(chan struct{}, 1)
 		go func() {
 			_ = link.Run(&in, handler{
-				mayRead: func() bool {
-					return true
-				},
 				received: func(int) bool {
 					in.Consume(in.Len())
 					waits <- struct{}{}
