@@ -26,8 +26,8 @@ func nanos(d time.Duration) int64 { return int64(min(d, longest)) }
 
 // A clock keeps all time limits of a session with one timer of the endpoint's wheel. The hot paths only
 // store when something happened; when the timer fires it looks which limit is over and sets itself to
-// the next one that may be. No deadline ever reaches the descriptor, since TLS, decompressors and
-// gorilla never recover from one.
+// the next one that may be. No deadline ever reaches the descriptor, since TLS and decompressors
+// never recover from one.
 //
 // The limits look at what the peer did. What it sent is noted by the goroutine that reads. What it took is
 // found out by looks (backlog), but only while there is something for it to take.

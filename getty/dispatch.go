@@ -49,9 +49,20 @@ func (s *session) setFlag(f uint32) bool   { return s.flags.Or(f)&f == 0 }
 func (s *session) clearFlag(f uint32) bool { return s.flags.And(^f)&f != 0 }
 func (s *session) has(f uint32) bool       { return s.flags.Load()&f != 0 }
 
+// A framing is a transport that cuts packages out of the bytes of a stream itself.
+type framing interface {
+	// decode is session.decode, limits included.
+	decode(s *session, b []byte) (pkg any, n int, err error)
+	// weigh returns the size of the latest package, which took n bytes of what decode was given.
+	weigh(n int) int
+}
+
 // decode calls the Reader for the package that begins b and checks the answer. A nil pkg without error means
 // that b holds no whole package; n is then the size it needs, 0 if unknown.
 func (s *session) decode(b []byte, seen int) (pkg any, n int, err error) {
+	if s.framed != nil {
+		return s.framed.decode(s, b)
+	}
 	switch {
 	case s.resumer != nil:
 		pkg, n, err = s.resumer.ReadResume(s, b, seen)
@@ -260,6 +271,9 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 			}
 			seen = 0
 			used += n
+			if s.framed != nil {
+				n = s.framed.weigh(n)
+			}
 			size += n
 			stage.items = append(stage.items, mail{pkg, n})
 		}

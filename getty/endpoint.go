@@ -78,7 +78,7 @@ type endpoint struct {
 
 	mu       sync.Mutex
 	sessions map[uint64]*session // guarded by mu: open ones
-	table    atomic.Int64        // len(sessions), plus those being prepared
+	table    atomic.Int64        // places taken: sessions, and connections that may become one
 	closing  bool                // guarded by mu
 	running  int                 // guarded by mu: goroutines
 	over     bool                // guarded by mu: closing, and nothing ran any more
@@ -212,18 +212,34 @@ func (e *endpoint) taskPool() taskpool.Pool {
 	return e.pool
 }
 
+// reserve takes a place in the table for a session, unless limit are taken. openReserved uses it; unreserve
+// gives it back.
+func (e *endpoint) reserve(limit int) bool {
+	if n := e.table.Add(1); limit > 0 && n > int64(limit) {
+		e.unreserve()
+		return false
+	}
+	return true
+}
+
+func (e *endpoint) unreserve() { e.table.Add(-1) }
+
 // open starts a session on tr on a goroutine of its own, unless the endpoint is closing or full.
 func (e *endpoint) open(tr transport, limit int, prepare NewSessionCallback) (*session, error) {
-	if n := e.table.Add(1); limit > 0 && n > int64(limit) {
-		e.table.Add(-1)
+	if !e.reserve(limit) {
 		e.stats.refused.Add(1)
 		return nil, ErrTooManySessions
 	}
+	return e.openReserved(tr, prepare)
+}
+
+// openReserved is open for a session that has its place. Where it fails the place is free again.
+func (e *endpoint) openReserved(tr transport, prepare NewSessionCallback) (*session, error) {
 	s := newSession(e, tr, e.opts)
 	e.mu.Lock()
 	if e.closing {
 		e.mu.Unlock()
-		e.table.Add(-1)
+		e.unreserve()
 		return nil, ErrEndpointClosed
 	}
 	e.sessions[s.id] = s

@@ -45,6 +45,9 @@ var (
 	// of zero bytes, a missing codec, an encoder that writes to a session.
 	ErrBadReader = errors.New("getty: codec broke its contract")
 
+	// ErrProtocol reports a WebSocket peer that broke RFC 6455 or RFC 7692.
+	ErrProtocol = errors.New("getty: WebSocket protocol error")
+
 	// ErrTooManySessions reports a connection refused because MaxSessions were open.
 	ErrTooManySessions = errors.New("getty: too many sessions")
 

@@ -28,7 +28,14 @@ func Held(ss Session) (readBuffer, batch, mailQueues bool) {
 		mailQueues = s.box.in != nil || s.box.cur != nil
 		s.box.mu.Unlock()
 	}
-	return s.tr.(*stream).in.Held() != 0, HoldsBatch(ss), mailQueues
+	return streamOf(s).in.Held() != 0, HoldsBatch(ss), mailQueues
+}
+
+func streamOf(s *session) *stream {
+	if ws, ok := s.tr.(*webSocket); ok {
+		return ws.stream
+	}
+	return s.tr.(*stream)
 }
 
 // HoldsBatch tells whether a session holds memory for packages to be sent.

@@ -103,6 +103,7 @@ func (s *session) detachLocked() (b *sendq.Batch, busy bool) {
 // encMu and qMu are held.
 func (s *session) takeQueue() *sendq.Batch {
 	b, side := s.out, s.side
+	side.answer()
 	if b != nil {
 		s.out = nil
 		s.clearFlag(flagQueued)
@@ -293,16 +294,31 @@ func (s *session) discardBatch(b *sendq.Batch) {
 	b.Free()
 }
 
-// maxControl bounds the control frames that wait for a flush. Pongs beyond it are dropped, as RFC 6455,
-// section 5.5.3, allows, and so are pings, which have become pointless.
+// maxControl bounds the control frames that wait for a flush. Of the answers beyond it only the latest is
+// kept, as RFC 6455, section 5.5.3, allows; others, our own pings, are dropped: they have become pointless.
 const maxControl = 4 << 10
 
-// queueControl queues bytes that are no package: a control frame.
-func (s *session) queueControl(p []byte) {
+// queueControl queues bytes that are no package: a control frame. An answer is never dropped for want of room,
+// unless a later one takes its place.
+func (s *session) queueControl(p []byte, answer bool) {
 	s.qMu.Lock()
 	defer s.qMu.Unlock()
-	if side := s.sideLocked(); s.refused == nil && len(side.control)+len(p) <= maxControl {
+	if s.refused != nil {
+		return
+	}
+	switch side := s.sideLocked(); {
+	case len(side.control)+len(p) <= maxControl && len(side.late) == 0:
 		side.control = append(side.control, p...)
+	case answer:
+		side.late = append(side.late[:0], p...)
+	}
+}
+
+// answer moves the latest answer behind the control frames that waited before it.
+func (q *sideQueue) answer() {
+	if q != nil && len(q.late) > 0 {
+		q.control = append(q.control, q.late...)
+		q.late = nil
 	}
 }
 
@@ -317,6 +333,7 @@ func (s *session) refuseWith(err error, last []byte) {
 		s.refused = err
 		if last != nil {
 			side := s.sideLocked()
+			side.answer()
 			side.control = append(side.control, last...)
 		}
 	}

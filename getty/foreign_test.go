@@ -488,8 +488,8 @@ func TestRefusalsAreLogged(t *testing.T) {
 	const good = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 	for _, test := range []struct{ name, request, status, why string }{
 		{"origin", "GET / HTTP/1.1\r\nHost: x\r\n" + good + "Origin: http://evil.example\r\n\r\n", "403", "origin not allowed"},
-		{"no upgrade", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "400", "not using the websocket protocol"},
-		{"version", "GET / HTTP/1.1\r\nHost: x\r\n" + strings.Replace(good, "13", "12", 1) + "\r\n", "400", "version"},
+		{"no upgrade", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "400", "not a WebSocket upgrade"},
+		{"version", "GET / HTTP/1.1\r\nHost: x\r\n" + strings.Replace(good, "13", "12", 1) + "\r\n", "426", "version"},
 		{"path", "GET /other HTTP/1.1\r\nHost: x\r\n" + good + "\r\n", "404", "no such path"},
 		{"not HTTP", "hello\r\n\r\n", "400", "malformed"},
 		{"large", "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 30_000) + "\r\n\r\n", "431", "too large"},

@@ -48,6 +48,16 @@ type transport interface {
 	remoteAddr() net.Addr
 }
 
+// A failer is a transport that can tell its peer why a session fails.
+type failer interface {
+	// failing ends the session gracefully, with a farewell that fits err, and reports whether it could;
+	// else the descriptor is closed at once. It does not wait.
+	failing(s *session, err error) bool
+	// dismiss is failing for a session that did not open. It is called on the session's goroutine and
+	// returns when the peer has ended too, or after a short time.
+	dismiss(s *session, err error)
+}
+
 // session implements Session. One goroutine owns it: it prepares the session, reads until the input ends
 // and runs the end. Everything else that touches a session (writers, handlers, the flusher, the wheel)
 // is named in docs/architecture.md.
@@ -56,6 +66,7 @@ type session struct {
 	bornAt int64
 	ep     *endpoint
 	tr     transport
+	framed framing         // tr, if it cuts the packages out of the stream itself
 	opts   *SessionOptions // the endpoint's, never changed
 
 	attributes
@@ -93,6 +104,7 @@ var sessionIDs atomic.Uint64
 
 func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
 	s := &session{id: sessionIDs.Add(1), bornAt: now(), ep: ep, tr: tr, opts: opts, dispatch: opts.Dispatch, queues: tr.queues()}
+	s.framed, _ = tr.(framing)
 	s.qCond.L = &s.qMu
 	s.hint = 256
 	s.lookAfter = smallBacklog
@@ -188,6 +200,9 @@ func (s *session) mailbox() *mailbox {
 // abandon ends a session that never opened: no callback runs any more.
 func (s *session) abandon(err error) {
 	s.setCause(err)
+	if f, ok := s.tr.(failer); ok {
+		f.dismiss(s, err)
+	}
 	s.setFlag(flagClosing | flagEnded)
 	s.refuse(ErrSessionClosed)
 	s.closeHard()
@@ -480,6 +495,9 @@ func (s *session) CloseNow() { s.fail(ErrSessionClosed) }
 // as it takes to wake who waits on the descriptor.
 func (s *session) fail(err error) {
 	s.setCause(err)
+	if f, ok := s.tr.(failer); ok && f.failing(s, err) {
+		return
+	}
 	s.setFlag(flagClosing)
 	s.refuse(ErrSessionClosed)
 	s.closeHard()

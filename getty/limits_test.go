@@ -86,7 +86,11 @@ var peerLines = []peerLine{
 			},
 			write: func(p string) error { return ws.WriteMessage(websocket.BinaryMessage, frame(p)) },
 			begin: func(size int, some []byte) {
-				head := []byte{0x82, 0x80 | 126, byte((size + 4) >> 8), byte(size + 4), 0, 0, 0, 0}
+				head := []byte{0x82, 0x80 | byte(size+4)}
+				if size+4 > 125 {
+					head = []byte{0x82, 0x80 | 126, byte((size + 4) >> 8), byte(size + 4)}
+				}
+				head = append(head, 0, 0, 0, 0)
 				head = append(append(head, frame(strings.Repeat("x", size))[:4]...), some...)
 				_, err := ws.NetConn().Write(head)
 				require.NoError(t, err)

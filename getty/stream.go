@@ -58,59 +58,59 @@ func (t *stream) closeWrite(s *session) error {
 	return nil
 }
 
+// A decoding is what a link reads for: a stream's own, or that of a protocol on top of it. What ended the input in
+// a turn lies in stream.err.
+type decoding interface {
+	wire.Handler
+	// within reports whether the input ends inside of a package if it ends now.
+	within() bool
+	// failed says why a session ends whose turn found err, and tells the peer if it can.
+	failed(s *session, err error) error
+}
+
 // serve reads until the input ends.
-func (t *stream) serve(s *session) error {
+func (t *stream) serve(s *session) error { return t.read(s, t) }
+
+// read is serve with a decoding on top.
+func (t *stream) read(s *session, d decoding) error {
 	t.s = s
 	defer t.in.Drop()
-	for {
+	if n := t.in.Len(); n > 0 && s.beginRead() { // came with the handshake
+		d.Received(n)
+	}
+	for t.err == nil {
 		if s.has(flagDrain | flagBlocked | flagClosing) {
 			s.endRead()
 			if s.holds() {
 				t.in.Rest()
 				s.awaitWhile(s.holds)
 			}
-			if s.has(flagClosing) {
+			if s.has(flagClosing) && d == decoding(t) {
 				return t.discard(s)
 			}
 		}
-		switch err := t.link.Run(&t.in, t); {
-		case t.err != nil:
-			return t.err
-		case err == nil:
-		case err == io.EOF && t.in.Len() > 0 && !s.has(flagClosing):
+		switch err := t.link.Run(&t.in, d); {
+		case t.err != nil, err == nil:
+		case err == io.EOF && d.within() && !s.has(flagClosing):
 			return io.ErrUnexpectedEOF
 		default:
 			t.readFailed(s, err)
 			return err
 		}
 	}
+	return d.failed(s, t.err)
 }
 
-// MayRead sets flagReading before it looks whether it may read, and Shutdown sets flagDrain before it looks
-// whether a read is in progress, so that one of them sees the other.
-func (t *stream) MayRead() bool {
-	s := t.s
-	if !s.has(flagReading) {
-		s.setFlag(flagReading)
-	}
-	return !s.holds() && !s.has(flagClosing)
-}
+// MayRead implements wire.Handler.
+func (t *stream) MayRead() bool { return t.s.beginRead() && !t.s.has(flagClosing) }
 
-// Idle tells a Shutdown that all that was read is handled. If it has left the end to the reader, that
-// ends Run and closes.
-func (t *stream) Idle() bool {
-	s := t.s
-	if s.has(flagReading) {
-		s.clearFlag(flagReading)
-	}
-	return !s.holds() && !s.has(flagClosing)
-}
+// Idle implements wire.Handler.
+func (t *stream) Idle() bool { return t.s.idle() && !t.s.has(flagClosing) }
 
 // Received decodes and delivers what has come. A package may begin in one read and end in another.
 func (t *stream) Received(n int) bool {
 	s := t.s
-	// A read that could wait is in progress unnoticed: one that Shutdown did not see is as if it came after.
-	if f := s.flags.Load(); f&flagClosing != 0 || f&flagReading == 0 && s.flags.Or(flagReading)&flagDrain != 0 {
+	if !s.readBegun() {
 		s.tally(&s.count.BytesRead, n)
 		t.in.Drop()
 		return false
@@ -140,6 +140,33 @@ func (t *stream) Received(n int) bool {
 		s.clock.arrived(n)
 	}
 	return true
+}
+
+func (t *stream) within() bool                       { return t.in.Len() > 0 }
+func (t *stream) failed(_ *session, err error) error { return err }
+
+// beginRead sets flagReading before it looks whether it may read, and Shutdown sets flagDrain before it looks
+// whether a read is in progress, so that one of them sees the other.
+func (s *session) beginRead() bool {
+	if !s.has(flagReading) {
+		s.setFlag(flagReading)
+	}
+	return !s.holds()
+}
+
+// readBegun reports whether what was just read counts. What comes beside a Close is as if it came after. So is,
+// beside a Shutdown, what was read without a beginRead, by a connection that cannot be asked not to wait.
+func (s *session) readBegun() bool {
+	f := s.flags.Load()
+	return f&flagClosing == 0 && (f&flagReading != 0 || s.flags.Or(flagReading)&flagDrain == 0)
+}
+
+// idle tells a Shutdown that all that was read is handled. If it has left the end to the reader, that is false.
+func (s *session) idle() bool {
+	if s.has(flagReading) {
+		s.clearFlag(flagReading)
+	}
+	return !s.holds()
 }
 
 // readFailed makes an error of reading the session's cause at once, since what handlers then meet

@@ -3,15 +3,18 @@
 package getty
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"strings"
-	"sync"
+	"net/url"
 	"time"
 
-	"github.com/gorilla/websocket"
+	"github.com/gostkit/kit/getty/internal/wsframe"
 )
 
 // WebSocketClientOptions are the part of [ClientOptions] that only WebSocket clients use.
@@ -22,8 +25,7 @@ type WebSocketClientOptions struct {
 	// Subprotocols are asked for in the order of preference.
 	Subprotocols []string
 
-	// Compression offers permessage-deflate. A server whose answer gorilla/websocket cannot use is
-	// dialled once more without.
+	// Compression offers permessage-deflate (RFC 7692) without context takeover. A server may decline.
 	Compression bool
 
 	// TextMessages sends text instead of binary messages; see TypedWriter for a choice per package.
@@ -38,61 +40,82 @@ type WebSocketClientOptions struct {
 	MaxHeaderBytes int
 }
 
-// errLongAnswer fails a dial.
-var errLongAnswer = errors.New("getty: websocket: the server's answer is longer than MaxHeaderBytes")
-
 // NewWSClient returns a client of WebSocket sessions; its address is "ws://host:port/path".
 func NewWSClient(opts ...ClientOption) *Client {
 	return newClient(opts, dialWebSocket, wsClient)
 }
 
+// errLongAnswer fails a dial.
+var errLongAnswer = errors.New("getty: websocket: the server's answer is longer than MaxHeaderBytes")
+
 func dialWebSocket(ctx context.Context, o *ClientOptions) (transport, error) {
-	t, err := dialUpgrade(ctx, o, o.WebSocketClientOptions.Compression)
-	if err != nil && o.WebSocketClientOptions.Compression && strings.Contains(err.Error(), "invalid compression negotiation") {
-		// The server left out a hint that gorilla insists on (RFC 7692, section 7.1.1.2, does not).
-		t, err = dialUpgrade(ctx, o, false)
-	}
+	u, err := url.Parse(o.Addr)
 	if err != nil {
+		return nil, err
+	}
+	offer := wsframe.Offer{
+		Protocols: o.WebSocketClientOptions.Subprotocols,
+		Deflate:   o.WebSocketClientOptions.Compression,
+	}
+	u.Scheme, u.Fragment = "http", ""
+	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: o.Header.Clone()}
+	if req.Header == nil {
+		req.Header = make(http.Header)
+	}
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host
+	}
+	if err := offer.Request(req); err != nil {
+		return nil, fmt.Errorf("getty: websocket: %w", err)
+	}
+	conn, err := dialConn(ctx, o, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
+	if err != nil {
+		return nil, err
+	}
+	t, err := shakeHands(ctx, conn, req, &offer, o.WebSocketClientOptions.MaxHeaderBytes)
+	if err != nil {
+		_ = conn.Close()
 		return nil, err // an interface without a value in it
 	}
+	t.text, t.pings = o.WebSocketClientOptions.TextMessages, o.WebSocketClientOptions.PingPeriod
 	return t, nil
 }
 
-func dialUpgrade(ctx context.Context, o *ClientOptions, compress bool) (*webSocket, error) {
-	var t *webSocket
-	stop := func() bool { return true }
-	d := websocket.Dialer{
-		ReadBufferSize:    wsReadBuffer,
-		WriteBufferSize:   wsClientBuffer,
-		WriteBufferPool:   &wsBuffers,
-		Subprotocols:      o.WebSocketClientOptions.Subprotocols,
-		EnableCompression: compress,
-		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dialConn(ctx, o, addr)
-			if err != nil {
-				return nil, err
-			}
-			t = &webSocket{stream: newStream(conn), client: true, greeting: o.WebSocketClientOptions.MaxHeaderBytes,
-				text: o.WebSocketClientOptions.TextMessages, pings: o.WebSocketClientOptions.PingPeriod}
-			stop = context.AfterFunc(ctx, func() { _ = conn.Close() }) // gorilla heeds a deadline only
-			return t, nil
-		},
-	}
-	ws, resp, err := d.DialContext(ctx, o.Addr, o.Header)
-	if !stop() && err == nil {
+// shakeHands sends the upgrade request and checks the answer, until ctx ends.
+func shakeHands(
+	ctx context.Context, conn net.Conn, req *http.Request, offer *wsframe.Offer, most int,
+) (*webSocket, error) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	t, err := exchange(conn, req, offer, most)
+	if !stop() {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		if t != nil {
-			_ = t.close()
-		}
-		if resp != nil && errors.Is(err, websocket.ErrBadHandshake) {
-			return nil, errors.New("getty: websocket: the server answered " + resp.Status)
-		}
 		return nil, err
 	}
-	t.begin(ws)
 	return t, nil
 }
 
-var wsBuffers sync.Pool
+// exchange is shakeHands without its limit of time.
+func exchange(
+	conn net.Conn, req *http.Request, offer *wsframe.Offer, most int,
+) (*webSocket, error) {
+	if err := req.Write(conn); err != nil {
+		return nil, err
+	}
+	limited := &io.LimitedReader{R: conn, N: int64(most)}
+	br := bufio.NewReaderSize(limited, 1<<10)
+	resp, err := http.ReadResponse(br, req)
+	if err != nil {
+		if limited.N <= 0 {
+			return nil, errLongAnswer
+		}
+		return nil, fmt.Errorf("getty: websocket: %w", err)
+	}
+	deflate, err := offer.CheckResponse(resp)
+	if err != nil {
+		return nil, fmt.Errorf("getty: websocket: %w", err)
+	}
+	early, _ := br.Peek(br.Buffered())
+	return newWebSocket(newStream(conn), true, deflate, early), nil
+}

@@ -12,13 +12,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/gorilla/websocket"
+	"github.com/gostkit/kit/getty/internal/wsframe"
 )
 
 // WebSocketServerOptions are the part of [ServerOptions] that only WebSocket servers use.
@@ -51,9 +50,6 @@ type WebSocketServerOptions struct {
 }
 
 const (
-	wsServerBuffer   = 512 // gorilla's write buffer on servers: headers, and messages that are smaller
-	wsClientBuffer   = 4096
-	wsReadBuffer     = 256 // gorilla's read buffer: large enough for any control frame
 	wsMaxHeaderBytes = 16 << 10
 	httpSlack        = 4096 // what net/http adds to a server's MaxHeaderBytes
 )
@@ -61,7 +57,8 @@ const (
 // NewWSServer returns a server of WebSocket sessions (RFC 6455). One package is one message, whatever its
 // size. The dispatch is Ordered unless another is chosen, so that pings are answered while a handler runs.
 //
-// A session keeps about 1 KiB of gorilla's buffers while it is idle.
+// Connections count for MaxSessions from the moment they are accepted. One too many is answered
+// with status 503.
 func NewWSServer(opts ...ServerOption) *Server {
 	return newServer(opts, &webService{}, wsServer)
 }
@@ -115,7 +112,7 @@ type webService struct {
 }
 
 func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	var shaking upgrades
+	shaking := upgrades{ep: s.ep, limit: s.opts.MaxSessions}
 	in := &feed{conns: make(chan net.Conn), quit: make(chan struct{})}
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -198,9 +195,21 @@ func (f *feed) Addr() net.Addr { return textAddr{} }
 
 // upgrades follows the connections that an http.Server has and that are no sessions yet: the endpoint's end
 // waits for their goroutines, and a request that never reached the handler is a refusal like any other.
-type upgrades struct{ all sync.Map } // net.Conn to *handshake
+// Each has a place among the sessions from the moment it is accepted, so that those who never ask for
+// an upgrade count too.
+type upgrades struct {
+	ep     *endpoint
+	limit  int
+	all    sync.Map     // net.Conn to *handshake
+	excess atomic.Int32 // how many of them have no place
+}
+
+// maxExcess is how many connections without a place wait for their request, to be answered with
+// status 503. Beyond that they are closed at once.
+const maxExcess = 256
 
 type handshake struct {
+	reserved bool        // it has a place
 	asked    bool        // bytes of a request have come
 	answered atomic.Bool // the handler was called
 }
@@ -209,7 +218,11 @@ type handshakeKey struct{}
 
 // begin is the http.Server's ConnContext.
 func (h *upgrades) begin(ctx context.Context, conn net.Conn) context.Context {
-	one := new(handshake)
+	one := &handshake{reserved: h.ep.reserve(h.limit)}
+	if !one.reserved && h.excess.Add(1) > maxExcess {
+		h.ep.stats.refused.Add(1)
+		_ = conn.Close() // the http.Server notices when it reads
+	}
 	h.all.Store(conn, one)
 	return context.WithValue(ctx, handshakeKey{}, one)
 }
@@ -232,6 +245,13 @@ func (h *upgrades) state(s *Server, conn net.Conn, st http.ConnState) {
 		}
 	case http.StateHijacked, http.StateClosed:
 		one, ok := h.all.LoadAndDelete(conn)
+		switch {
+		case !ok:
+		case !one.(*handshake).reserved:
+			h.excess.Add(-1)
+		case st == http.StateClosed: // else the place is the session's
+			h.ep.unreserve()
+		}
 		if ok && st == http.StateClosed && one.(*handshake).asked && !one.(*handshake).answered.Load() && !s.ep.isClosed() {
 			s.ep.stats.refused.Add(1)
 			s.refused(addrText(conn.RemoteAddr()), errNoRequest)
@@ -242,65 +262,91 @@ func (h *upgrades) state(s *Server, conn net.Conn, st http.ConnState) {
 
 var errNoRequest = errors.New("getty: websocket: the request is malformed, too large or too slow")
 
-// upgrade makes a session of a request, or answers why not.
+// upgrade makes a session of a request, or answers why not. The session's place is taken before the
+// client is told that there is one.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSessionCallback) {
-	if limit := s.opts.MaxSessions; s.ep.isClosed() || limit > 0 && s.ep.table.Load() >= int64(limit) {
+	refuse := func(status int, why error) {
 		s.ep.stats.refused.Add(1)
+		s.refused(r.RemoteAddr, why)
+		http.Error(w, why.Error(), status)
+	}
+	q, err := wsframe.ParseRequest(r)
+	if err != nil {
+		status := http.StatusBadRequest
+		if e := (*wsframe.Refusal)(nil); errors.As(err, &e) {
+			status = e.Status
+		}
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		if status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", http.MethodGet)
+		}
+		refuse(status, err)
+		return
+	}
+	if !s.originAllowed(r) {
+		refuse(http.StatusForbidden, errors.New("origin not allowed"))
+		return
+	}
+	place, _ := r.Context().Value(handshakeKey{}).(*handshake)
+	reserved := place != nil && place.reserved // it is not, if the http.Server is the user's
+	if s.ep.isClosed() || !reserved && !s.ep.reserve(s.opts.MaxSessions) {
 		why := ErrTooManySessions
 		if s.ep.isClosed() {
 			why = ErrEndpointClosed
 		}
-		s.refused(r.RemoteAddr, why)
-		http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
+		w.Header().Set("Connection", "close")
+		refuse(http.StatusServiceUnavailable, why)
 		return
 	}
-	declineWindowBits(r.Header)
-	up := websocket.Upgrader{
-		HandshakeTimeout:  s.opts.HandshakeTimeout,
-		ReadBufferSize:    wsReadBuffer,
-		WriteBufferSize:   wsServerBuffer,
-		Subprotocols:      s.opts.WebSocketServerOptions.Subprotocols,
-		EnableCompression: s.opts.WebSocketServerOptions.Compression,
-		CheckOrigin:       s.originAllowed,
-	}
-	h := &hijacker{ResponseWriter: w, ep: s.ep}
-	ws, err := up.Upgrade(h, r, nil)
-	if err != nil {
-		s.ep.stats.refused.Add(1)
-		s.refused(r.RemoteAddr, err)
-		if h.t != nil {
-			_ = h.t.close()
-		}
-		return
-	}
-	t := h.t
-	t.text = s.opts.WebSocketServerOptions.TextMessages
-	t.pings = s.opts.WebSocketServerOptions.PingPeriod
-	t.begin(ws)
-	if _, err := s.ep.open(t, s.opts.MaxSessions, s.prepareOn(t.conn, prepare)); err != nil {
-		s.refused(r.RemoteAddr, err)
-		_ = t.close()
-	}
-}
-
-// hijacker gives the upgrader an engine-owned connection.
-type hijacker struct {
-	http.ResponseWriter
-	ep *endpoint
-	t  *webSocket
-}
-
-// Hijack implements [http.Hijacker]. On a user's own server the connection is what that server says it is.
-func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, brw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	conn, brw, err := http.NewResponseController(w).Hijack()
 	if err == nil && (conn == nil || brw == nil) {
-		err = fmt.Errorf("getty: %T.Hijack returned no connection", h.ResponseWriter)
+		err = fmt.Errorf("getty: %T.Hijack returned no connection", w)
 	}
 	if err != nil {
-		return nil, nil, err
+		if !reserved {
+			s.ep.unreserve()
+		}
+		refuse(http.StatusInternalServerError, err)
+		return
 	}
-	h.t = &webSocket{stream: newStream(h.ep.contain(conn))}
-	return h.t, brw, nil
+	conn = s.ep.contain(conn)
+	t, err := s.switchProtocols(conn, brw.Reader, q)
+	if err == nil {
+		_, err = s.ep.openReserved(t, s.prepareOn(conn, prepare))
+	} else {
+		s.ep.unreserve()
+		s.ep.stats.refused.Add(1)
+	}
+	if err != nil {
+		s.refused(r.RemoteAddr, err)
+		_ = conn.Close()
+	}
+}
+
+// switchProtocols answers q on a connection that was taken over from an http.Server.
+func (s *Server) switchProtocols(
+	conn net.Conn, early *bufio.Reader, q wsframe.Request,
+) (*webSocket, error) {
+	if early.Buffered() > 0 {
+		const answer = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+		_, _ = conn.Write([]byte(answer))
+		return nil, errors.New("the client did not wait for the answer")
+	}
+	o := &s.opts.WebSocketServerOptions
+	answer, deflate := q.Accept(o.Subprotocols, o.Compression)
+	if err := conn.SetDeadline(time.Now().Add(s.opts.HandshakeTimeout)); err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(answer); err != nil {
+		return nil, err
+	}
+	// Deadlines belong to the handshake. From here on the session's clock keeps all limits.
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	t := newWebSocket(newStream(conn), false, deflate, nil)
+	t.text, t.pings = o.TextMessages, o.PingPeriod
+	return t, nil
 }
 
 // originAllowed is the origin policy: the same origin, and those that the options name.
@@ -316,24 +362,4 @@ func (s *Server) originAllowed(r *http.Request) bool {
 	}
 	u, err := url.Parse(origin)
 	return err == nil && strings.EqualFold(u.Host, r.Host)
-}
-
-// declineWindowBits removes every compression offer that asks the server for a window size. gorilla would
-// accept it and not keep it, since compress/flate has one window; RFC 7692, section 7.1.2.1, wants such an
-// offer declined.
-func declineWindowBits(h http.Header) {
-	const name = "Sec-Websocket-Extensions"
-	var kept []string
-	for _, line := range h[name] {
-		for _, offer := range strings.Split(line, ",") {
-			if !strings.Contains(strings.ToLower(offer), "server_max_window_bits") {
-				kept = append(kept, strings.TrimSpace(offer))
-			}
-		}
-	}
-	if kept = slices.DeleteFunc(kept, func(o string) bool { return o == "" }); len(kept) == 0 {
-		delete(h, name)
-	} else {
-		h[name] = []string{strings.Join(kept, ", ")}
-	}
 }

@@ -50,6 +50,7 @@ type outbound struct {
 // A sideQueue is what needs no encoder to be queued. Most sessions never have one.
 type sideQueue struct {
 	control  []byte          // control frames, and after them the farewell
+	late     []byte          // the latest answer for which control had no room
 	marks    []*sendq.Waiter // callers of Flush
 	line     []*sendq.Waiter // callers that wait for the queue to fall, the first come first
 	admitted bool            // one of them may write and has not done so yet
@@ -458,8 +459,16 @@ func (s *session) batch() *sendq.Batch {
 	return s.out
 }
 
+// queue adds p, which was appended to what the batch reserved, and returns its size. encMu is held.
+func (s *session) queue(p []byte, w *sendq.Waiter) int {
+	s.out.Add(p, w)
+	s.added(len(p))
+	return len(p)
+}
+
 // added notes that n bytes were added to the batch. encMu is held.
 func (s *session) added(n int) {
+	s.largest = max(s.largest, n)
 	if !s.has(flagQueued) {
 		s.setFlag(flagQueued)
 	}

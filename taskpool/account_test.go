@@ -17,9 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAccounting is the property that everything else rests on: over many rounds of random producers, limits, panics,
-// Goexit, cancelled submits, resizes and ends, every accepted task runs once or comes back, and none that was refused
-// runs.
+// TestAccounting is the property that everything else rests on: over many rounds of random
+// producers, limits, panics, Goexit, cancelled submits, resizes and ends, every accepted task runs
+// once or comes back, and none that was refused runs.
 // acceptance: Y01, Y02, Y03
 // fault: 125, 126
 func TestAccounting(t *testing.T) {
@@ -191,7 +191,8 @@ func accountingRound(t *testing.T, k kind, seed uint64) {
 	}
 }
 
-// TestLostWakeup submits single tasks to pools that have just become idle, the moment in which wakeups get lost.
+// TestLostWakeup submits single tasks to pools that have just become idle, the moment in which
+// wakeups get lost.
 func TestLostWakeup(t *testing.T) {
 	n := 3000
 	if raceEnabled {
@@ -233,8 +234,8 @@ func TestLostWakeup(t *testing.T) {
 	}
 }
 
-// TestResizeRace: a worker that leaves because of Resize may be the one that producers rely on to find their task; it
-// must send another.
+// TestResizeRace: a worker that leaves because of Resize may be the one that producers rely on to
+// find their task; it must send another.
 func TestResizeRace(t *testing.T) {
 	n := 3000
 	if raceEnabled {

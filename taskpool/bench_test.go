@@ -13,8 +13,9 @@ import (
 	"github.com/gostkit/kit/taskpool"
 )
 
-// meter counts completions the way the pools are built: in a cell per stack of tasks would cost a search; here one
-// counter is enough, because a batch is awaited as a whole and all rows pay for it alike.
+// meter counts completions the way the pools are built: in a cell per stack of tasks would cost a
+// search; here one counter is enough, because a batch is awaited as a whole and all rows pay for it
+// alike.
 type meter struct {
 	done atomic.Int64
 	task taskpool.Task
@@ -32,7 +33,8 @@ func (m *meter) await(n int64) {
 	}
 }
 
-// BenchmarkSubmit: one op is one empty task, from submission to its end; std=channel and std=go are the rivals.
+// BenchmarkSubmit: one op is one empty task, from submission to its end; std=channel and std=go are
+// the rivals.
 func BenchmarkSubmit(b *testing.B) {
 	run := func(name string, open func(workers int) (submit func(i int, t taskpool.Task), end func())) {
 		for _, workers := range []int{1, runtime.GOMAXPROCS(0)} {
@@ -86,8 +88,9 @@ func BenchmarkSubmit(b *testing.B) {
 	})
 }
 
-// BenchmarkPost: sixteen empty tasks for one mailbox, in one Post or in sixteen calls. rows "submit" measure what the
-// producer pays, with the worker held up; rows "end to end" await the tasks, whose own cost is then part of both.
+// BenchmarkPost: sixteen empty tasks for one mailbox, in one Post or in sixteen calls. rows
+// "submit" measure what the producer pays, with the worker held up; rows "end to end" await the
+// tasks, whose own cost is then part of both.
 func BenchmarkPost(b *testing.B) {
 	const size = 16
 	bg := context.Background()
@@ -156,7 +159,8 @@ func BenchmarkPost(b *testing.B) {
 	}
 }
 
-// BenchmarkStrand: one op is a wake and the run that follows it, awaited; Mailbox.Submit and a channel do the same.
+// BenchmarkStrand: one op is a wake and the run that follows it, awaited; Mailbox.Submit and a
+// channel do the same.
 func BenchmarkStrand(b *testing.B) {
 	b.Run("wake", func(b *testing.B) {
 		b.ReportAllocs()

@@ -5,37 +5,62 @@ package taskpool
 import (
 	"context"
 	"math/rand/v2"
+	"sync/atomic"
 )
 
-// engine runs unkeyed items: any number of queues, any number of workers. Shared, Stealing, Sharded, Elastic and Func
-// are engines that differ in their numbers and in how a producer picks a queue.
+// engine runs unkeyed items: any number of queues, any number of workers. Shared, Stealing,
+// Sharded, Elastic and Func are engines that differ in their numbers and in how a producer picks a
+// queue.
 type engine[E any] struct {
 	intake[E]
-	take int // items a worker takes along; 1: no batch
+	take int // items a worker takes along at most; 1: none beside the one that it runs
+
+	// carriers has the workers that take items along, by slot; others may steal from them without
+	// a lock. width is how many slots have been used so far.
+	carriers []atomic.Pointer[worker]
+	width    atomic.Int32
+
+	overdue atomic.Bool // the timer that puts back what waits too long is running
 }
 
 func (g *engine[E]) init(cfg Config, queues int, pick picker, exec func(E), task func(E) Task) {
 	g.open(queues, cfg.QueueLen, pick)
 	g.exec, g.task = exec, task
 	g.take = 1
-	if cfg.Workers <= maxBatchers {
+	if cfg.Workers <= maxCarriers {
 		g.take = batchLen
 		if cfg.QueueLen > 0 {
 			g.take = min(max(1, 1+cfg.QueueLen*queues/(8*cfg.Workers)), batchLen)
 		}
 	}
-	g.c.thieves = true
+	if g.take > 1 {
+		g.carriers = make([]atomic.Pointer[worker], maxCarriers)
+	}
 	g.c.init(cfg, g)
 }
 
-// maxBatchers bounds the workers that carry a batch, and whose batches a thief must look through.
-const maxBatchers = 256
+// maxCarriers bounds the workers that take items along, and whose batches another worker must look
+// through. Workers with larger slots, which there may be after Resize, take one item at a time.
+const maxCarriers = 256
+
+// itemRunner is what a worker of an engine carries.
+type itemRunner[E any] struct {
+	batch *batch[E]
+	along int // how many items it may take along with the one that it runs
+	next  int // the queue to look into first
+}
 
 func (g *engine[E]) attach(w *worker) {
-	if g.take > 1 {
-		w.local = new(batch[E])
-		g.c.enrollLocked(w)
+	r := &itemRunner[E]{next: w.slot % len(g.queues)}
+	w.local = r
+	if w.slot >= len(g.carriers) {
+		r.batch = newBatch[E](1) // for what it steals
+		return
 	}
+	r.along = g.take - 1
+	r.batch = newBatch[E](batchLen)
+	g.carriers[w.slot].Store(w)
+	g.width.Store(max(g.width.Load(), int32(w.slot)+1)) // workers.mu is held
 }
 
 func (g *engine[E]) crashed(*worker) {}
@@ -45,12 +70,22 @@ func (g *engine[E]) trim() bool {
 	return false
 }
 
-func (g *engine[E]) pending(*worker) bool {
+// carrier returns the batch of the carrier with slot i, or nil. The worker may be gone; its batch
+// is empty then.
+func (g *engine[E]) carrier(i int) *batch[E] {
+	if w := g.carriers[i].Load(); w != nil {
+		return w.local.(*itemRunner[E]).batch
+	}
+	return nil
+}
+
+func (g *engine[E]) pending(w *worker) bool {
 	if g.some() {
 		return true
 	}
-	for _, v := range *g.c.roster.Load() {
-		if v.local.(*batch[E]).len() > 0 {
+	for i := range int(g.width.Load()) {
+		// Not its own: what a worker has just taken, and is about to run, is no work for another.
+		if v := g.carriers[i].Load(); v != nil && v != w && v.local.(*itemRunner[E]).batch.len() > 0 {
 			return true
 		}
 	}
@@ -58,59 +93,64 @@ func (g *engine[E]) pending(*worker) bool {
 }
 
 func (g *engine[E]) work(w *worker) {
-	b, _ := w.local.(*batch[E])
-	if b == nil {
-		for e, ok := g.grab(w, nil); ok; e, ok = g.grab(w, nil) {
-			g.exec(e)
-		}
-		return
-	}
+	r := w.local.(*itemRunner[E])
 	for {
-		e, ok := b.take()
+		e, ok := r.batch.take()
 		if !ok {
-			if e, ok = g.grab(w, b); !ok {
-				if e, ok = g.steal(w, b); !ok {
+			if e, ok = g.grab(w, r); !ok {
+				if e, ok = g.steal(w, r.batch); !ok {
 					return
 				}
 			}
 		}
 		g.exec(e)
+		g.c.resetLabels()
 	}
 }
 
-// grab takes the oldest item of a queue, the worker's home first, and if b is not nil some more along with it.
-func (g *engine[E]) grab(w *worker, b *batch[E]) (e E, ok bool) {
+// grab takes the oldest item of a queue, and some more along with it. It begins behind the queue
+// that the worker took from last: a worker that began at its own each time would never come to the
+// queue of a worker that is held up, as long as its own is never empty.
+func (g *engine[E]) grab(w *worker, r *itemRunner[E]) (e E, ok bool) {
 	if g.c.over.Load() {
 		return e, false // Resize: leave
 	}
-	home := w.slot % len(g.queues)
-	for i := range g.queues {
-		j := home + i
-		if j >= len(g.queues) {
-			j -= len(g.queues)
+	for misses := 0; misses < len(g.queues); {
+		i := r.next
+		if r.next++; r.next == len(g.queues) {
+			r.next = 0
 		}
-		q := &g.queues[j]
+		q := &g.queues[i]
 		if !q.some.Load() {
+			misses++
 			continue
 		}
 		q.lock()
 		// No more than a fair share, so that others have something without stealing.
-		k := min(1+q.n/min(g.c.cfg.Workers, batchLen), g.take)
+		k := min(1+q.lenLocked()/min(g.c.cfg.Workers, batchLen), r.along+1)
 		if e, ok = q.popOneLocked(); !ok {
 			q.unlock()
+			misses++ // another worker was faster, or the pool has been stopped
 			continue
 		}
-		if k > 1 && q.n > 0 {
-			k = 1 + b.fill(&q.queue, k-1)
+		w.claim()
+		if k > 1 && q.lenLocked() > 0 {
+			k = 1 + r.batch.fill(&q.queue, k-1)
 		}
-		more := k > 1 || q.n > 0
+		more := k > 1 || q.lenLocked() > 0
 		q.unlock()
-		if i > 0 && g.pick == pickRandom {
+		if k > 1 {
+			g.watchOverdue()
+		}
+		if g.pick == pickRandom && i != w.slot%len(g.queues) {
 			w.steals.Add(uint64(k))
 		}
 		g.c.found(w, more)
+		w.begin()
 		return e, true
 	}
+	// Nothing waits. A producer that sees this worker idle puts its item into the home queue.
+	r.next = w.slot % len(g.queues)
 	return e, false
 }
 
@@ -119,67 +159,51 @@ func (g *engine[E]) steal(w *worker, b *batch[E]) (e E, ok bool) {
 	if g.c.over.Load() {
 		return e, false
 	}
-	roster := *g.c.roster.Load()
-	start := 0
-	if len(roster) > 1 {
-		start = int(rand.Uint32N(uint32(len(roster))))
+	width := int(g.width.Load())
+	if width < 2 {
+		return e, false
 	}
-	for i := range roster {
-		v := roster[(start+i)%len(roster)]
-		if v == w {
+	start := int(rand.Uint32N(uint32(width)))
+	for i := range width {
+		from := g.carrier((start + i) % width)
+		if from == nil || from == b || from.len() == 0 {
 			continue
 		}
-		from := v.local.(*batch[E])
-		if from.len() == 0 {
-			continue
-		}
-		// Both locks, lower slot first: the end of the pool must find each item in one of the batches.
-		one, two := b, from
-		if v.slot < w.slot {
-			one, two = from, b
-		}
-		var got [batchLen]E
-		k := 0
-		one.mu.Lock()
-		two.mu.Lock()
-		if !b.closed {
-			if k = from.claimLocked(got[:], true); k > 1 {
-				b.addLocked(got[1:k])
-			}
-		}
-		two.mu.Unlock()
-		one.mu.Unlock()
-		if k > 0 {
+		if first, k := b.stealFrom(from, w); k > 0 {
 			w.steals.Add(uint64(k))
 			g.c.found(w, k > 1)
-			return got[0], true
+			w.begin()
+			return first, true
 		}
 	}
 	return e, false
 }
 
-// Resize changes the largest number of workers, as Config.Workers sets it. Workers beyond it leave when they have
-// finished what they took along. It does not change the number of queues.
-func (g *engine[E]) Resize(n int) { g.c.resize(g.c.workers(n)) }
+// Resize changes the largest number of workers, as Config.Workers sets it. Workers beyond it leave
+// when they have finished what they took along. It does not change the number of queues.
+func (g *engine[E]) Resize(n int) { g.c.resize(g.c.limitFor(n)) }
 
 // Stats returns a snapshot.
 func (g *engine[E]) Stats() Stats {
 	s := g.c.stats()
 	s.Queues = g.count(&s)
-	for _, w := range *g.c.roster.Load() {
-		s.Queued += w.local.(*batch[E]).len()
+	for i := range int(g.width.Load()) {
+		if b := g.carrier(i); b != nil {
+			s.Queued += b.len()
+		}
 	}
 	return s
 }
 
-// Stopped returns a channel that is closed when no further task will start: after Shutdown has drained the pool or
-// given up, or after Close.
+// Stopped returns a channel that is closed when no further task will start: after Shutdown has
+// drained the pool or given up, or after Close.
 func (g *engine[E]) Stopped() <-chan struct{} { return g.c.ended }
 
-// Shutdown refuses further tasks, lets the workers run those that were accepted, and waits for the workers to end. If
-// ctx ends before, it takes back the tasks that have not started and returns them with the cause of ctx; those that are
-// running go on, and a further Shutdown can wait for them. Called from a task of this pool it cannot wait: it only
-// begins the shutdown and returns [ErrInTask]. Of several calls, one gets the tasks.
+// Shutdown refuses further tasks, lets the workers run those that were accepted, and waits for the
+// workers to end. If ctx ends before, it takes back the tasks that have not started and returns
+// them with the cause of ctx; those that are running go on, and a further Shutdown can wait for
+// them. Called from a task of this pool it cannot wait: it only begins the shutdown and returns
+// [ErrInTask]. Of several calls, one gets the tasks.
 func (g *engine[E]) Shutdown(ctx context.Context) ([]E, error) {
 	g.begin()
 	if g.c.inside() {
@@ -192,17 +216,13 @@ func (g *engine[E]) Shutdown(ctx context.Context) ([]E, error) {
 	return g.abandon(), err
 }
 
-// Close is Shutdown without drain: tasks that have not started never will. They go to Config.OnDrop, if set, and are
-// returned in a *[LeftError]. It waits for those that are running, except when called from a task of this pool.
-// Further calls wait too and return nil.
+// Close is Shutdown without drain: tasks that have not started never will. They go to
+// Config.OnDrop, if set, and are returned in a *[LeftError]. It waits for those that are running,
+// except when called from a task of this pool. Further calls wait too and return nil.
 func (g *engine[E]) Close() error {
 	g.begin()
 	left := g.abandon()
-	if g.c.cfg.OnDrop != nil {
-		for _, e := range left {
-			g.c.cfg.OnDrop(g.task(e))
-		}
-	}
+	g.drop(left)
 	if !g.c.inside() {
 		_ = g.c.wait(context.Background()) // cannot fail
 	}
@@ -215,22 +235,24 @@ func (g *engine[E]) Close() error {
 func (g *engine[E]) begin() {
 	g.refuse()
 	if g.some() {
-		g.c.notify() // before the crew may end: whoever added something may not have told a worker yet
+		// Before the end may be noted: whoever added something may not have told a worker yet.
+		g.c.notify()
 	}
 	g.c.close()
 }
 
-// abandon takes back what has not started. Queues before batches: items move only from the former to the latter, and
-// only under both locks.
+// abandon takes back what has not started. Queues before batches: items move from a batch to a
+// queue only while that is not drained, and only under both locks.
 func (g *engine[E]) abandon() []E {
 	left := g.drain()
 	for {
-		roster := g.c.roster.Load()
-		for _, w := range *roster {
-			left = append(left, w.local.(*batch[E]).close()...)
+		all, started := g.c.every()
+		for _, w := range all {
+			left = append(left, w.local.(*itemRunner[E]).batch.close()...)
 		}
 		// A worker that has come meanwhile may have stolen from a batch that was still open.
-		if g.c.roster.Load() == roster {
+		if _, now := g.c.every(); now == started {
+			awaitBegun(all)
 			break
 		}
 	}

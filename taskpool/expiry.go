@@ -4,16 +4,16 @@ package taskpool
 
 import "time"
 
-// Idle workers retire without a helper goroutine and without a timer of their own: one runtime timer per crew runs only
-// while somebody is idle, counts half idle timeouts, and sends home those that have been idle for three of its ticks
-// (between one and one and a half timeouts).
+// Idle workers retire without a helper goroutine and without a timer of their own: one runtime
+// timer per pool runs only while somebody is idle, counts half idle timeouts, and sends home those
+// that have been idle for three of its ticks (between one and one and a half timeouts).
 
 const (
-	retireTicks = 3
-	retireChunk = 256 // workers sent home under one lock
+	expireTicks = 3
+	expireChunk = 256 // workers sent home under one lock
 )
 
-func (c *crew) armLocked() {
+func (c *workers) armLocked() {
 	if c.armed || c.cfg.IdleTimeout < 0 || c.closing.Load() {
 		return
 	}
@@ -27,17 +27,17 @@ func (c *crew) armLocked() {
 }
 
 // arm is for work of trim that has no idle worker to arm the timer.
-func (c *crew) arm() {
+func (c *workers) arm() {
 	c.mu.Lock()
 	c.armLocked()
 	c.mu.Unlock()
 }
 
-func (c *crew) tick() {
+func (c *workers) tick() {
 	c.mu.Lock()
 	c.ticks++
 	c.mu.Unlock()
-	for c.retire() {
+	for c.expire() {
 	}
 	again := c.src.trim()
 	c.mu.Lock()
@@ -49,13 +49,13 @@ func (c *crew) tick() {
 }
 
 // retire sends home some of the workers that have been idle for long; true if there may be more.
-func (c *crew) retire() bool {
-	var leaving [retireChunk]*worker
+func (c *workers) expire() bool {
+	var leaving [expireChunk]*worker
 	n := 0
 	c.mu.Lock()
-	for n < len(leaving) && c.idleBottom != nil && c.ticks-c.idleBottom.idleSince >= retireTicks {
+	for n < len(leaving) && c.idleBottom != nil && c.ticks-c.idleBottom.idleSince >= expireTicks {
 		leaving[n] = c.idleBottom
-		c.dischargeLocked(c.idleBottom)
+		c.retireLocked(c.idleBottom)
 		n++
 	}
 	c.mu.Unlock()

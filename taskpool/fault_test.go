@@ -99,7 +99,8 @@ func TestPolicies(t *testing.T) {
 	require.Panics(t, func() { taskpool.NewShared(taskpool.Config{Policy: 99}) })
 }
 
-// TestBlockedSubmit: a producer that waits for room ends with its context, or with the pool, and its task never runs.
+// TestBlockedSubmit: a producer that waits for room ends with its context, or with the pool, and
+// its task never runs.
 // acceptance: Y03
 func TestBlockedSubmit(t *testing.T) {
 	forKinds(t, func(t *testing.T, k kind) {
@@ -125,7 +126,8 @@ func TestBlockedSubmit(t *testing.T) {
 	})
 }
 
-// TestOwnPool: tasks submit to their own full pool, wait for it, shut it down and close it, and nobody hangs.
+// TestOwnPool: tasks submit to their own full pool, wait for it, shut it down and close it, and
+// nobody hangs.
 // acceptance: Y06, Y07
 func TestOwnPool(t *testing.T) {
 	forKinds(t, func(t *testing.T, k kind) {

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// stopper is implemented by the pools of this package. A Group or Future on another kind of Pool cannot notice that its
-// tasks were abandoned.
+// stopper is implemented by the pools of this package. A Group or Future on another kind of Pool
+// cannot notice that its tasks were abandoned.
 type stopper interface{ Stopped() <-chan struct{} }
 
 func stopped(p Pool) <-chan struct{} {
@@ -21,9 +21,10 @@ func stopped(p Pool) <-chan struct{} {
 	return nil
 }
 
-// Group runs functions on a pool and waits for them, as golang.org/x/sync/errgroup does with goroutines; where no pool
-// is needed, use that. Create it with [NewGroup]. Go and Wait may be called from any goroutine, but Wait not from a
-// task of a pool that may have no worker left for the group.
+// Group runs functions on a pool and waits for them, as golang.org/x/sync/errgroup does with
+// goroutines; where no pool is needed, use that. Create it with [NewGroup]. Go and Wait may be
+// called from any goroutine, but Wait not from a task of a pool that may have no worker left for
+// the group.
 type Group struct {
 	pool   Pool
 	ctx    context.Context
@@ -38,8 +39,9 @@ type Group struct {
 	err     error
 }
 
-// NewGroup returns a group on p and a context that is cancelled with the first error, or when Wait returns. At most
-// limit functions of the group are submitted at a time; zero or less means no limit.
+// NewGroup returns a group on p and a context that is cancelled with the first error, or when Wait
+// returns. At most limit functions of the group are submitted at a time; zero or less means no
+// limit.
 func NewGroup(ctx context.Context, p Pool, limit int) (*Group, context.Context) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	g := &Group{pool: p, ctx: ctx, cancel: cancel}
@@ -50,10 +52,16 @@ func NewGroup(ctx context.Context, p Pool, limit int) (*Group, context.Context) 
 	return g, ctx
 }
 
-// Go submits f, and waits for room in the pool and within the limit of the group. If that fails, because the group's
-// context has ended or the pool is closed, f does not run and the error counts as one of the group. A panic in f becomes
-// a *[PanicError], Goexit [ErrGoexit].
+// Go submits f, and waits for room in the pool and within the limit of the group. If that fails,
+// because the group's context has ended, the pool is closed or f is nil, f does not run and the
+// error counts as one of the group. A panic in f becomes a *[PanicError], Goexit [ErrGoexit]. A
+// function of the group that calls Go while the group is at its limit waits for a place that it may
+// hold itself: with a limit of one it waits until the context ends.
 func (g *Group) Go(f func(ctx context.Context) error) {
+	if f == nil {
+		g.fail(ErrNilTask)
+		return
+	}
 	if g.sem != nil {
 		select {
 		case g.sem <- struct{}{}:
@@ -85,7 +93,7 @@ func (g *Group) run(f func(context.Context) error) {
 	g.running++
 	g.mu.Unlock()
 	var err error
-	d := newErrand(func() { err = f(g.ctx) })
+	d := newCall(func() { err = f(g.ctx) })
 	defer func() {
 		if d.err != nil {
 			err = d.err
@@ -118,8 +126,8 @@ func (g *Group) fail(err error) {
 	g.mu.Unlock()
 }
 
-// Wait returns when all functions have returned, with the first error. If the pool ends before some of them have
-// started, those never run, and the error is [ErrClosed] unless there was one before.
+// Wait returns when all functions have returned, with the first error. If the pool ends before some
+// of them have started, those never run, and the error is [ErrClosed] unless there was one before.
 func (g *Group) Wait() error {
 	quit := make(chan struct{})
 	watched := make(chan struct{})

@@ -9,19 +9,21 @@ import (
 	"strings"
 )
 
-// A task that waits for its own pool would wait for itself. The slow paths that wait (a full queue, Do, Shutdown,
-// Close) therefore ask whether the calling goroutine belongs to the crew. The question is asked by a thousand producers
-// in front of one full queue, so the usual answer, no, must be cheap: every goroutine of a crew has crew.run or
-// crew.stray at the root of its stack, and unwinding a stack takes a tenth of the time of printing its head, which is
-// the only way to learn a goroutine's id.
+// A task that waits for its own pool would wait for itself. The slow paths that wait (a full queue,
+// Do, Shutdown, Close) therefore ask whether the calling goroutine belongs to the workers. The
+// question is asked by a thousand producers in front of one full queue, so the usual answer, no,
+// must be cheap: every goroutine of a pool has workers.run or workers.runSpawned at the root of its
+// stack, and unwinding a stack takes a tenth of the time of printing its head, which is the only
+// way to learn a goroutine's id.
 //
-// Only a goroutine of some crew is asked for its id. Crews know the ids of theirs, which costs a microsecond when a worker
-// starts. An Elastic pool without limit starts workers too often for that, and takes the tasks of other pools for its own:
-// it makes nobody wait for room, so that this only decides whether Shutdown and Close wait.
+// Only a goroutine of some pool is asked for its id. Pools know the ids of theirs, which costs a
+// microsecond when a worker starts. An Elastic pool without limit starts workers too often for
+// that, and takes the tasks of other pools for its own: it makes nobody wait for room, so that this
+// only decides whether Shutdown and Close wait.
 
 // inside reports whether the calling goroutine is a worker of c, or runs one of its spawned tasks.
-func (c *crew) inside() bool {
-	if !c.onCrew() {
+func (c *workers) inside() bool {
+	if !c.onWorker() {
 		return false
 	}
 	if !c.tracked {
@@ -34,8 +36,8 @@ func (c *crew) inside() bool {
 	return ok
 }
 
-// enroll notes the calling goroutine as one of c, until leave is called.
-func (c *crew) enroll() (leave func()) {
+// track notes the calling goroutine as one of c, until leave is called.
+func (c *workers) track() (leave func()) {
 	id := goid()
 	c.mu.Lock()
 	if c.ids == nil {
@@ -50,15 +52,18 @@ func (c *crew) enroll() (leave func()) {
 	}
 }
 
-// roots are the functions that a crew's go statements start.
-type roots struct{ run, stray uintptr }
+// roots are the functions that a pool's go statements start.
+type roots struct{ run, spawned uintptr }
 
-func (c *crew) findRoots() {
-	c.roots = roots{reflect.ValueOf((*crew).run).Pointer(), reflect.ValueOf((*crew).stray).Pointer()}
+func (c *workers) findRoots() {
+	c.roots = roots{
+		run:     reflect.ValueOf((*workers).run).Pointer(),
+		spawned: reflect.ValueOf((*workers).runSpawned).Pointer(),
+	}
 }
 
-// onCrew reports whether the calling goroutine belongs to any crew.
-func (c *crew) onCrew() bool {
+// onWorker reports whether the calling goroutine belongs to any workers.
+func (c *workers) onWorker() bool {
 	var near [32]uintptr
 	pcs := near[:]
 	n := runtime.Callers(2, pcs)
@@ -66,17 +71,20 @@ func (c *crew) onCrew() bool {
 		pcs = make([]uintptr, 8*len(pcs))
 		n = runtime.Callers(2, pcs)
 	}
-	// The last is runtime.goexit. The one before it, or the next if there is a wrapper made by the compiler, is what
-	// the go statement called. Less one: a return address may lie behind the end of its function.
+	// The last is runtime.goexit. The one before it, or the next if there is a wrapper made by the
+	// compiler, is what the go statement called. Less one: a return address may lie behind the end
+	// of its function.
 	for i := n - 2; i >= max(0, n-3); i-- {
-		if f := runtime.FuncForPC(pcs[i] - 1); f != nil && (f.Entry() == c.roots.run || f.Entry() == c.roots.stray) {
+		f := runtime.FuncForPC(pcs[i] - 1)
+		if f != nil && (f.Entry() == c.roots.run || f.Entry() == c.roots.spawned) {
 			return true
 		}
 	}
 	return false
 }
 
-// goid returns the id of the calling goroutine, from the first line of its stack trace: "goroutine 7 [running]:".
+// goid returns the id of the calling goroutine, from the first line of its stack trace: "goroutine
+// 7 [running]:".
 func goid() uint64 {
 	var buf [32]byte
 	s := string(buf[:runtime.Stack(buf[:], false)])

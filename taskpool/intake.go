@@ -9,17 +9,20 @@ import (
 	"sync/atomic"
 )
 
-// intake is the producers' side of a crew: queues of items that any worker may run. What the workers do with the queues
-// is the matter of the pool that embeds it.
+// intake is the producers' side of a pool: queues of items that any worker may run, and what
+// happens without room. How workers take items is the matter of the pool that embeds it.
 type intake[E any] struct {
-	c      crew
-	exec   func(E)      // for CallerRuns and Spawn
-	task   func(E) Task // for OnDrop
-	queues []ingress[E]
-	lines  sync.Pool // of *waiter[E]
-	pick   picker
-	next   atomic.Uint32 // round robin
-	drops  atomic.Uint64
+	c       workers
+	exec    func(E)      // for CallerRuns and Spawn
+	task    func(E) Task // for OnDrop
+	isTask  bool         // E is Task: nil is refused
+	queues  []ingress[E]
+	line    line[E]   // of producers for whom no queue had room
+	spare   sync.Pool // of *waiter[E]
+	pick    picker
+	next    atomic.Uint32 // round robin
+	drops   atomic.Uint64
+	spawned spawnedSet[E]
 }
 
 type ingress[E any] struct {
@@ -31,17 +34,30 @@ type ingress[E any] struct {
 type picker uint8
 
 const (
-	pickFirst  picker = iota // the only one
-	pickRobin                // one after the other, the next one if full
+	pickFirst  picker = iota // there is one
+	pickRobin                // in turn, the next one if full
 	pickRandom               // any, the next one if full
 )
 
 func (in *intake[E]) open(queues, limit int, pick picker) {
 	in.pick = pick
+	var zero E
+	_, in.isTask = any(zero).(Task)
 	in.queues = make([]ingress[E], queues)
 	for i := range in.queues {
-		in.queues[i].limit, in.queues[i].watched = limit, true
+		q := &in.queues[i]
+		q.limit, q.watched, q.line = limit, true, &in.line
 	}
+}
+
+// check refuses what no worker could run.
+func (in *intake[E]) check(e E) error {
+	if in.isTask {
+		if t, _ := any(e).(Task); t == nil {
+			return ErrNilTask
+		}
+	}
+	return nil
 }
 
 // choose returns the queue that a producer tries first.
@@ -50,6 +66,7 @@ func (in *intake[E]) choose() int {
 	case pickRobin:
 		return int(in.next.Add(1) % uint32(len(in.queues)))
 	case pickRandom:
+		// The worker that would be woken looks into this queue first.
 		if s := in.c.idleSlot.Load(); s >= 0 {
 			return int(s) % len(in.queues)
 		}
@@ -58,9 +75,9 @@ func (in *intake[E]) choose() int {
 	return 0
 }
 
-// try adds e to the chosen queue or, if that is full, to another one with room. With ErrFull it returns the last one it
-// tried, locked.
-func (in *intake[E]) try(e E) (*queue[E], error) {
+// try adds e to the chosen queue or, if that is full, to another one with room. With ErrFull it
+// returns the last one it tried, locked.
+func (in *intake[E]) try(e E, t *ticket) (*queue[E], error) {
 	first := in.choose()
 	for i := 0; ; i++ {
 		q := &in.queues[(first+i)%len(in.queues)].queue
@@ -70,7 +87,7 @@ func (in *intake[E]) try(e E) (*queue[E], error) {
 			q.mu.Unlock()
 			return nil, ErrClosed
 		case !q.fullLocked():
-			q.putLocked(e)
+			q.putLocked(e, t)
 			q.mu.Unlock()
 			in.c.notify()
 			return nil, nil
@@ -81,46 +98,72 @@ func (in *intake[E]) try(e E) (*queue[E], error) {
 	}
 }
 
-// Submit adds e and waits for room if there is none. It returns nil, the cause of ctx, or [ErrClosed]; in the latter
-// cases e was not accepted. A task that submits to its own full pool is not made to wait, since it could wait for
-// itself: its task is accepted beyond the limit.
+// Submit adds e and waits for room if there is none. It returns nil, the cause of ctx, or
+// [ErrClosed]; in the latter cases e was not accepted. Producers that wait are let in one by one as
+// room appears, first come, first served. A task that submits to its own full pool is not made to
+// wait, since it could wait for itself: its task is accepted beyond the limit.
 func (in *intake[E]) Submit(ctx context.Context, e E) error {
+	if err := in.check(e); err != nil {
+		return err
+	}
+	return in.submit(ctx, e, nil)
+}
+
+func (in *intake[E]) submit(ctx context.Context, e E, t *ticket) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	q, err := in.try(e)
+	q, err := in.try(e, t)
 	if err != ErrFull {
 		return err
 	}
-	w := q.lineUpLocked(&in.lines, e)
+	w := in.line.add(&in.spare, e, t)
 	q.mu.Unlock()
-	// Asked while in line, because the usual answer is no, and takes longer than some wait.
-	if in.c.inside() {
-		q.mu.Lock()
-		if q.leaveLocked(w) {
-			q.putLocked(e)
-			q.mu.Unlock()
-			w.release(&in.lines)
-			in.c.notify()
-			return nil
-		}
-		q.mu.Unlock()
+	// The other queues were not locked when w took its place: what became free in one of them
+	// before may have been nobody's.
+	for i := 0; len(in.queues) > 1 && i < len(in.queues); i++ {
+		o := &in.queues[i].queue
+		o.lock()
+		o.admitLocked()
+		o.unlock()
 	}
-	return q.await(ctx, nil, &in.lines, w)
+	// Asked while in line, because the usual answer is no, and takes longer than some wait.
+	if in.c.inside() && in.line.leave(w) {
+		w.release(&in.spare)
+		q.lock()
+		if q.closed {
+			q.mu.Unlock()
+			return ErrClosed
+		}
+		q.putLocked(e, t)
+		q.mu.Unlock()
+		in.c.notify()
+		return nil
+	}
+	return in.line.await(ctx, nil, &in.spare, w)
 }
 
 // TrySubmit adds e if there is room. It never blocks and returns nil, [ErrFull] or [ErrClosed].
 func (in *intake[E]) TrySubmit(e E) error {
-	q, err := in.try(e)
+	if err := in.check(e); err != nil {
+		return err
+	}
+	q, err := in.try(e, nil)
 	if err == ErrFull {
 		q.mu.Unlock()
 	}
 	return err
 }
 
-// SubmitN adds all items, in order, under one lock where there is room, and waits like Submit where there is none. It
-// returns how many were accepted, and the error that kept it from accepting the rest.
+// SubmitN adds all items, in order, under one lock where there is room, and waits like Submit where
+// there is none. It returns how many were accepted, and the error that kept it from accepting the
+// rest. If one of them is a nil task it accepts none.
 func (in *intake[E]) SubmitN(ctx context.Context, items ...E) (int, error) {
+	for _, e := range items {
+		if err := in.check(e); err != nil {
+			return 0, err
+		}
+	}
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
@@ -142,7 +185,7 @@ func (in *intake[E]) SubmitN(ctx context.Context, items ...E) (int, error) {
 			in.c.notify()
 			continue
 		}
-		if err := in.Submit(ctx, items[n]); err != nil {
+		if err := in.submit(ctx, items[n], nil); err != nil {
 			return n, err
 		}
 		n++
@@ -150,32 +193,45 @@ func (in *intake[E]) SubmitN(ctx context.Context, items ...E) (int, error) {
 	return n, nil
 }
 
-// Go adds e; without room it does what Config.Policy says. It returns nil, [ErrClosed], or with policy Reject [ErrFull].
+// Go adds e; without room it does what Config.Policy says. It returns nil, [ErrClosed], or with
+// policy Reject [ErrFull].
 func (in *intake[E]) Go(e E) error {
-	if in.c.cfg.Policy == Block {
-		return in.Submit(context.Background(), e)
+	if err := in.check(e); err != nil {
+		return err
 	}
-	q, err := in.try(e)
+	if in.c.cfg.Policy == Block {
+		return in.submit(context.Background(), e, nil)
+	}
+	q, err := in.try(e, nil)
 	if err != ErrFull {
 		return err
 	}
 	if in.c.cfg.Policy == DropOldest {
-		oldest := q.replaceLocked(e) // no worker need be told: there is as much to do as before
+		// No worker need be told: there is as much to do as before.
+		oldest, ok := q.replaceLocked(e)
 		q.mu.Unlock()
-		in.drops.Add(1)
-		in.c.cfg.OnDrop(in.task(oldest))
+		if ok {
+			in.drops.Add(1)
+			in.drop([]E{oldest})
+		}
 		return nil
 	}
 	q.mu.Unlock()
 	switch in.c.cfg.Policy {
 	case CallerRuns:
-		in.c.callerRan.Add(1)
-		in.c.guarded(func() { in.exec(e) })
-		return nil
+		return in.callerRuns(e)
 	case Spawn:
-		return in.c.spawn(func() { in.exec(e) })
+		return in.spawn(e)
 	}
 	return ErrFull
+}
+
+// drop gives items to OnDrop, all of them even if it panics or calls Goexit.
+func (in *intake[E]) drop(items []E) {
+	if in.c.cfg.OnDrop == nil {
+		return
+	}
+	in.c.guardedEach(len(items), func(i int) { in.c.cfg.OnDrop(in.task(items[i])) })
 }
 
 // some reports whether any queue has an item, without a lock.
@@ -194,8 +250,8 @@ func (in *intake[E]) count(s *Stats) []int {
 	for i := range in.queues {
 		q := &in.queues[i]
 		q.mu.Lock()
-		lens[i] = q.n
-		s.Queued += q.n
+		lens[i] = q.lenLocked()
+		s.Queued += lens[i]
 		s.Accepted += q.accepted
 		q.mu.Unlock()
 	}
@@ -203,19 +259,21 @@ func (in *intake[E]) count(s *Stats) []int {
 	return lens
 }
 
-// refuse lets nothing in any more, and sends waiting producers home.
+// refuse lets nothing in any more, and ends the wait of producers.
 func (in *intake[E]) refuse() {
 	for i := range in.queues {
 		in.queues[i].close()
 	}
+	// After the queues: a producer joins the line only while it sees an open queue, locked.
+	in.line.close()
 }
 
-// drain removes and returns what the queues hold.
+// drain removes and returns what the queues hold, and spawned tasks that have not begun.
 func (in *intake[E]) drain() (left []E) {
 	for i := range in.queues {
 		left = append(left, in.queues[i].drain()...)
 	}
-	return left
+	return append(left, in.spawned.drain()...)
 }
 
 func (in *intake[E]) trim() {

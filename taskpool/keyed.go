@@ -4,12 +4,14 @@ package taskpool
 
 import "context"
 
-// Keyed sends each key to one worker: tasks of a key run in order, and so do all tasks of all keys that share the
-// worker. A slow task therefore delays every key of its worker, also while other workers are idle; [Ordered] does not
-// have that weakness. What Keyed has is that the same key always meets the same worker, and its caches.
+// Keyed sends each key to one worker: tasks of a key run in order, and so do all tasks of all keys
+// that share the worker. A slow task therefore delays every key of its worker, also while other
+// workers are idle; [Ordered] does not have that weakness. What Keyed has is that the same key
+// always meets the same worker, and its caches.
 //
-// Keys are hashed to a fixed number of queues (Config.Queues), queues to workers. With [StringKey] and [BytesKey] the
-// queue is the same in every process. Create it with [NewKeyed]; all methods may be called from any goroutine.
+// Keys are hashed to a fixed number of queues (Config.Queues), queues to workers. With [StringKey]
+// and [BytesKey] the queue is the same in every process. Create it with [NewKeyed]; all methods may
+// be called from any goroutine.
 type Keyed struct {
 	o     Ordered
 	boxes []*Mailbox
@@ -18,8 +20,8 @@ type Keyed struct {
 // maxKeyed bounds the memory of a pool whose number of workers was meant as no limit.
 const maxKeyed = 1 << 14
 
-// NewKeyed returns a pool of cfg.Workers workers with queues of their own. It panics if cfg.Policy is CallerRuns or
-// Spawn, which cannot keep order.
+// NewKeyed returns a pool of cfg.Workers workers with queues of their own. It panics if cfg.Policy
+// is CallerRuns or Spawn, which cannot keep order.
 func NewKeyed(cfg Config) *Keyed {
 	cfg = cfg.filled(procs())
 	if cfg.Queues <= 0 {
@@ -30,48 +32,53 @@ func NewKeyed(cfg Config) *Keyed {
 	p.o.init(cfg, cfg.Queues)
 	p.o.width.Store(uint32(cfg.Workers))
 	p.o.c.pinned = true
-	p.o.c.seats = make([]seat, cfg.Queues)
+	p.o.c.bySlot = make([]place, cfg.Queues)
 	for i := range p.boxes {
 		p.boxes[i] = p.o.newMailbox(cfg.QueueLen, uint32(i))
 	}
 	return p
 }
 
-// Queue returns the number of the queue that key belongs to, from 0 to Config.Queues-1. It depends on nothing else, and
-// Resize does not change it; the worker is that number modulo the number of workers.
+// Queue returns the number of the queue that key belongs to, from 0 to Config.Queues-1. It depends
+// on nothing else, and Resize does not change it; the worker is that number modulo the number of
+// workers.
 func (p *Keyed) Queue(key Key) int { return int(key.mix() >> 32 % uint64(len(p.boxes))) }
 
 func (p *Keyed) box(key Key) *Mailbox { return p.boxes[p.Queue(key)] }
 
-// Submit adds t behind the tasks of key and waits for room in its queue if there is none. It returns nil, the cause of
-// ctx, or [ErrClosed]. A task that submits to its own pool is not made to wait.
-func (p *Keyed) Submit(ctx context.Context, key Key, t Task) error { return p.box(key).Submit(ctx, t) }
+// Submit adds t behind the tasks of key and waits for room in its queue if there is none. It
+// returns nil, the cause of ctx, or [ErrClosed]. A task that submits to its own pool is not made to
+// wait.
+func (p *Keyed) Submit(ctx context.Context, key Key, t Task) error {
+	return p.box(key).Submit(ctx, t)
+}
 
 // TrySubmit is Submit that never blocks: it returns nil, [ErrFull] or [ErrClosed].
 func (p *Keyed) TrySubmit(key Key, t Task) error { return p.box(key).TrySubmit(t) }
 
-// SubmitN adds tasks of one key in order, and waits for room as Submit does. It returns how many were accepted, and the
-// error that kept it from accepting the rest. What fits is added under one lock.
+// SubmitN adds tasks of one key in order, and waits for room as Submit does. It returns how many
+// were accepted, and the error that kept it from accepting the rest. What fits is added under one
+// lock.
 func (p *Keyed) SubmitN(ctx context.Context, key Key, ts ...Task) (int, error) {
 	return p.box(key).SubmitN(ctx, ts...)
 }
 
-// Go adds t; without room it does what Config.Policy says. It returns nil, [ErrClosed], or with policy Reject
-// [ErrFull].
+// Go adds t; without room it does what Config.Policy says. It returns nil, [ErrClosed], or with
+// policy Reject [ErrFull].
 func (p *Keyed) Go(key Key, t Task) error { return p.o.goTo(p.box(key), t) }
 
 // Do runs t in the order of key and waits for its end, as [Ordered.DoKey] does.
 func (p *Keyed) Do(ctx context.Context, key Key, t Task) error {
-	return p.o.c.doInOrder(ctx, t, p.box(key).Submit)
+	return p.o.c.doInOrder(ctx, t, p.box(key).submit)
 }
 
-// Resize changes the number of workers, up to Config.Queues. Queues move to other workers whole, and none is ever run
-// by two workers at a time: order stays as it was.
+// Resize changes the number of workers, up to Config.Queues. Queues move to other workers whole,
+// and none is ever run by two workers at a time: order stays as it was.
 func (p *Keyed) Resize(n int) {
 	o := &p.o
 	o.admin.Lock()
 	defer o.admin.Unlock()
-	n = min(o.c.workers(n), len(p.boxes))
+	n = min(o.c.limitFor(n), len(p.boxes))
 	o.width.Store(uint32(n))
 	o.c.resize(n)
 	for i := range o.lists {
@@ -85,7 +92,7 @@ func (p *Keyed) Stats() Stats {
 	s.Queues = make([]int, len(p.boxes))
 	for i, m := range p.boxes {
 		m.q.mu.Lock()
-		s.Queues[i] = m.q.n
+		s.Queues[i] = m.q.lenLocked()
 		s.Accepted += m.q.accepted
 		m.q.mu.Unlock()
 	}

@@ -9,24 +9,29 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Key names the order that a task belongs to: tasks with the same Key run one after the other. It is a 64-bit hash.
-// Two values that hash alike would share an order, which costs them time, never their own order. A number that is
-// unique already, such as a session's id, may be converted to Key as it is.
+// Key names the order that a task belongs to: tasks with the same Key run one after the other. It
+// is a 64-bit hash. Two values that hash alike would share an order, which costs them time, never
+// their own order. A number that is unique already, such as a session's id, may be converted to Key
+// as it is.
 type Key uint64
 
-// StringKey returns the XXH64 of s. It is the same in every process, so that placement can be planned or repeated.
+// StringKey returns the XXH64 of s. It is the same in every process, so that placement can be
+// planned or repeated.
 func StringKey(s string) Key { return Key(xxhash.Sum64String(s)) }
 
-// BytesKey returns the XXH64 of b, equal to that of a string with the same bytes. It does not keep b.
+// BytesKey returns the XXH64 of b, equal to that of a string with the same bytes. It does not keep
+// b.
 func BytesKey(b []byte) Key { return Key(xxhash.Sum64(b)) }
 
-// KeyOf returns a hash of any comparable value, by hash/maphash: it is different in every process, and cannot be
-// predicted by whoever chooses the values. It panics if v holds an interface with a value that is not comparable.
+// KeyOf returns a hash of any comparable value, by hash/maphash: it is different in every process,
+// and cannot be predicted by whoever chooses the values. It panics if v holds an interface with a
+// value that is not comparable.
 func KeyOf[K comparable](v K) Key { return Key(maphash.Comparable(keySeed, v)) }
 
 var keySeed = maphash.MakeSeed()
 
-// mix spreads keys that are small numbers over all bits (Fibonacci hashing; the multiplier is 2^64 / golden ratio).
+// mix spreads keys that are small numbers over all bits (Fibonacci hashing; the multiplier is 2^64
+// / golden ratio).
 func (k Key) mix() uint64 { return uint64(k) * 0x9e3779b97f4a7c15 }
 
 // keyMap finds the mailbox of a key. A mailbox that was not used for two sweeps is removed.
@@ -54,8 +59,8 @@ func (k *keyMap) init() {
 	}
 }
 
-// lock returns the mailbox of key with q.mu locked. The lock is taken before the shard's is given up, so that sweep
-// cannot remove the mailbox in between.
+// lock returns the mailbox of key with q.mu locked. The lock is taken before the shard's is given
+// up, so that sweep cannot remove the mailbox in between.
 func (k *keyMap) lock(o *Ordered, key Key) *Mailbox {
 	h := key.mix()
 	s := &k.shards[h>>(64-keyShardBits)]

@@ -21,8 +21,8 @@ func (k *keyMap) len() (n int) {
 	return n
 }
 
-// TestIdleKeys: a key that is not used costs nothing after one and a half idle timeouts, one that is in use keeps its
-// mailbox and with it its order, and no count is lost with a mailbox.
+// TestIdleKeys: a key that is not used costs nothing after one and a half idle timeouts, one that
+// is in use keeps its mailbox and with it its order, and no count is lost with a mailbox.
 func TestIdleKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewOrdered(Config{Workers: 4, IdleTimeout: time.Minute})
@@ -71,7 +71,8 @@ func TestIdleKeys(t *testing.T) {
 	})
 }
 
-// TestKeySweepAlone: the map is swept also while every worker is busy and nobody is idle to run the timer.
+// TestKeySweepAlone: the map is swept also while every worker is busy and nobody is idle to run the
+// timer.
 func TestKeySweepAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewOrdered(Config{Workers: 1, IdleTimeout: time.Minute})
@@ -89,12 +90,12 @@ func TestKeySweepAlone(t *testing.T) {
 	})
 }
 
-// TestBatchClaims: every item of a batch is claimed once, by its owner, a thief or the end.
+// TestBatchClaims: every item of a batch is claimed once, by its owner, another worker or the end.
 func TestBatchClaims(t *testing.T) {
-	var q queue[int]
-	var b batch[int]
+	q := queue[int]{line: new(line[int])}
+	b := newBatch[int](batchLen)
 	for i := range 20 {
-		q.putLocked(i)
+		q.putLocked(i, nil)
 	}
 	require.Equal(t, 15, b.fill(&q, 15))
 	e, ok := b.take()
@@ -104,7 +105,7 @@ func TestBatchClaims(t *testing.T) {
 	b.mu.Lock()
 	n := b.claimLocked(dst[:], true)
 	b.mu.Unlock()
-	require.Equal(t, []int{8, 9, 10, 11, 12, 13, 14}, dst[:n], "a thief takes the newer half")
+	require.Equal(t, []int{8, 9, 10, 11, 12, 13, 14}, dst[:n], "another worker takes the newer half")
 	require.Equal(t, []int{1, 2, 3, 4, 5, 6, 7}, b.close())
 	_, ok = b.take()
 	require.False(t, ok)
@@ -114,7 +115,7 @@ func TestBatchClaims(t *testing.T) {
 
 // TestQueueAll: bulk and single operations agree, across growth and wrap.
 func TestQueueAll(t *testing.T) {
-	q := queue[int]{watched: true}
+	q := queue[int]{watched: true, line: new(line[int])}
 	var want []int
 	next := 0
 	for step := range 500 {
@@ -128,7 +129,7 @@ func TestQueueAll(t *testing.T) {
 			q.putAllLocked(es)
 		} else {
 			for _, e := range es {
-				q.putLocked(e)
+				q.putLocked(e, nil)
 			}
 		}
 		want = append(want, es...)
@@ -144,7 +145,7 @@ func TestQueueAll(t *testing.T) {
 			require.Empty(t, want)
 		}
 		require.Equal(t, len(want) > 0, q.some.Load())
-		require.Equal(t, len(want), q.n)
+		require.Equal(t, len(want), q.lenLocked())
 	}
 	require.EqualValues(t, next, q.accepted)
 }

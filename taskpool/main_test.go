@@ -29,7 +29,7 @@ func leaked(d time.Duration) string {
 		buf := make([]byte, 1<<20)
 		var left []string
 		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-			if strings.Contains(g, "taskpool.(*crew)") {
+			if strings.Contains(g, "taskpool.(*workers)") {
 				left = append(left, g)
 			}
 		}

@@ -26,22 +26,23 @@ type modelQueue struct {
 func (m *modelQueue) full() bool { return m.limit > 0 && (len(m.ring) >= m.limit || len(m.line) > 0) }
 
 func (m *modelQueue) popped() {
-	if len(m.line) > 0 && len(m.ring) <= m.limit/2 {
-		for len(m.line) > 0 && len(m.ring) < m.limit {
-			m.ring = append(m.ring, m.line[0])
-			m.told[m.line[0]] = "granted"
-			m.line = m.line[1:]
-		}
+	for len(m.line) > 0 && len(m.ring) < m.limit {
+		m.ring = append(m.ring, m.line[0])
+		m.told[m.line[0]] = "granted"
+		m.line = m.line[1:]
 	}
 }
 
-// queueModel makes the operations that ops encode on a queue and on its model, and compares them after each.
+// queueModel makes the operations that ops encode on a queue and on its model, and compares them
+// after each.
 func queueModel(t *testing.T, ops []byte) {
 	if len(ops) == 0 {
 		return
 	}
 	synctest.Test(t, func(t *testing.T) {
-		q := queue[int]{limit: int(ops[0] % 9), watched: true}
+		var line line[int]
+		q := queue[int]{limit: int(ops[0] % 9), watched: true, line: &line}
+		tickets := map[int]*ticket{}
 		m := modelQueue{limit: q.limit, told: map[int]string{}}
 		stop := make(chan struct{})
 		var lines sync.Pool
@@ -58,13 +59,16 @@ func queueModel(t *testing.T, ops []byte) {
 				id := next
 				if q.closed || !q.fullLocked() {
 					if !q.closed {
-						q.putLocked(id)
+						tickets[id] = new(ticket)
+						q.putLocked(id, tickets[id])
 						m.ring = append(m.ring, id)
 					}
 					q.mu.Unlock()
 					break
 				}
 				m.line = append(m.line, id)
+				tickets[id] = new(ticket)
+				place := tickets[id]
 				ctx, cancel := context.WithCancel(context.Background())
 				cancels[id] = cancel
 				if op%8 == 1 {
@@ -76,14 +80,14 @@ func queueModel(t *testing.T, ops []byte) {
 				go func() {
 					defer cancel()
 					q.mu.Lock()
-					w := q.lineUpLocked(&lines, id)
+					w := line.add(&lines, id, place)
 					q.mu.Unlock()
 					close(entered)
 					var halt chan struct{}
 					if op%8 == 0 {
 						halt = stop
 					}
-					err := q.await(ctx, halt, &lines, w)
+					err := line.await(ctx, halt, &lines, w)
 					mu.Lock()
 					defer mu.Unlock()
 					switch err {
@@ -99,7 +103,9 @@ func queueModel(t *testing.T, ops []byte) {
 			case 2: // the newest for the oldest
 				if !q.closed && len(m.ring) > 0 {
 					next++
-					require.Equal(t, m.ring[0], q.replaceLocked(next), "step %d", i)
+					oldest, ok := q.replaceLocked(next)
+					require.True(t, ok)
+					require.Equal(t, m.ring[0], oldest, "step %d", i)
 					m.ring = append(m.ring[1:], next)
 				}
 				q.unlock()
@@ -146,8 +152,39 @@ func queueModel(t *testing.T, ops []byte) {
 			default:
 				q.mu.Unlock()
 				q.trim()
+				if k == 1 && len(m.ring) > 0 { // one of those that wait is withdrawn, perhaps
+					n := int(op) % len(m.ring)
+					if place := tickets[m.ring[n]]; place != nil {
+						q.withdraw(place)
+						m.ring = slices.Delete(m.ring, n, n+1)
+						m.popped()
+					}
+				}
+				if k == 2 { // one that has left is withdrawn in vain
+					for _, place := range tickets {
+						if place.at != nil && !slices.ContainsFunc(m.ring, func(id int) bool { return tickets[id] == place }) {
+							q.withdraw(place)
+						}
+					}
+				}
+				if k == 3 && !q.closed { // what was taken comes back, in front
+					q.mu.Lock()
+					got := make([]int, 3)
+					got = got[:q.popLocked(got)]
+					m.ring = m.ring[len(got):]
+					if len(got) > 0 {
+						m.popped()
+					}
+					q.putBackLocked(got)
+					for _, id := range got {
+						delete(tickets, id)
+					}
+					q.unlock()
+					m.ring = append(got, m.ring...)
+				}
 				if op == 255 {
 					q.close()
+					line.close()
 					m.closed = true
 					for _, id := range m.line {
 						m.told[id] = "refused"
@@ -160,23 +197,21 @@ func queueModel(t *testing.T, ops []byte) {
 			require.Equal(t, len(m.ring) > 0, q.some.Load(), "step %d", i)
 			q.mu.Lock()
 			require.Equal(t, m.full(), q.fullLocked(), "step %d", i)
-			line := []int(nil)
-			for w := q.first; w != nil; w = w.next {
-				line = append(line, w.item)
+			require.Equal(t, len(m.ring), q.lenLocked(), "step %d", i)
+			var waits []int
+			for w := line.first; w != nil; w = w.next {
+				waits = append(waits, w.item)
 			}
 			q.mu.Unlock()
-			require.Equal(t, len(m.line), len(line), "step %d", i)
-			for n := range line {
-				require.Equal(t, m.line[n], line[n], "step %d", i)
-			}
+			require.Equal(t, append([]int{}, m.line...), append([]int{}, waits...), "step %d", i)
+			require.EqualValues(t, len(waits), line.n.Load())
 		}
 		q.close()
+		line.close()
 		synctest.Wait()
 		require.Equal(t, append([]int{}, m.ring...), append([]int{}, q.drain()...))
 		require.False(t, q.some.Load())
-		for _, slot := range q.buf {
-			require.Zero(t, slot, "the ring keeps a finished task alive")
-		}
+		require.Nil(t, q.ring)
 		if w, _ := lines.Get().(*waiter[int]); w != nil {
 			require.Zero(t, w.item, "a waiter keeps a finished task alive")
 		}
@@ -198,53 +233,15 @@ func TestQueueModel(t *testing.T) {
 	}
 }
 
-// TestGrants: a long line moves in parts, in order, and nobody in it is forgotten.
-func TestGrants(t *testing.T) {
-	const limit = 4 * grantLen
-	q := queue[int]{limit: limit}
-	var lines sync.Pool
-	q.mu.Lock()
-	for i := range limit {
-		q.putLocked(i)
-	}
-	var line []*waiter[int]
-	for i := range 3 * grantLen {
-		line = append(line, q.lineUpLocked(&lines, limit+i))
-	}
-	next, let := 0, 0
-	for q.n > 0 {
-		var got [batchLen]int
-		for _, e := range got[:q.popLocked(got[:])] {
-			require.Equal(t, next, e)
-			next++
-		}
-		if q.n <= limit/2+grantLen && let < len(line) && line[let].answer != waiting {
-			before := let
-			for let < len(line) && line[let].answer == granted {
-				let++
-			}
-			require.Equal(t, grantLen, let-before)
-		}
-		if next%(3*batchLen) == 0 { // sometimes after more than one
-			q.unlock()
-			q.mu.Lock()
-		}
-	}
-	q.unlock()
-	require.Equal(t, limit+len(line), next)
-	for _, w := range line {
-		require.Len(t, w.ready, 1, "told once")
-	}
-}
-
 // FuzzQueue looks for operations that TestQueueModel does not make.
 func FuzzQueue(f *testing.F) {
 	f.Add([]byte{2, 0, 1, 0, 0, 6, 5, 5, 4, 255})
 	f.Fuzz(func(t *testing.T, ops []byte) { queueModel(t, ops[:min(len(ops), 500)]) })
 }
 
-// TestMailboxModel: over many rounds with random batches, panics, Goexit and ends, what one producer gave one mailbox
-// runs in its order, and what did not run comes back in its order, behind it. Nothing is missing between the two.
+// TestMailboxModel: over many rounds with random batches, panics, Goexit and ends, what one
+// producer gave one mailbox runs in its order, and what did not run comes back in its order, behind
+// it. Nothing is missing between the two.
 func TestMailboxModel(t *testing.T) {
 	rounds := 300
 	for seed := range uint64(rounds) {

@@ -29,8 +29,8 @@ func receive[T any](t *testing.T, c <-chan T, what string) (v T) {
 // submitter is the keyed part of Keyed and Ordered.
 type submitter func(ctx context.Context, key taskpool.Key, t taskpool.Task) error
 
-// TestOrder: eight producers share keys; what one of them submits for a key runs in its order, and one at a time, also
-// while workers come and go and tasks panic or call Goexit.
+// TestOrder: eight producers share keys; what one of them submits for a key runs in its order, and
+// one at a time, also while workers come and go and tasks panic or call Goexit.
 // acceptance: Y05
 // fault: 125
 func TestOrder(t *testing.T) {
@@ -95,8 +95,8 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestSlowKey: one key blocks a worker. In Ordered the others finish meanwhile; in Keyed those of the same worker
-// cannot, which is the documented difference.
+// TestSlowKey: one key blocks a worker. In Ordered the others finish meanwhile; in Keyed those of
+// the same worker cannot, which is the documented difference.
 // acceptance: Y05
 func TestSlowKey(t *testing.T) {
 	const keys = 32

@@ -10,68 +10,57 @@ import (
 
 var _ Pool = (*Ordered)(nil)
 
-// Ordered runs tasks of the same key one at a time and in order, and lets any idle worker serve any key: what workers
-// steal from each other is not a task but a key's [Mailbox]. A slow key delays only itself while a worker is free or may
-// be started. A mailbox runs a bounded batch and goes to the end of the line again. A key costs memory while it has
+// Ordered runs tasks of the same key one at a time and in order, and lets any idle worker serve any
+// key: what workers take from each other is not a task but a key's [Mailbox]. A slow key delays
+// only itself while a worker is free or may be started, whatever the load: workers go round all
+// lists of mailboxes that wait, so that the one that has waited longest runs after at most one turn
+// of each that waited when it came, and of those that came meanwhile in another list. A turn is a
+// bounded batch of tasks; then the mailbox goes to the end again. A key costs memory while it has
 // tasks and for up to one and a half idle timeouts after.
 //
-// Tasks have keys (SubmitKey), or an owner that holds a mailbox (NewMailbox), or neither (Submit, TrySubmit, SubmitN and
-// Go are as for [Shared]: any order, beside any other). It is also the home of every [Strand]. Create it with
-// [NewOrdered]; all methods may be called from any goroutine.
+// Tasks have keys (SubmitKey), or an owner that holds a mailbox (NewMailbox), or neither (Submit,
+// TrySubmit, SubmitN and Go are as for [Shared]: any order, beside any other). It is also the home
+// of every [Strand]. Create it with [NewOrdered]; all methods may be called from any goroutine.
 type Ordered struct {
 	intake[Task] // of tasks without key
 	lists        []runList
 	width        atomic.Uint32 // lists in use; fewer than all only in Keyed
-	seats        atomic.Uint32 // handed out so far, see seat
+	homes        atomic.Uint32 // handed out so far, see nextHome
 	keys         keyMap
 	limit        int
 
 	admin sync.Mutex // moving strands between lists against the end of the pool
 
-	// left has tasks of mailboxes that were running when the pool was told to stop, and wanted to go on.
+	// left has tasks of mailboxes that were running when the pool was told to stop, and wanted to
+	// go on.
 	leftMu sync.Mutex
 	left   []Task
 }
 
-// runList is an intrusive list of strands that wait for a worker, in two parts: whoever wakes a strand pushes it to in,
-// a stack, with one compare-and-swap; workers take from out, under a lock, and a worker that finds out empty turns over
-// what is in. So the two sides meet in one word, once for many strands.
-type runList struct {
-	// in is the strand pushed last, linked by next to those before, or shut once the pool is closing. Without mu it
-	// only grows.
-	in atomic.Pointer[Strand]
-	_  [64]byte
-
-	some    atomic.Bool // out has a strand, for looking without the lock
-	mu      sync.Mutex
-	first   *Strand // of out
-	last    *Strand
-	aborted bool // the pool has been told to stop: out takes no more
-	_       [64]byte
+// strandRunner is what a worker of Ordered carries.
+type strandRunner struct {
+	w   *worker
+	run *Strand // in progress; only its worker looks
+	// cur is the last strand it took, set under the lock of the list that it came from.
+	cur   atomic.Pointer[Strand]
+	batch *batch[Task]
+	mid   bool  // the mailbox in progress has had its batch
+	visit visit // the list that it takes from; behind the last one, the tasks without key
+	quota int   // how many of those it takes before it goes on
 }
 
-// shut stands in runList.in of a list that takes no strand that was idle. Those that go on running, or waited already, are
-// added to out.
-var shut Strand
-
-// runner is what a worker of Ordered carries.
-type runner struct {
-	run   *Strand                // in progress; only its worker looks
-	cur   atomic.Pointer[Strand] // the last one it took, set under the lock of the list that it came from
-	batch batch[Task]
-	mid   bool // the mailbox in progress has had its batch
-	turn  uint
-}
-
-// NewOrdered returns a pool with at most cfg.Workers workers; zero means no limit. It panics if cfg.Policy is
-// CallerRuns or Spawn, which cannot keep order.
+// NewOrdered returns a pool with at most cfg.Workers workers; zero means no limit. It panics if
+// cfg.Policy is CallerRuns or Spawn, which cannot keep order.
 func NewOrdered(cfg Config) *Ordered {
 	cfg = cfg.filled(noLimit)
 	o := new(Ordered)
-	o.c.boundless = true
-	o.init(cfg, min(cfg.Workers, max(8, 4*procs()), maxBatchers))
+	o.c.unlimited = true
+	o.init(cfg, min(cfg.Workers, max(8, 4*procs()), maxLists))
 	return o
 }
+
+// maxLists bounds what a worker looks through before it parks.
+const maxLists = 256
 
 func (o *Ordered) init(cfg Config, lists int) {
 	if cfg.Policy == CallerRuns || cfg.Policy == Spawn {
@@ -81,18 +70,19 @@ func (o *Ordered) init(cfg Config, lists int) {
 	o.width.Store(uint32(lists))
 	o.limit = cfg.QueueLen
 	o.open(1, cfg.QueueLen, pickFirst)
+	o.exec = func(t Task) { t() }
 	o.task = func(t Task) Task { return t }
 	o.keys.init()
-	o.c.looks = 2
+	o.c.spins = 2
 	o.c.tracked = true
 	o.c.init(cfg, o)
 }
 
-// seat returns the list of a new strand or owner's mailbox.
-func (o *Ordered) seat() uint32 { return o.seats.Add(1) % uint32(len(o.lists)) }
+// nextHome returns the list of a new strand or owner's mailbox.
+func (o *Ordered) nextHome() uint32 { return o.homes.Add(1) % uint32(len(o.lists)) }
 
-// entry says where a strand was pushed to. Whoever pushed calls tell, without a lock. The zero entry is for a strand that
-// was not pushed, because it will run anyway.
+// entry says where a strand was pushed to. The goroutine that pushed calls tell, without a lock.
+// The zero entry is for a strand that was not pushed, because it will run anyway.
 type entry struct {
 	o     *Ordered
 	list  int
@@ -111,7 +101,8 @@ func (e entry) tell() {
 	switch {
 	case e.o == nil:
 	case e.o.width.Load() != e.width:
-		e.o.move(e.list) // Keyed.Resize, which changes width first, may have looked at the list before the push
+		// Keyed.Resize, which changes width first, may have looked at the list before the push.
+		e.o.move(e.list)
 	default:
 		e.o.notify(e.list)
 	}
@@ -125,20 +116,22 @@ func (o *Ordered) move(i int) {
 }
 
 func (o *Ordered) moveLocked(i int) {
-	for s := o.lists[i].clear(false); s != nil; {
+	for s := o.lists[i].drain(false); s != nil; {
 		next := s.next
 		o.requeue(s) // cannot fail: whoever stops the pool holds admin too
 		s = next
 	}
 }
 
-// requeue puts s, which the caller owns, at the end of the line; false if the pool has been told to stop.
+// requeue puts s, which the caller owns, at the end of its list; false if the pool has been told to
+// stop.
 func (o *Ordered) requeue(s *Strand) bool {
 	e, ok := o.push(s)
 	if ok {
 		e.tell()
 		return true
 	}
+	// The list is shut, for strands that were idle. One that goes on is added under the lock.
 	for {
 		width := o.width.Load()
 		i := s.place(width)
@@ -168,103 +161,10 @@ func (o *Ordered) notify(i int) {
 	o.c.notify()
 }
 
-func (l *runList) push(s *Strand) bool {
-	for {
-		head := l.in.Load()
-		if head == &shut {
-			return false
-		}
-		s.next = head
-		if l.in.CompareAndSwap(head, s) {
-			return true
-		}
-	}
-}
-
-// turnLocked empties in, and returns what it had, oldest first. What is then there is nil, or shut.
-func (l *runList) turnLocked(then *Strand) (first, last *Strand) {
-	if l.in.Load() == &shut {
-		return nil, nil
-	}
-	last = l.in.Swap(then)
-	for s := last; s != nil; {
-		next := s.next
-		s.next = first
-		first, s = s, next
-	}
-	return first, last
-}
-
-// addLocked adds the strands from first to last, linked, to out.
-func (l *runList) addLocked(first, last *Strand) {
-	if first == nil {
-		return
-	}
-	if l.last != nil {
-		l.last.next = first
-	} else {
-		l.first = first
-		l.some.Store(true)
-	}
-	l.last = last
-}
-
-// any reports whether the list has a strand, without a lock. It may overlook those that a worker is turning over, which
-// will tell another worker of them as if they were new.
-func (l *runList) any() bool {
-	head := l.in.Load()
-	return head != nil && head != &shut || l.some.Load()
-}
-
-// pop takes the first strand for r.
-func (l *runList) pop(r *runner) (s *Strand, more bool) {
-	if !l.any() {
-		return nil, false
-	}
-	l.mu.Lock()
-	if s = l.first; s != nil {
-		if l.first = s.next; l.first == nil {
-			l.last = nil
-			l.some.Store(false)
-		}
-	} else {
-		var last *Strand
-		if s, last = l.turnLocked(nil); s != nil {
-			if s != last {
-				l.addLocked(s.next, last)
-			}
-		}
-	}
-	if s != nil {
-		s.next = nil
-		r.cur.Store(s) // before the lock is given up: whoever stops the pool finds it in the list or here
-	}
-	l.mu.Unlock()
-	return s, l.any()
-}
-
-// close refuses strands that were idle; those that wait stay.
-func (l *runList) close() {
-	l.mu.Lock()
-	l.addLocked(l.turnLocked(&shut))
-	l.mu.Unlock()
-}
-
-// clear empties the list and returns its strands, linked. With abort it takes no more.
-func (l *runList) clear(abort bool) *Strand {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.aborted = l.aborted || abort
-	l.addLocked(l.turnLocked(nil))
-	first := l.first
-	l.first, l.last = nil, nil
-	l.some.Store(false)
-	return first
-}
-
 func (o *Ordered) attach(w *worker) {
-	w.local = new(runner)
-	o.c.enrollLocked(w)
+	r := &strandRunner{w: w, batch: newBatch[Task](batchLen)}
+	r.visit = visit{at: w.slot % len(o.lists), arrived: true}
+	w.local = r
 }
 
 func (o *Ordered) pending(w *worker) bool {
@@ -280,95 +180,125 @@ func (o *Ordered) pending(w *worker) bool {
 }
 
 func (o *Ordered) work(w *worker) {
-	r := w.local.(*runner)
+	r := w.local.(*strandRunner)
 	if r.run != nil {
 		o.resume(r) // its last task panicked; the rest of the batch is here
 	}
-	for !o.surplus(w) {
-		r.turn++
-		// Tasks without key come first now and then, so that neither kind starves the other.
-		if r.turn%8 == 0 && o.runLoose(w) {
-			continue
-		}
-		if r.run = o.find(w, r); r.run != nil {
-			o.resume(r)
-			continue
-		}
-		if !o.runLoose(w) {
-			break
-		}
+	for !o.surplus(w) && o.step(w, r) {
 	}
 	if r.cur.Load() != nil {
 		r.cur.Store(nil) // may be the last that keeps it alive
 	}
 }
 
-// surplus reports whether w is to leave because of Resize. Where workers are pinned, one that leaves may take long to
-// finish its task, and those that stay are the only ones for their keys: they go on meanwhile.
+// surplus reports whether w is to leave because of Resize. Where workers are pinned, one that
+// leaves may take long to finish its task, and those that stay are the only ones for their keys:
+// they go on meanwhile.
 func (o *Ordered) surplus(w *worker) bool {
 	return o.c.over.Load() && (!o.c.pinned || w.slot >= int(o.width.Load()))
 }
 
-// find takes a strand, from the worker's own list first.
-func (o *Ordered) find(w *worker, r *runner) *Strand {
+// step runs what comes next in the round of w; false if there is nothing.
+func (o *Ordered) step(w *worker, r *strandRunner) bool {
 	if o.c.pinned {
-		s, _ := o.lists[w.slot].pop(r)
-		return s
-	}
-	home := w.slot % len(o.lists)
-	for i := range o.lists {
-		j := home + i
-		if j >= len(o.lists) {
-			j -= len(o.lists)
+		r.visit.arrived = true // there is no other list to go on to
+		if s, _ := o.lists[w.slot].pop(&r.visit, &r.cur); s != nil {
+			r.run = s
+			o.resume(r)
+			return true
 		}
-		if s, more := o.lists[j].pop(r); s != nil {
-			if i > 0 {
-				w.steals.Add(1)
-			}
-			o.c.found(w, more)
-			return s
-		}
+		return false
 	}
-	return nil
+	// One place more than there are: the first was entered before, and may have got something for
+	// those who come anew.
+	for range len(o.lists) + 2 {
+		if o.runAt(w, r) {
+			return true
+		}
+		if r.visit.at++; r.visit.at > len(o.lists) {
+			r.visit.at = 0
+		}
+		r.visit.arrived = true
+	}
+	return false
 }
 
-func (o *Ordered) runLoose(w *worker) bool {
+// runAt runs one thing of the place that w is at.
+func (o *Ordered) runAt(w *worker, r *strandRunner) bool {
+	if r.visit.at == len(o.lists) {
+		return o.runUnkeyed(w, r)
+	}
+	s, more := o.lists[r.visit.at].pop(&r.visit, &r.cur)
+	if s == nil {
+		return false
+	}
+	if r.visit.at != w.slot%len(o.lists) {
+		w.steals.Add(1)
+	}
+	o.c.found(w, more)
+	r.run = s
+	o.resume(r)
+	return true
+}
+
+// runUnkeyed runs one of the tasks without key that were there when the worker came to them.
+func (o *Ordered) runUnkeyed(w *worker, r *strandRunner) bool {
 	q := &o.queues[0]
 	if !q.some.Load() {
 		return false
 	}
-	q.mu.Lock()
-	t, ok := q.popOneLocked()
-	more := q.n > 0
-	q.unlock()
-	if !ok {
+	q.lock()
+	if r.visit.arrived {
+		r.visit.arrived, r.quota = false, q.lenLocked()
+	}
+	if r.quota == 0 {
+		q.mu.Unlock()
 		return false
 	}
+	t, ok := q.popOneLocked()
+	if !ok {
+		q.mu.Unlock()
+		return false
+	}
+	r.quota--
+	w.claim()
+	more := q.lenLocked() > 0
+	q.unlock()
 	o.c.found(w, more)
+	w.begin()
 	t()
+	o.c.resetLabels()
 	return true
 }
 
 // resume runs the strand that r has taken, and puts it back in line if it wants to go on.
-func (o *Ordered) resume(r *runner) {
+func (o *Ordered) resume(r *strandRunner) {
 	s := r.run
 	if s.mail != nil {
-		more := s.mail.drain(r)
+		more := s.mail.runBatch(r)
 		r.run = nil
 		if more {
 			o.relist(s)
 		}
 		return
 	}
-	s.set(strandRunning)
+	if !s.begin() {
+		r.run = nil // the pool has been stopped, and s was told
+		return
+	}
 	more := s.run()
-	r.run = nil // before settle, whose drop function may call Goexit: the run has ended
-	o.settle(s, more)
+	o.c.resetLabels()
+	// Before settle, whose drop function may call Goexit: the run has ended.
+	r.run = nil
+	o.settle(r, s, more)
 }
 
 // settle ends a run of s, which is not that of a mailbox.
-func (o *Ordered) settle(s *Strand, more bool) {
+func (o *Ordered) settle(r *strandRunner, s *Strand, more bool) {
 	if more || !s.end() {
+		// First, so that the end of the pool does not take it for a strand that has yet to begin:
+		// if it may not go on, this worker tells it.
+		r.cur.Store(nil)
 		s.set(strandQueued)
 		o.relist(s)
 	}
@@ -380,34 +310,32 @@ func (o *Ordered) relist(s *Strand) {
 		return
 	}
 	if s.mail == nil {
-		s.set(strandIdle)
-		o.discard(s)
+		if s.cancel(nil) {
+			o.tellDropped(s)
+		}
 		return
 	}
-	// abandon takes what is in the mailboxes of workers before it takes left; it must find the tasks in one of the two.
+	// abandon takes what is in the mailboxes of workers before it takes left; it must find the
+	// tasks in one of the two.
 	o.leftMu.Lock()
-	o.left = append(o.left, o.discard(s)...)
+	o.left = append(o.left, s.mail.drain()...)
 	o.leftMu.Unlock()
 }
 
-// discard tells a strand that it will not run, and returns the tasks of a mailbox.
-func (o *Ordered) discard(s *Strand) []Task {
-	if s.mail != nil {
-		return s.mail.take()
-	}
+// tellDropped tells a strand that it will not run.
+func (o *Ordered) tellDropped(s *Strand) {
 	if s.drop != nil {
 		o.c.guarded(s.drop)
 	}
-	return nil
 }
 
-// crashed is called when a run of a strand, a task of a mailbox or a task without key did not return. A mailbox goes on
-// with the next task of its batch, see work.
+// crashed is called when a run of a strand, a task of a mailbox or a task without key did not
+// return. A mailbox goes on with the next task of its batch, see work.
 func (o *Ordered) crashed(w *worker) {
-	r := w.local.(*runner)
+	r := w.local.(*strandRunner)
 	if s := r.run; s != nil && s.mail == nil {
 		r.run = nil
-		o.settle(s, false)
+		o.settle(r, s, false)
 	}
 }
 
@@ -416,40 +344,57 @@ func (o *Ordered) trim() bool {
 	return o.keys.sweep()
 }
 
-// SubmitKey adds t to the mailbox of key: it runs after every task of that key that was accepted before, and never
-// beside one. It waits for room in that mailbox if there is none, and returns nil, the cause of ctx, or [ErrClosed]. A
-// task that submits to its own pool is not made to wait.
+// SubmitKey adds t to the mailbox of key: it runs after every task of that key that was accepted
+// before, and never beside one. It waits for room in that mailbox if there is none, and returns
+// nil, the cause of ctx, or [ErrClosed]. A task that submits to its own pool is not made to wait.
 func (o *Ordered) SubmitKey(ctx context.Context, key Key, t Task) error {
+	if t == nil {
+		return ErrNilTask
+	}
+	return o.submitKey(ctx, key, t, nil)
+}
+
+func (o *Ordered) submitKey(ctx context.Context, key Key, t Task, place *ticket) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return o.keys.lock(o, key).submitLocked(ctx, t)
+	return o.keys.lock(o, key).submitAndUnlock(ctx, t, place)
 }
 
 // TrySubmitKey is SubmitKey that never blocks: it returns nil, [ErrFull] or [ErrClosed].
 func (o *Ordered) TrySubmitKey(key Key, t Task) error {
-	return o.keys.lock(o, key).trySubmitLocked(t)
+	if t == nil {
+		return ErrNilTask
+	}
+	return o.keys.lock(o, key).trySubmitAndUnlock(t)
 }
 
-// GoKey adds t to the mailbox of key; without room it does what Config.Policy says. It returns nil, [ErrClosed], or
-// with policy Reject [ErrFull].
+// GoKey adds t to the mailbox of key; without room it does what Config.Policy says. It returns nil,
+// [ErrClosed], or with policy Reject [ErrFull].
 func (o *Ordered) GoKey(key Key, t Task) error {
+	if t == nil {
+		return ErrNilTask
+	}
 	if o.c.cfg.Policy == Block {
 		return o.SubmitKey(context.Background(), key, t)
 	}
-	return o.goLocked(o.keys.lock(o, key), t)
+	return o.goAndUnlock(o.keys.lock(o, key), t)
 }
 
-// SubmitKeyN adds tasks of one key in order, as many as fit under one lock, and waits for room as SubmitKey does. It
-// returns how many were accepted, and the error that kept it from accepting the rest.
+// SubmitKeyN adds tasks of one key in order, as many as fit under one lock, and waits for room as
+// SubmitKey does. It returns how many were accepted, and the error that kept it from accepting the
+// rest.
 func (o *Ordered) SubmitKeyN(ctx context.Context, key Key, ts ...Task) (int, error) {
+	if err := checkAll(ts); err != nil {
+		return 0, err
+	}
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
 	if len(ts) == 0 {
 		return 0, nil
 	}
-	return o.keys.lock(o, key).submitNLocked(ctx, ts)
+	return o.keys.lock(o, key).submitNAndUnlock(ctx, ts)
 }
 
 // goTo does for m what Config.Policy says.
@@ -457,37 +402,42 @@ func (o *Ordered) goTo(m *Mailbox, t Task) error {
 	if o.c.cfg.Policy == Block {
 		return m.Submit(context.Background(), t)
 	}
+	if t == nil {
+		return ErrNilTask
+	}
 	m.q.mu.Lock()
-	return o.goLocked(m, t)
+	return o.goAndUnlock(m, t)
 }
 
-// goLocked is goTo without the policy Block; it unlocks m.q.mu.
-func (o *Ordered) goLocked(m *Mailbox, t Task) error {
+// goAndUnlock is goTo without the policy Block; the caller holds m.q.mu.
+func (o *Ordered) goAndUnlock(m *Mailbox, t Task) error {
 	if o.c.cfg.Policy == Reject {
-		return m.trySubmitLocked(t)
+		return m.trySubmitAndUnlock(t)
 	}
-	old, err := m.displaceLocked(t)
+	old, err := m.displaceAndUnlock(t)
 	if old != nil {
 		o.drops.Add(1)
-		o.c.cfg.OnDrop(old)
+		o.drop([]Task{old})
 	}
 	return err
 }
 
 // Do runs t, without key, and waits for its end, as Do of [Shared] does.
 func (o *Ordered) Do(ctx context.Context, t Task) error {
-	return o.c.do(ctx, t, o.Submit)
+	return o.do(ctx, t, o.task, o.submit)
 }
 
-// DoKey runs t in the order of key and waits for its end. Errors are those of Do. A task that calls DoKey with its own
-// key waits for itself until ctx ends; called from a task of this pool with a ctx that cannot end, DoKey returns
-// [ErrInTask] and t does not run.
+// DoKey runs t in the order of key and waits for its end. Errors are those of Do. A task that calls
+// DoKey with its own key waits for itself until ctx ends; called from a task of this pool with a
+// ctx that cannot end, DoKey returns [ErrInTask] and t does not run.
 func (o *Ordered) DoKey(ctx context.Context, key Key, t Task) error {
-	return o.c.doInOrder(ctx, t, func(ctx context.Context, t Task) error { return o.SubmitKey(ctx, key, t) })
+	return o.c.doInOrder(ctx, t, func(ctx context.Context, t Task, place *ticket) error {
+		return o.submitKey(ctx, key, t, place)
+	})
 }
 
 // Resize changes the largest number of workers, as Config.Workers sets it.
-func (o *Ordered) Resize(n int) { o.c.resize(o.c.workers(n)) }
+func (o *Ordered) Resize(n int) { o.c.resize(o.c.limitFor(n)) }
 
 // Stats returns a snapshot.
 func (o *Ordered) Stats() Stats {
@@ -495,22 +445,18 @@ func (o *Ordered) Stats() Stats {
 	s.Queues = make([]int, len(o.lists))
 	var boxes []*Mailbox // a mailbox's lock comes before the list's
 	for i := range o.lists {
-		l := &o.lists[i]
-		l.mu.Lock()
-		for _, x := range []*Strand{l.first, l.in.Load()} {
-			for ; x != nil && x != &shut; x = x.next {
-				s.Queues[i]++
-				if x.mail != nil {
-					boxes = append(boxes, x.mail)
-				} else {
-					s.Queued++
-				}
+		o.lists[i].each(func(x *Strand) {
+			s.Queues[i]++
+			if x.mail != nil {
+				boxes = append(boxes, x.mail)
+			} else {
+				s.Queued++
 			}
-		}
-		l.mu.Unlock()
+		})
 	}
-	for _, w := range o.c.enrolled() {
-		r := w.local.(*runner)
+	all, _ := o.c.every()
+	for _, w := range all {
+		r := w.local.(*strandRunner)
 		s.Queued += r.batch.len()
 		if x := r.cur.Load(); x != nil && x.mail != nil {
 			boxes = append(boxes, x.mail)
@@ -531,10 +477,11 @@ func (o *Ordered) Stats() Stats {
 // Stopped returns a channel that is closed when no further task will start.
 func (o *Ordered) Stopped() <-chan struct{} { return o.c.ended }
 
-// Shutdown refuses further tasks, lets the workers run those that were accepted, also in owners' mailboxes, and waits
-// for the workers to end. If ctx ends before, it takes back the tasks that have not started and returns them with the
-// cause of ctx: those of one mailbox in their order. Called from a task of this pool it only begins the shutdown and
-// returns [ErrInTask]. Of several calls, one gets the tasks.
+// Shutdown refuses further tasks, lets the workers run those that were accepted, also in owners'
+// mailboxes, and waits for the workers to end. If ctx ends before, it takes back the tasks that
+// have not started and returns them with the cause of ctx: those of one mailbox in their order.
+// Called from a task of this pool it only begins the shutdown and returns [ErrInTask]. Of several
+// calls, one gets the tasks.
 func (o *Ordered) Shutdown(ctx context.Context) ([]Task, error) {
 	o.begin()
 	if o.c.inside() {
@@ -547,20 +494,16 @@ func (o *Ordered) Shutdown(ctx context.Context) ([]Task, error) {
 	return o.abandon(), err
 }
 
-// Close is Shutdown without drain: tasks that have not started never will. They go to Config.OnDrop, if set, and are
-// returned in a *[LeftError]. It waits for those that are running, except when called from a task, as Shutdown.
-// Further calls wait too and return nil.
+// Close is Shutdown without drain: tasks that have not started never will. They go to
+// Config.OnDrop, if set, and are returned in a *[LeftError]. It waits for those that are running,
+// except when called from a task, as Shutdown. Further calls wait too and return nil.
 func (o *Ordered) Close() error {
 	o.begin()
 	left := o.abandon()
 	if !o.c.inside() {
 		_ = o.c.wait(context.Background()) // cannot fail
 	}
-	if o.c.cfg.OnDrop != nil {
-		for _, t := range left {
-			o.c.cfg.OnDrop(t)
-		}
-	}
+	o.drop(left)
 	if len(left) > 0 {
 		return &LeftError[Task]{Left: left}
 	}
@@ -572,7 +515,7 @@ func (o *Ordered) begin() {
 		o.lists[i].close()
 	}
 	o.refuse()
-	// Before the crew may end: whoever added something may not have told a worker yet.
+	// Before the end may be noted: whoever added something may not have told a worker yet.
 	for i := range o.lists {
 		if o.lists[i].any() {
 			o.notify(i)
@@ -584,23 +527,25 @@ func (o *Ordered) begin() {
 	o.c.close()
 }
 
-// abandon takes back what has not started. Every such task is in a mailbox whose strand is in a list or with a worker,
-// in a worker's batch, in the intake, or in left. Lists come first: a strand leaves a list only for a worker's cur, under the
-// list's lock, and cannot come back; then what a worker holds, batches before mailboxes since their tasks are older; then
-// left, where workers put what they may not put back.
+// abandon takes back what has not started. Every such task is in a mailbox whose strand is in a
+// list or with a worker, in a worker's batch, in the intake, or in left. Lists come first: a strand
+// leaves a list only for a worker's cur, under the list's lock, and cannot come back; then what a
+// worker holds, batches before mailboxes since their tasks are older; then left, where workers put
+// what they may not put back.
 func (o *Ordered) abandon() []Task {
-	left, dropped := o.takeAll()
-	o.dropAll(dropped)
+	left, dropped := o.drainAll()
+	// The users' functions are called without lock: they may stop the pool themselves.
+	o.c.guardedEach(len(dropped), func(i int) { o.tellDropped(dropped[i]) })
 	return left
 }
 
-// takeAll is abandon up to the drop functions, which are the users': they are called without lock.
-func (o *Ordered) takeAll() (left []Task, dropped []*Strand) {
+// drainAll is abandon up to the drop functions.
+func (o *Ordered) drainAll() (left []Task, dropped []*Strand) {
 	o.admin.Lock()
 	defer o.admin.Unlock()
 	var waiting []*Strand // told once all lists refuse
 	for i := range o.lists {
-		for s := o.lists[i].clear(true); s != nil; {
+		for s := o.lists[i].drain(true); s != nil; {
 			next := s.next
 			s.next = nil
 			waiting = append(waiting, s)
@@ -608,42 +553,35 @@ func (o *Ordered) takeAll() (left []Task, dropped []*Strand) {
 		}
 	}
 	for _, s := range waiting {
-		if s.mail != nil {
-			left = append(left, s.mail.take()...)
-			continue
+		switch {
+		case s.mail != nil:
+			left = append(left, s.mail.drain()...)
+		case s.cancel(nil):
+			dropped = append(dropped, s)
 		}
-		s.set(strandIdle)
-		dropped = append(dropped, s)
 	}
 	left = append(left, o.drain()...)
-	staff := o.c.enrolled()
-	for _, w := range staff {
-		left = append(left, w.local.(*runner).batch.close()...)
+	all, _ := o.c.every()
+	for _, w := range all {
+		left = append(left, w.local.(*strandRunner).batch.close()...)
 	}
-	for _, w := range staff {
-		if s := w.local.(*runner).cur.Load(); s != nil && s.mail != nil {
-			left = append(left, s.mail.take()...)
+	for _, w := range all {
+		r := w.local.(*strandRunner)
+		s := r.cur.Load()
+		switch {
+		case s == nil:
+		case s.mail != nil:
+			left = append(left, s.mail.drain()...)
+		case s.cancel(&r.cur): // taken from its list, and not begun
+			dropped = append(dropped, s)
 		}
 	}
+	awaitBegun(all)
 	o.c.end()
-	return append(left, o.takeLeft()...), dropped
+	return append(left, o.drainLeft()...), dropped
 }
 
-// dropAll tells strands that they will not run, all of them even if a drop function calls Goexit.
-func (o *Ordered) dropAll(dropped []*Strand) {
-	defer func() {
-		if len(dropped) > 0 {
-			o.dropAll(dropped)
-		}
-	}()
-	for len(dropped) > 0 {
-		s := dropped[0]
-		dropped = dropped[1:]
-		o.discard(s)
-	}
-}
-
-func (o *Ordered) takeLeft() []Task {
+func (o *Ordered) drainLeft() []Task {
 	o.leftMu.Lock()
 	defer o.leftMu.Unlock()
 	left := o.left

@@ -4,17 +4,17 @@ package taskpool
 
 import "runtime"
 
-// A worker without work parks in the crew's list of idle workers, or leaves. What makes it leave is here and in
-// expiry.go; why no task is forgotten on either way is told at crew.
+// A worker without work parks in the list of idle workers, or leaves. What makes it leave is
+// here and in expiry.go; why no task is forgotten on either way is told at workers.
 
 // park waits for work. It returns false if the worker is to leave.
-func (c *crew) park(w *worker) bool {
-	if c.looks > 0 && !c.over.Load() {
+func (c *workers) park(w *worker) bool {
+	if c.spins > 0 && !c.over.Load() {
 		// While it looks it counts as searching, so that producers need not start another worker.
 		if !c.pinned && !w.searching && c.searching.CompareAndSwap(0, 1) {
 			w.searching = true
 		}
-		for range c.looks {
+		for range c.spins {
 			runtime.Gosched()
 			if c.src.pending(w) {
 				return true
@@ -22,11 +22,14 @@ func (c *crew) park(w *worker) bool {
 		}
 	}
 	c.mu.Lock()
+	// A closing pool wakes nobody who parks from now on: a worker may stay only for work that it sees.
 	if c.surplusLocked(w) || (c.closing.Load() && !c.src.pending(w)) {
-		c.dischargeLocked(w)
+		c.retireLocked(w)
 		c.mu.Unlock()
 		return false
 	}
+	// On top, so that the workers that were needed last are those that are woken first, and those at
+	// the bottom stay idle long enough to retire.
 	w.idle, w.idleSince = true, c.ticks
 	w.prev, w.next = nil, c.idleTop
 	if c.idleTop != nil {
@@ -37,9 +40,11 @@ func (c *crew) park(w *worker) bool {
 	c.idleTop = w
 	c.nIdle++
 	c.idleSlot.Store(int64(w.slot))
+	// From here on producers see that this worker is idle, and no longer that it searches. A producer
+	// that saw the opposite had added its work before, where the look below finds it.
 	c.spare.Add(1)
 	if c.pinned {
-		c.seats[w.slot].busy.Store(false)
+		c.bySlot[w.slot].busy.Store(false)
 	}
 	if w.searching {
 		w.searching = false
@@ -56,21 +61,23 @@ func (c *crew) park(w *worker) bool {
 			c.mu.Unlock()
 			return true
 		}
+		// Somebody has taken it off the list in the meantime, and owes it a token.
 		c.mu.Unlock()
 	}
 	<-w.wake
-	return !w.discharge
+	return !w.retired
 }
 
-// handOver makes sure that a worker that leaves, and is out of the books, was not the only one that knew of some work.
-func (c *crew) handOver(w *worker) {
+// recheck makes sure that a worker that leaves, and is out of the books, was not the only one that
+// knew of some work.
+func (c *workers) recheck(w *worker) {
 	if w.searching {
 		w.searching = false
 		c.searching.Add(-1)
 	}
 	if c.src.pending(w) {
 		if c.pinned {
-			if w.slot < len(c.seats) {
+			if w.slot < len(c.bySlot) {
 				c.notifySlot(w.slot)
 			}
 			return
@@ -79,15 +86,15 @@ func (c *crew) handOver(w *worker) {
 	}
 }
 
-func (c *crew) unparkLocked(w *worker) {
+func (c *workers) unparkLocked(w *worker) {
 	c.unlinkIdleLocked(w)
 	c.spare.Add(-1)
 	if c.pinned {
-		c.seats[w.slot].busy.Store(true)
+		c.bySlot[w.slot].busy.Store(true)
 	}
 }
 
-func (c *crew) unlinkIdleLocked(w *worker) {
+func (c *workers) unlinkIdleLocked(w *worker) {
 	if w.prev != nil {
 		w.prev.next = w.next
 	} else {
@@ -107,47 +114,48 @@ func (c *crew) unlinkIdleLocked(w *worker) {
 	}
 }
 
-// dischargeLocked takes w out of the books: its goroutine will end.
-func (c *crew) dischargeLocked(w *worker) {
+// retireLocked takes w out of the books: its goroutine will end.
+func (c *workers) retireLocked(w *worker) {
 	if w.idle {
 		c.unparkLocked(w)
 	}
-	w.discharge = true
+	w.retired = true
 	c.live--
 	c.spare.Add(1)
-	c.strikeLocked(w)
+	c.removeLocked(w)
 	c.steals += w.steals.Load()
 	if c.pinned {
-		c.seats[w.slot].w = nil
-		c.seats[w.slot].busy.Store(false)
+		c.bySlot[w.slot].w = nil
+		c.bySlot[w.slot].busy.Store(false)
 	} else {
 		c.free = append(c.free, w.slot)
 	}
 	c.over.Store(c.anySurplusLocked())
 }
 
-func (c *crew) surplusLocked(w *worker) bool {
+func (c *workers) surplusLocked(w *worker) bool {
 	if c.pinned {
 		return w.slot >= c.limit
 	}
 	return c.live > c.limit
 }
 
-func (c *crew) anySurplusLocked() bool {
+func (c *workers) anySurplusLocked() bool {
 	if !c.pinned {
 		return c.live > c.limit
 	}
-	for i := c.limit; i < len(c.seats); i++ {
-		if c.seats[i].w != nil {
+	for i := c.limit; i < len(c.bySlot); i++ {
+		if c.bySlot[i].w != nil {
 			return true
 		}
 	}
 	return false
 }
 
-// resize changes the limit. Idle workers beyond it leave now, others when they have finished what they took along. Work
-// that waited because the limit was reached gets the workers that may be started now.
-func (c *crew) resize(n int) {
+// resize changes the limit. Idle workers beyond it leave now, others when they have finished what
+// they took along. Work that waited because the limit was reached gets the workers that may be
+// started now.
+func (c *workers) resize(n int) {
 	c.mu.Lock()
 	c.spare.Add(int64(n - c.limit))
 	c.limit = n
@@ -156,7 +164,7 @@ func (c *crew) resize(n int) {
 	for w := c.idleBottom; w != nil && c.over.Load(); {
 		above := w.prev
 		if c.surplusLocked(w) {
-			c.dischargeLocked(w)
+			c.retireLocked(w)
 			leaving = append(leaving, w)
 		}
 		w = above
@@ -165,7 +173,9 @@ func (c *crew) resize(n int) {
 	for _, w := range leaving {
 		w.wake <- struct{}{}
 	}
-	if !c.pinned && c.src.pending(nil) { // the source of a pinned crew moves its work, and tells each worker
+	// What waited because the limit was reached has nobody else who would tell a worker. Where
+	// workers are pinned, Resize moves the work, and tells each worker.
+	if !c.pinned && c.src.pending(nil) {
 		c.notify()
 	}
 }

@@ -12,10 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// script is a source whose looks for work can be interrupted: the moments in which wakeups get lost are too short to be
-// hit by chance, so they are made. Everything runs on one worker, under synctest.
+// script is a source whose looks for work can be interrupted: the moments in which wakeups get lost
+// are too short to be hit by chance, so they are made. Everything runs on one worker, under
+// synctest.
 type script struct {
-	c     crew
+	c     workers
 	tasks int
 	ran   int
 	looks int
@@ -55,7 +56,7 @@ func (s *script) add() {
 
 func newScript(workers int) *script {
 	s := new(script)
-	s.c.looks = 2
+	s.c.spins = 2
 	s.c.init(Config{Workers: workers, IdleTimeout: time.Minute}, s)
 	return s
 }
@@ -66,14 +67,14 @@ func (s *script) close(t *testing.T) {
 	require.NoError(t, s.c.wait(context.Background()))
 }
 
-// TestParkLooksAgain: a producer that sees a searching worker wakes nobody; that worker may have looked a moment before,
-// and must look again after it has said that it does not search any more.
+// TestParkLooksAgain: a producer that sees a searching worker wakes nobody; that worker may have
+// looked a moment before, and must look again after it has said that it does not search any more.
 func TestParkLooksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScript(1)
 		s.after = func(look int) {
-			// The first is the producer's hire; then the worker looks before it parks.
-			if s.ran == 1 && s.tasks == 0 && s.c.searching.Load() == 1 && look >= s.c.looks {
+			// The first is the producer's wakeOne; then the worker looks before it parks.
+			if s.ran == 1 && s.tasks == 0 && s.c.searching.Load() == 1 && look >= s.c.spins {
 				s.after = nil
 				s.add()
 			}
@@ -86,8 +87,8 @@ func TestParkLooksAgain(t *testing.T) {
 	})
 }
 
-// TestParkDuringClose: the work that kept a worker from leaving a closing pool may be gone when it looks again; then
-// nobody will wake it.
+// TestParkDuringClose: the work that kept a worker from leaving a closing pool may be gone when it
+// looks again; then nobody will wake it.
 func TestParkDuringClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScript(1)
@@ -117,11 +118,12 @@ func TestParkDuringClose(t *testing.T) {
 	})
 }
 
-// TestLeaverLooks: a worker that was idle, and is sent home before its second look, hands over what it sees then.
+// TestLeaverLooks: a worker that was idle, and is sent home before its second look, hands over what
+// it sees then.
 func TestLeaverLooks(t *testing.T) {
 	for name, send := range map[string]func(s *script){
 		"resize": func(s *script) { s.c.resize(1) },
-		"retire": func(s *script) { s.c.ticks += retireTicks; s.c.retire() },
+		"retire": func(s *script) { s.c.ticks += expireTicks; s.c.expire() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -152,7 +154,8 @@ func TestLeaverLooks(t *testing.T) {
 	}
 }
 
-// TestBooks: workers that leave give back their slot and their place in the roster, over any number of generations.
+// TestBooks: workers that leave give back their slot and their place in the snapshot, over any
+// number of generations.
 func TestBooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewShared(Config{Workers: 3, IdleTimeout: time.Second})
@@ -168,22 +171,21 @@ func TestBooks(t *testing.T) {
 				return len(p.c.ids)
 			}
 			require.Equal(t, 3, ids())
-			require.Len(t, p.c.enrolled(), 3)
-			require.Equal(t, p.c.enrolled(), *p.c.roster.Load())
+			require.Len(t, everyOf(&p.c), 3)
 			seen := map[int]bool{}
-			for _, w := range p.c.enrolled() {
+			for _, w := range everyOf(&p.c) {
 				seen[w.slot] = true
 			}
 			require.Equal(t, map[int]bool{0: true, 1: true, 2: true}, seen)
 			close(block)
 			time.Sleep(time.Minute)
 			require.Zero(t, ids())
-			require.Empty(t, p.c.enrolled())
+			require.Empty(t, everyOf(&p.c))
 			require.EqualValues(t, 3, p.c.spare.Load())
 			require.Zero(t, p.c.searching.Load())
 		}
 		require.NoError(t, p.Close())
-		require.ErrorIs(t, p.c.spawn(func() { t.Error("ran") }), ErrClosed)
+		require.ErrorIs(t, p.spawn(func() { t.Error("ran") }), ErrClosed)
 	})
 }
 
@@ -230,7 +232,7 @@ func TestInside(t *testing.T) {
 		return <-done
 	}))
 	done := make(chan answers)
-	require.NoError(t, p.c.spawn(func() { done <- ask() }))
+	require.NoError(t, p.spawn(func() { done <- ask() }))
 	require.Equal(t, answers{p: true, free: true}, <-done)
 	for _, c := range []interface{ Close() error }{p, q, free} {
 		require.NoError(t, c.Close())

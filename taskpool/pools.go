@@ -18,8 +18,12 @@ func (p *tasks) init(cfg Config, queues int, pick picker) {
 	p.engine.init(cfg, queues, pick, func(t Task) { t() }, func(t Task) Task { return t })
 }
 
-// Shared is one queue and N workers: tasks start in the order of submission, and no worker is idle while a task waits.
-// It is the pool to begin with. Create it with [NewShared]; all methods may be called from any goroutine.
+// Shared is one queue and N workers, and no worker is idle while a task waits. Workers take tasks
+// in the order of submission, up to 16 at a time; so one worker starts them in that order, and
+// several about in that order: a task may start before up to 15 older ones of each other worker.
+// What waits for longer than about a millisecond behind a task that runs goes to the next free
+// worker. It is the pool to begin with. Create it with [NewShared]; all methods may be called from
+// any goroutine.
 type Shared struct{ tasks }
 
 // NewShared returns a pool of cfg.Workers workers on one queue.
@@ -29,39 +33,41 @@ func NewShared(cfg Config) *Shared {
 	return p
 }
 
-// Stealing is N queues and N workers without order: a producer prefers the queue of an idle worker, and a worker whose
-// queue is empty steals. It serves many producers on many processors better than Shared. Create it with [NewStealing];
-// all methods may be called from any goroutine.
+// Stealing is N queues and N workers without order: a producer prefers the queue of an idle worker,
+// and a worker whose queue is empty steals. It serves many producers on many processors better than
+// Shared. Create it with [NewStealing]; all methods may be called from any goroutine.
 type Stealing struct{ tasks }
 
-// NewStealing returns a pool of cfg.Workers workers with a queue each. Resize does not change the number of queues.
+// NewStealing returns a pool of cfg.Workers workers with a queue each. Resize does not change the
+// number of queues.
 func NewStealing(cfg Config) *Stealing {
 	cfg = cfg.filled(procs())
 	p := new(Stealing)
-	p.init(cfg, min(cfg.Workers, maxBatchers), pickRandom)
+	p.init(cfg, min(cfg.Workers, maxCarriers), pickRandom)
 	return p
 }
 
-// Sharded is M queues and N workers: producers take the queues in turn, and the next one if that is full; workers look
-// at all of them, beginning with one of their own. Create it with [NewSharded]; all methods may be called from any
-// goroutine.
+// Sharded is M queues and N workers: producers take the queues in turn, and the next one if that is
+// full; workers look at all of them, beginning with one of their own. Create it with [NewSharded];
+// all methods may be called from any goroutine.
 type Sharded struct{ tasks }
 
 // NewSharded returns a pool of cfg.Workers workers on cfg.Queues queues.
 func NewSharded(cfg Config) *Sharded {
 	cfg = cfg.filled(procs())
 	if cfg.Queues <= 0 {
-		cfg.Queues = min(cfg.Workers, maxBatchers)
+		cfg.Queues = min(cfg.Workers, maxCarriers)
 	}
 	p := new(Sharded)
 	p.init(cfg, cfg.Queues, pickRobin)
 	return p
 }
 
-// Elastic starts workers as tasks arrive and keeps them, with their grown stacks, for Config.IdleTimeout. It shrinks to
-// nothing and has no goroutine of its own. Without Config.Workers it has no limit and never makes anyone wait: use it
-// for tasks that block. Without limit it also takes the tasks of any pool of this package for its own when they call
-// Shutdown or Close: neither waits then. Create it with [NewElastic]; all methods may be called from any goroutine.
+// Elastic starts workers as tasks arrive and keeps them, with their grown stacks, for
+// Config.IdleTimeout. It shrinks to nothing and has no goroutine of its own. Without Config.Workers
+// it has no limit and never makes anyone wait: use it for tasks that block. Without limit it also
+// takes the tasks of any pool of this package for its own when they call Shutdown or Close: neither
+// waits then. Create it with [NewElastic]; all methods may be called from any goroutine.
 type Elastic struct{ tasks }
 
 // NewElastic returns an elastic pool with at most cfg.Workers workers; zero means no limit.
@@ -71,16 +77,17 @@ func NewElastic(cfg Config) *Elastic {
 		cfg.QueueLen = -1
 	}
 	p := new(Elastic)
-	p.c.boundless = true
+	p.c.unlimited = true
 	p.init(cfg, 1, pickFirst)
-	p.take = 1 // its tasks are expected to block: nobody takes two
+	p.carriers, p.take = nil, 1 // its tasks are expected to block: nobody takes two
 	return p
 }
 
-// Do runs t on the pool and waits for its end. It returns nil, a *[PanicError] if t panicked (OnPanic is not told),
-// [ErrGoexit], the cause of ctx, or [ErrClosed]. If ctx or the pool ends before t has started, t never runs; if t has
-// started, Do returns the cause of ctx and t goes on. Called from a task of this pool, Do runs t at once on the calling
-// goroutine, because there may be no other worker.
+// Do runs t on the pool and waits for its end. It returns nil, a *[PanicError] if t panicked
+// (OnPanic is not told), [ErrGoexit], the cause of ctx, [ErrNilTask] or [ErrClosed]. If ctx or the
+// pool ends before t has started, t never runs, and its place in the queue is free at once; if t
+// has started, Do returns the cause of ctx and t goes on. Called from a task of this pool, Do runs
+// t at once on a goroutine of its own, because there may be no other worker.
 func (p *tasks) Do(ctx context.Context, t Task) error {
-	return p.c.do(ctx, t, p.Submit)
+	return p.do(ctx, t, func(t Task) Task { return t }, p.submit)
 }

@@ -9,10 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// This file is a model of how workers of an unpinned crew park, are hired, retire and are resized away, step by step as
-// crew.go does it (except for the end of the pool): one step is one access to a word that others see without the lock, or a stretch under crew.mu that
-// touches none. TestProtocol tries every order of the steps. The model is kept by hand; it is worth something only while
-// each step below can be found in crew.go.
+// This file is a model of how workers of an unpinned pool park, are woken, retire and are resized
+// away, step by step as workers.go does it (except for the end of the pool): one step is one access
+// to a word that others see without the lock, or a stretch under workers.mu that touches none.
+// TestProtocol tries every order of the steps. The model is kept by hand; it is worth something
+// only while each step below can be found in workers.go.
 
 const modelWorkers = 4 // goroutines that may exist at a time; more than any limit below, since leavers overlap with others
 
@@ -24,7 +25,7 @@ type model struct {
 	over      bool
 	limit     int8
 	live      int8
-	locked    bool // crew.mu
+	locked    bool // workers.mu
 	blocking  int8 // how many more tasks may never return
 	procs     [modelWorkers + 3]modelProc
 }
@@ -32,11 +33,11 @@ type model struct {
 // modelProc is a goroutine: workers first, then the producer, Resize, and the timer that retires.
 type modelProc struct {
 	pc        modelPC
-	ret       modelPC // where hire returns to
+	ret       modelPC // where wakeOne returns to
 	left      int8    // producer: tasks to add; Resize: calls to make; timer: workers to retire
 	idle      bool
 	searching bool
-	discharge bool
+	retired   bool
 	token     bool
 	blocks    bool // the task it took will not return
 }
@@ -72,17 +73,17 @@ const (
 	// Resize
 	resizeLock
 	resizeOver
-	resizeDischarge
+	resizeRetire
 	resizePending
 	resizeSpare
 	resizeSearching
 	// timer
 	retireLock
-	// hire, called by all
-	hireLock
-	hireSearching
-	hirePick
-	hireUnlock
+	// wakeOne, called by all
+	wakeLock
+	wakeSearching
+	wakePick
+	wakeUnlock
 )
 
 // modelFault is a mistake to make on purpose: the checker must find it.
@@ -90,7 +91,7 @@ type modelFault int
 
 const (
 	noFault          modelFault = iota
-	leaveEmptyHanded            // a parked worker that is discharged does not hand over
+	leaveEmptyHanded            // a parked worker that is retired does not recheck
 	resizeSilently              // a larger limit does not look for waiting tasks
 	parkWithoutLook             // no second look after announcing
 	findSilently                // found does not wake the next one
@@ -105,10 +106,11 @@ const (
 // limits are what the calls of Resize ask for, the last call's first.
 var modelLimits = [...]int8{2, 1}
 
-// step returns the states that follow s when process i makes its next step; none if it is blocked or over.
+// step returns the states that follow s when process i makes its next step; none if it is blocked
+// or over.
 func (s model) step(i int, fault modelFault) []model {
 	p := &s.procs[i]
-	hire := func(then modelPC) { p.pc, p.ret = hireLock, then }
+	wakeOne := func(then modelPC) { p.pc, p.ret = wakeLock, then }
 	lock := func(then modelPC) []model {
 		if s.locked {
 			return nil
@@ -153,7 +155,7 @@ func (s model) step(i int, fault modelFault) []model {
 		read(s.searching < 1, foundPending, working)
 	case foundPending:
 		if p.pc = working; s.tasks > 0 {
-			hire(working)
+			wakeOne(working)
 		}
 
 	case parkOver: // not every pool's workers look before they park
@@ -176,7 +178,7 @@ func (s model) step(i int, fault modelFault) []model {
 			return nil
 		}
 		if s.live > s.limit {
-			p.discharge = true
+			p.retired = true
 			s.live--
 			s.spare++
 			s.over = s.live > s.limit
@@ -217,8 +219,8 @@ func (s model) step(i int, fault modelFault) []model {
 			return nil
 		}
 		p.token = false
-		read(p.discharge, leaveLower, working)
-		if p.discharge && fault == leaveEmptyHanded {
+		read(p.retired, leaveLower, working)
+		if p.retired && fault == leaveEmptyHanded {
 			*p = modelProc{}
 		}
 
@@ -234,7 +236,7 @@ func (s model) step(i int, fault modelFault) []model {
 		read(s.spare > 0, leaveSearching, absent)
 	case leaveSearching:
 		if p.pc = absent; s.searching < 1 {
-			hire(absent)
+			wakeOne(absent)
 		}
 
 	case produce:
@@ -249,7 +251,7 @@ func (s model) step(i int, fault modelFault) []model {
 		read(s.spare > 0, produceSearching, produce)
 	case produceSearching:
 		if p.pc = produce; s.searching < 1 {
-			hire(produce)
+			wakeOne(produce)
 		}
 
 	case resizeLock:
@@ -267,13 +269,13 @@ func (s model) step(i int, fault modelFault) []model {
 		p.pc = resizeOver
 	case resizeOver:
 		s.over = s.live > s.limit
-		p.pc = resizeDischarge
-	case resizeDischarge: // any idle worker, one after the other
+		p.pc = resizeRetire
+	case resizeRetire: // any idle worker, one after the other
 		var next []model
 		for w := range modelWorkers {
 			if s.over && s.procs[w].idle {
 				t := s
-				t.dischargeIdle(w)
+				t.retireIdle(w)
 				next = append(next, t)
 			}
 		}
@@ -290,7 +292,7 @@ func (s model) step(i int, fault modelFault) []model {
 		read(s.spare > 0, resizeSearching, resizeLock)
 	case resizeSearching:
 		if p.pc = resizeLock; s.searching < 1 {
-			hire(resizeLock)
+			wakeOne(resizeLock)
 		}
 
 	case retireLock: // at any time, and perhaps never
@@ -302,18 +304,18 @@ func (s model) step(i int, fault modelFault) []model {
 			if s.procs[w].idle {
 				t := s
 				t.procs[i].left--
-				t.dischargeIdle(w)
+				t.retireIdle(w)
 				next = append(next, t)
 			}
 		}
 		return next
 
-	case hireLock:
-		return lock(hireSearching)
-	case hireSearching:
-		read(s.searching < 1, hirePick, hireUnlock)
-	case hirePick:
-		p.pc = hireUnlock
+	case wakeLock:
+		return lock(wakeSearching)
+	case wakeSearching:
+		read(s.searching < 1, wakePick, wakeUnlock)
+	case wakePick:
+		p.pc = wakeUnlock
 		var next []model
 		for w := range modelWorkers {
 			if s.procs[w].idle {
@@ -341,7 +343,7 @@ func (s model) step(i int, fault modelFault) []model {
 			s.searching++
 			s.procs[w] = modelProc{pc: working, searching: true}
 		}
-	case hireUnlock:
+	case wakeUnlock:
 		s.locked = false
 		p.pc = p.ret
 	default:
@@ -353,9 +355,9 @@ func (s model) step(i int, fault modelFault) []model {
 	return []model{s}
 }
 
-func (s *model) dischargeIdle(w int) {
+func (s *model) retireIdle(w int) {
 	q := &s.procs[w]
-	q.idle, q.discharge, q.token = false, true, true
+	q.idle, q.retired, q.token = false, true, true
 	s.live-- // spare: one idle less, one more to be started
 	s.over = s.live > s.limit
 }
@@ -371,7 +373,8 @@ func (s *model) lost() bool {
 	return s.tasks > 0 && busy < s.limit || s.searching != 0 || s.locked
 }
 
-// explore visits every state that can be reached from s and returns how many there are, and one in which a task is lost.
+// explore visits every state that can be reached from s and returns how many there are, and one in
+// which a task is lost.
 func explore(s model, fault modelFault) (states int, stuck *model) {
 	seen := map[model]bool{s: true}
 	todo := []model{s}
@@ -395,8 +398,8 @@ func explore(s model, fault modelFault) (states int, stuck *model) {
 	return len(seen), nil
 }
 
-// TestProtocol: in no interleaving does a task wait while everybody who could run it sleeps; and a checker that finds
-// the mistakes of modelFault is able to find one.
+// TestProtocol: in no interleaving does a task wait while everybody who could run it sleeps; and a
+// checker that finds the mistakes of modelFault is able to find one.
 func TestProtocol(t *testing.T) {
 	start := func(limit, tasks, blocking, resizes, retires int8) model {
 		s := model{limit: limit, spare: limit, blocking: blocking}

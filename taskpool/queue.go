@@ -3,53 +3,58 @@
 package taskpool
 
 import (
-	"context"
 	"math"
 	"sync"
 	"sync/atomic"
 )
 
-// queue is a growing ring with an optional limit and a line of producers that wait for room. Whoever pops moves the
-// waiting producers' items into the ring itself: no item is overtaken, no wakeup can be lost, and a producer that gives
-// up learns under the lock whether it was too late. It is refilled only once it is half empty, so that one wakeup of a
-// blocked producer pays for many items.
+// queue is a growing ring with an optional limit and a line of producers that wait for room. The
+// goroutine that makes room moves the items of waiting producers into the ring itself, under the
+// same lock: no item is overtaken, and no wakeup can be lost.
+//
+// An item may be withdrawn from the middle. Its cell stays empty until the ring is next rebuilt,
+// but counts neither for the limit nor as an item. The oldest and the newest cell are never empty.
 type queue[E any] struct {
 	// Set before use.
-	limit   int  // <= 0: none
-	watched bool // some is kept
+	limit   int      // <= 0: none
+	watched bool     // some is kept
+	line    *line[E] // may be shared with other queues
 
-	some atomic.Bool // n > 0, for looking without the lock
+	some atomic.Bool // there is an item, for looking without the lock
 
 	mu       sync.Mutex
-	buf      []E // length is a power of two
-	head, n  int
-	closed   bool
+	ring     []cell[E] // length is a power of two, or zero
+	head     uint64    // number of the oldest item; number modulo length is its place
+	tail     uint64    // number of the next item to be added
+	empty    int       // cells of withdrawn items
+	closed   bool      // accepts nothing
+	drained  bool      // and takes nothing back
 	accepted uint64
-	first    *waiter[E]
-	last     *waiter[E]
-	told     *waiter[E] // out of the line, to be woken by unlock
+	admitted *waiter[E] // producers out of the line, to be woken by unlock
 }
 
-// waiter is a producer in line. Its fields are guarded by the queue's mu; next, once it is out of the line, belongs to
-// whoever wakes it.
-type waiter[E any] struct {
-	item       E
-	prev, next *waiter[E]
-	answer     answer
-	ready      chan struct{} // capacity 1: waking never blocks
+// cell is one place of a ring.
+type cell[E any] struct {
+	item   E
+	ticket *ticket // of an item that may be withdrawn; &withdrawn if it was
 }
 
-type answer uint8
+// ticket finds an item again that may have to be withdrawn. The zero ticket is of an item that is
+// in no queue. A queue writes it under its lock when it takes the item.
+type ticket struct {
+	at withdrawer
+	n  uint64
+}
 
-const (
-	waiting answer = iota
-	granted        // the item is in the ring
-	refused        // the queue was closed
-)
+type withdrawer interface{ withdraw(*ticket) }
 
-// lockTries is how often a producer or a worker tries before it lets sync.Mutex put it to sleep. The mutex would spin
-// itself, but not while its processor has other goroutines to run, as with a thousand producers; and whoever sleeps makes
-// the next unlock a wakeup. The lock is held for some ten nanoseconds.
+// withdrawn marks the cell of an item that was withdrawn.
+var withdrawn ticket
+
+// lockTries is how often a producer or a worker tries before it lets sync.Mutex put it to sleep.
+// The mutex would spin itself, but not while its processor has other goroutines to run, as with a
+// thousand producers; and a goroutine that sleeps makes the next unlock a wakeup. The lock is held
+// for some ten nanoseconds.
 const lockTries = 30
 
 func (q *queue[E]) lock() {
@@ -61,94 +66,125 @@ func (q *queue[E]) lock() {
 	q.mu.Lock()
 }
 
-// unlock gives up the lock, and then wakes the producers whose wait has ended: there may be hundreds, and each wakeup
-// takes longer than what the lock is for.
+// unlock gives up the lock, and then wakes the producers whose wait has ended: each wakeup takes
+// longer than what the lock is for.
 func (q *queue[E]) unlock() {
-	if q.told == nil {
+	if q.admitted == nil {
 		q.mu.Unlock()
 		return
 	}
-	w := q.told
-	q.told = nil
+	w := q.admitted
+	q.admitted = nil
 	q.mu.Unlock()
-	for w != nil {
-		next := w.next // w is its producer's again once it is told
-		w.next = nil
-		w.ready <- struct{}{}
-		w = next
-	}
+	wakeAll(w)
 }
+
+func (q *queue[E]) lenLocked() int { return int(q.tail-q.head) - q.empty }
+
+func (q *queue[E]) cellLocked(n uint64) *cell[E] { return &q.ring[n&uint64(len(q.ring)-1)] }
 
 // roomLocked returns how many items may be added before somebody has to wait.
 func (q *queue[E]) roomLocked() int {
 	switch {
 	case q.limit <= 0:
 		return math.MaxInt
-	case q.first != nil:
+	case q.line.n.Load() > 0:
+		// What becomes free belongs to those who wait. A newcomer may not pass them.
 		return 0
 	}
-	return max(0, q.limit-q.n)
+	return max(0, q.limit-q.lenLocked())
 }
 
 func (q *queue[E]) fullLocked() bool { return q.roomLocked() == 0 }
 
-func (q *queue[E]) putLocked(e E) {
-	if q.n == len(q.buf) {
-		q.growLocked()
+// putLocked adds e. t is nil if e will not be withdrawn.
+func (q *queue[E]) putLocked(e E, t *ticket) {
+	if int(q.tail-q.head) == len(q.ring) {
+		q.growLocked(1)
 	}
-	q.buf[(q.head+q.n)&(len(q.buf)-1)] = e
-	q.n++
+	c := q.cellLocked(q.tail)
+	c.item = e
+	if t != nil {
+		t.at, t.n = q, q.tail
+		c.ticket = t
+	}
+	q.tail++
 	q.accepted++
-	if q.n == 1 && q.watched {
+	if q.watched && q.tail-q.head == 1 {
 		q.some.Store(true) // only when it changes: the store is a locked instruction
 	}
 }
 
 // putAllLocked adds all of es.
 func (q *queue[E]) putAllLocked(es []E) {
-	for len(q.buf)-q.n < len(es) {
-		q.growLocked()
+	if len(q.ring)-int(q.tail-q.head) < len(es) {
+		q.growLocked(len(es))
 	}
-	tail := (q.head + q.n) & (len(q.buf) - 1)
-	k := copy(q.buf[tail:], es)
-	copy(q.buf, es[k:])
-	q.n += len(es)
+	for _, e := range es {
+		q.cellLocked(q.tail).item = e
+		q.tail++
+	}
 	q.accepted += uint64(len(es))
 	if q.watched {
-		q.some.Store(q.n > 0)
+		q.some.Store(q.tail != q.head)
 	}
 }
 
-func (q *queue[E]) growLocked() {
-	buf := make([]E, max(4, 2*len(q.buf)))
-	k := copy(buf, q.buf[q.head:])
-	copy(buf[k:], q.buf[:q.head])
-	clear(q.buf) // it may be a mailbox's own first one, which stays
-	q.buf, q.head = buf, 0
+// putBackLocked adds items that were taken out before in front of all others.
+func (q *queue[E]) putBackLocked(es []E) {
+	if len(q.ring)-int(q.tail-q.head) < len(es) {
+		q.growLocked(len(es))
+	}
+	for i := len(es) - 1; i >= 0; i-- {
+		q.head--
+		q.cellLocked(q.head).item = es[i]
+	}
+	if q.watched {
+		q.some.Store(q.tail != q.head)
+	}
+}
+
+// growLocked makes room for k more cells, and lets go of those of withdrawn items.
+func (q *queue[E]) growLocked(k int) {
+	n := q.lenLocked()
+	size := max(4, len(q.ring))
+	// Twice what is needed, so that the next rebuild is as many items away.
+	for size < n+max(k, n) {
+		size *= 2
+	}
+	old, head, tail := q.ring, q.head, q.tail
+	ring := make([]cell[E], size)
+	q.tail = head
+	for ; head != tail; head++ {
+		c := old[head&uint64(len(old)-1)]
+		if c.ticket == &withdrawn {
+			continue
+		}
+		if c.ticket != nil {
+			c.ticket.n = q.tail
+		}
+		ring[q.tail&uint64(size-1)] = c
+		q.tail++
+	}
+	clear(old) // it may be a mailbox's own first one, which stays
+	q.ring, q.empty = ring, 0
 }
 
 // popLocked moves up to len(dst) of the oldest items to dst.
 func (q *queue[E]) popLocked(dst []E) int {
-	k := min(len(dst), q.n)
-	if k == 0 {
-		return 0
-	}
-	var zero E
-	mask := len(q.buf) - 1
+	k := min(len(dst), q.lenLocked())
 	for i := range k {
-		p := &q.buf[(q.head+i)&mask]
-		dst[i] = *p
-		*p = zero // the ring must not keep a finished task alive
+		dst[i] = q.removeLocked()
 	}
-	q.head = (q.head + k) & mask
-	q.n -= k
-	q.poppedLocked()
+	if k > 0 {
+		q.poppedLocked()
+	}
 	return k
 }
 
 // popOneLocked removes and returns the oldest item.
 func (q *queue[E]) popOneLocked() (e E, ok bool) {
-	if q.n == 0 {
+	if q.tail == q.head {
 		return e, false
 	}
 	e = q.removeLocked()
@@ -158,155 +194,93 @@ func (q *queue[E]) popOneLocked() (e E, ok bool) {
 
 // removeLocked takes the oldest item out; there is one.
 func (q *queue[E]) removeLocked() (e E) {
-	var zero E
-	p := &q.buf[q.head]
-	e, *p = *p, zero
-	q.head = (q.head + 1) & (len(q.buf) - 1)
-	q.n--
+	c := q.cellLocked(q.head)
+	e = c.item
+	*c = cell[E]{} // the ring must not keep a finished task alive
+	q.head++
+	if q.empty > 0 {
+		q.skipLocked()
+	}
 	return e
 }
 
-// replaceLocked adds e and takes the oldest item out for it; q has one. Producers in line go on waiting: there is no more
-// room than before.
-func (q *queue[E]) replaceLocked(e E) (oldest E) {
-	oldest = q.removeLocked()
-	q.putLocked(e)
-	return oldest
+// skipLocked lets go of empty cells at both ends.
+func (q *queue[E]) skipLocked() {
+	for q.head != q.tail && q.cellLocked(q.head).ticket == &withdrawn {
+		q.cellLocked(q.head).ticket = nil
+		q.head++
+		q.empty--
+	}
+	for q.head != q.tail && q.cellLocked(q.tail-1).ticket == &withdrawn {
+		q.tail--
+		q.cellLocked(q.tail).ticket = nil
+		q.empty--
+	}
 }
 
-func (q *queue[E]) poppedLocked() {
-	if q.first != nil && q.n <= q.limit/2 {
-		q.answerLocked(granted)
+// replaceLocked adds e and takes the oldest item out for it, if there is one. Producers in line go
+// on waiting: there is no more room than before.
+func (q *queue[E]) replaceLocked(e E) (oldest E, ok bool) {
+	if ok = q.tail != q.head; ok {
+		oldest = q.removeLocked()
 	}
-	if q.n == 0 && q.watched {
+	q.putLocked(e, nil)
+	return oldest, ok
+}
+
+// poppedLocked is called after items have left.
+func (q *queue[E]) poppedLocked() {
+	q.admitLocked()
+	if q.watched && q.tail == q.head {
 		q.some.Store(false)
 	}
 }
 
-// grantLen is how many waiting producers are let in under one lock: more than a worker takes out under one, and few
-// enough that the lock is held for less time than others spin for it.
-const grantLen = 2 * batchLen
-
-// answerLocked ends the wait of producers from the front of the line: granted moves the items of some into the ring as
-// long as there is room, refused sends all of them home. unlock tells them.
-func (q *queue[E]) answerLocked(a answer) {
-	head := q.first
-	var w *waiter[E]
-	for k := 0; q.first != nil && (a == refused || q.n < q.limit && k < grantLen); k++ {
-		w = q.first
-		w.answer = a
-		if a == granted {
-			q.putLocked(w.item)
-		}
-		q.first, w.prev = w.next, nil
-	}
-	if w == nil {
+// admitLocked lets in as many waiting producers as there is room for. unlock wakes them.
+func (q *queue[E]) admitLocked() {
+	if q.line.n.Load() == 0 || q.closed {
 		return
 	}
-	if q.first == nil {
-		q.last = nil
-	} else {
-		q.first.prev = nil
+	if room := q.limit - q.lenLocked(); room > 0 {
+		q.admitted = q.line.grantLocked(q, room, q.admitted)
 	}
-	w.next, q.told = q.told, head
 }
 
-// lineUpLocked puts a producer with an item at the end of the line. lines recycles waiters.
-func (q *queue[E]) lineUpLocked(lines *sync.Pool, e E) *waiter[E] {
-	w, _ := lines.Get().(*waiter[E])
-	if w == nil {
-		w = &waiter[E]{ready: make(chan struct{}, 1)}
+// withdraw takes the item of t out, if it is still in the queue, and gives its room to the next
+// producer at once.
+func (q *queue[E]) withdraw(t *ticket) {
+	q.lock()
+	defer q.unlock()
+	// The cell tells whether the item is still there: its number may be another item's by now.
+	if t.n-q.head >= q.tail-q.head || q.cellLocked(t.n).ticket != t {
+		return
 	}
-	w.item, w.answer, w.prev = e, waiting, q.last
-	if q.last != nil {
-		q.last.next = w
-	} else {
-		q.first = w
-	}
-	q.last = w
-	return w
+	*q.cellLocked(t.n) = cell[E]{ticket: &withdrawn}
+	q.empty++
+	q.skipLocked()
+	q.poppedLocked()
 }
 
-// leaveLocked takes w out of the line; false if it has been answered.
-func (q *queue[E]) leaveLocked(w *waiter[E]) bool {
-	if w.answer != waiting {
-		return false
-	}
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		q.first = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		q.last = w.prev
-	}
-	w.prev, w.next = nil, nil
-	return true
-}
-
-// await waits for the answer to w, and recycles it. stop, which may be nil, refuses the item as close does.
-func (q *queue[E]) await(ctx context.Context, stop <-chan struct{}, lines *sync.Pool, w *waiter[E]) (err error) {
-	if quit := ctx.Done(); quit == nil && stop == nil {
-		<-w.ready // a third of the cost of a select
-	} else {
-		select {
-		case <-w.ready:
-		case <-quit:
-			err = context.Cause(ctx)
-		case <-stop:
-			err = ErrClosed
-		}
-		if err != nil {
-			q.mu.Lock()
-			left := q.leaveLocked(w)
-			q.mu.Unlock()
-			if !left {
-				<-w.ready // it was too late to give up
-				err = nil
-			}
-		}
-	}
-	if w.answer == refused {
-		err = ErrClosed
-	}
-	w.release(lines)
-	return err
-}
-
-// release gives back a waiter that nobody else knows any more.
-func (w *waiter[E]) release(lines *sync.Pool) {
-	var zero E
-	w.item = zero
-	lines.Put(w)
-}
-
-// close refuses further items and producers in line; what is in the ring stays.
+// close refuses further items; what is in the ring stays. The line is closed by its owner.
 func (q *queue[E]) close() {
 	q.mu.Lock()
 	q.closed = true
-	q.answerLocked(refused)
-	q.unlock()
+	q.mu.Unlock()
 }
 
 // drain removes and returns all items.
 func (q *queue[E]) drain() []E {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.drainLocked()
-}
-
-func (q *queue[E]) drainLocked() []E {
-	if q.n == 0 {
-		return nil
+	q.drained = true
+	var all []E
+	if n := q.lenLocked(); n > 0 {
+		all = make([]E, 0, n)
 	}
-	all := make([]E, 0, q.n)
-	for i := range q.n {
-		all = append(all, q.buf[(q.head+i)&(len(q.buf)-1)])
+	for q.head != q.tail {
+		all = append(all, q.removeLocked())
 	}
-	clear(q.buf)
-	q.buf, q.head, q.n = nil, 0, 0
+	q.ring, q.head, q.tail = nil, 0, 0
 	if q.watched {
 		q.some.Store(false)
 	}
@@ -316,8 +290,8 @@ func (q *queue[E]) drainLocked() []E {
 // trim gives back the ring's memory if it is empty and large.
 func (q *queue[E]) trim() {
 	q.mu.Lock()
-	if q.n == 0 && len(q.buf) > 256 {
-		q.buf, q.head = nil, 0
+	if q.tail == q.head && len(q.ring) > 256 {
+		q.ring = nil
 	}
 	q.mu.Unlock()
 }

@@ -7,10 +7,10 @@ import (
 	"runtime/debug"
 )
 
-// Tasks that do not return, and tasks that run on goroutines other than workers.
+// What happens to tasks that do not return.
 
 // report tells OnPanic, or the log, about a task that did not return. v is nil after Goexit.
-func (c *crew) report(v any) {
+func (c *workers) report(v any) {
 	c.panics.Add(1)
 	info := PanicInfo{Pool: c.cfg.Name, Value: v, Goexit: v == nil, Stack: debug.Stack()}
 	if c.cfg.OnPanic == nil {
@@ -25,17 +25,18 @@ func (c *crew) report(v any) {
 	c.cfg.OnPanic(info)
 }
 
-func (c *crew) log(msg string, info PanicInfo) {
+func (c *workers) log(msg string, info PanicInfo) {
 	defer func() { _ = recover() }() // of the logger's handler: there is nobody left to tell
 	logger := c.cfg.Logger
 	if logger == nil {
 		logger = slog.Default()
 	}
-	logger.Error(msg, "pool", info.Pool, "panic", info.Value, "goexit", info.Goexit, "stack", string(info.Stack))
+	logger.Error(msg, "pool", info.Pool, "panic", info.Value, "goexit", info.Goexit,
+		"stack", string(info.Stack))
 }
 
 // guarded runs t on a goroutine that is not a worker.
-func (c *crew) guarded(t Task) {
+func (c *workers) guarded(t Task) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -46,25 +47,16 @@ func (c *crew) guarded(t Task) {
 	returned = true
 }
 
-// spawn runs t on a goroutine of its own, by policy Spawn.
-func (c *crew) spawn(t Task) error {
-	c.mu.Lock()
-	if c.closing.Load() {
-		c.mu.Unlock()
-		return ErrClosed
+// guardedEach runs f for each number below n, all of them even if one panics or calls Goexit.
+func (c *workers) guardedEach(n int, f func(i int)) {
+	i := 0
+	defer func() {
+		if i < n { // Goexit in f: the goroutine ends, but only when its deferred calls have
+			c.guardedEach(n-i, func(k int) { f(i + k) })
+		}
+	}()
+	for i < n {
+		i++
+		c.guarded(func() { f(i - 1) })
 	}
-	c.goroutines++
-	c.spawned.Add(1)
-	c.mu.Unlock()
-	go c.stray(t)
-	return nil
-}
-
-// stray is the goroutine of a spawned task.
-func (c *crew) stray(t Task) {
-	defer c.gone()
-	if c.tracked {
-		defer c.enroll()()
-	}
-	c.guarded(t)
 }

@@ -9,20 +9,22 @@ import (
 	"sync/atomic"
 )
 
-// Strand is a closure-free unit of work that runs on at most one worker at a time. Its owner embeds it, keeps the work
-// itself in a structure of its own, and calls Wake when there is some. On an [Ordered] pool waking is an intrusive push
-// of one entry, without allocation and without blocking. Before use it needs Init; it must not be copied. All other
-// methods may be called from any goroutine.
+// Strand is a closure-free unit of work that runs on at most one worker at a time. Its owner embeds
+// it, keeps the work itself in a structure of its own, and calls Wake when there is some. On an
+// [Ordered] pool waking is an intrusive push of one entry, without allocation and without blocking.
+// Before use it needs Init; it must not be copied. All other methods may be called from any
+// goroutine.
 //
-// A strand whose Wake returned nil runs afterwards, even if Shutdown began in between. If Shutdown's ctx ends or Close
-// is called before, it does not, and its drop function (see OnDrop) is called instead, once. The drop function is called
-// by whoever stops the pool, before that call returns, or, if the strand was running and wanted to run again, by its
-// worker when that run ends, for which Close waits.
+// A strand whose Wake returned nil runs afterwards, even if Shutdown began in between. If
+// Shutdown's ctx ends or Close is called before, it does not, and its drop function (see OnDrop) is
+// called instead, once. The drop function is called by whoever stops the pool, before that call
+// returns, or, if the strand was running and wanted to run again, by its worker when that run ends,
+// for which Close waits.
 type Strand struct {
 	_ noCopy
 
-	// state is, in its lower bits, one of the values below, and above them the number of times that the strand has
-	// entered a list. A mailbox keeps its own, and leaves this one alone.
+	// state is, in its lower bits, one of the values below, and above them the number of times that
+	// the strand has entered a list. A mailbox keeps its own, and leaves this one alone.
 	state atomic.Uint32
 	home  uint32
 	next  *Strand // belongs to who pushes the strand, then to the list
@@ -51,31 +53,41 @@ const (
 	strandEntry uint32 = 1 << 3
 )
 
-// Init prepares s to run on p. A worker calls run; if it returns true, s goes to the end of the line again, so that a
-// long job gives way to others after every part. If run panics or calls Goexit, OnPanic is told, the worker survives,
-// and s stays usable: it runs again when it is woken, or at once if it was woken meanwhile.
+// Init prepares s to run on p. A worker calls run; if it returns true, s goes to the end of the
+// line again, so that a long job gives way to others after every part. If run panics or calls
+// Goexit, OnPanic is told, the worker survives, and s stays usable: it runs again when it is woken,
+// or at once if it was woken meanwhile.
 //
-// On a Pool other than Ordered, Wake submits a task that was allocated here; run may then be called once more than
-// needed, and Shutdown returns that task like any other instead of calling the drop function. If that pool drops the task
-// by policy DropOldest and OnDrop does not run it, s never runs again.
+// On a Pool other than Ordered, Wake submits a task that was allocated here; run may then be called
+// once more than needed, and Shutdown returns that task like any other instead of calling the drop
+// function. If that pool drops the task by policy DropOldest and OnDrop does not run it, s never
+// runs again.
+//
+// There, a run that was promised while another was in progress may follow it in the same task, also
+// when the pool has been stopped meanwhile.
+//
+// Init panics if p or run is nil.
 func (s *Strand) Init(p Pool, run func() (more bool)) {
+	if p == nil || run == nil {
+		panic("taskpool: Strand.Init without a pool or a function")
+	}
 	s.run = run
 	if o, ok := p.(*Ordered); ok {
 		s.pool = o
-		s.home = o.seat()
+		s.home = o.nextHome()
 		return
 	}
 	s.other = &foreignStrand{s: s, pool: p}
 	s.other.task = s.other.work
 }
 
-// OnDrop sets the function that is called if the pool ends before s could run; see Strand. It must be set before the
-// first Wake, and must not block. It may stop the pool.
+// OnDrop sets the function that is called if the pool ends before s could run; see Strand. It must
+// be set before the first Wake, and must not block. It may stop the pool.
 func (s *Strand) OnDrop(f func()) { s.drop = f }
 
-// Wake makes s run: not at all now if it is waiting to run already, once more afterwards if it is running. What the
-// caller did before is visible to that run. It returns nil or [ErrClosed]; on a Pool other than Ordered it may wait for
-// room, and return the cause of ctx.
+// Wake makes s run: not at all now if it is waiting to run already, once more afterwards if it is
+// running. What the caller did before is visible to that run. It returns nil or [ErrClosed]; on a
+// Pool other than Ordered it may wait for room, and return the cause of ctx.
 func (s *Strand) Wake(ctx context.Context) error {
 	if s.pool == nil {
 		return s.other.wake(func(t Task) error { return s.other.pool.Submit(ctx, t) })
@@ -92,7 +104,8 @@ func (s *Strand) TryWake() error {
 		v := s.state.Load()
 		switch v & strandMask {
 		case strandQueued, strandAgain:
-			// Not just a look: the write orders what the caller did before the run that it relies on.
+			// Not just a look: the write orders what the caller did before the run that it relies
+			// on.
 			if s.state.CompareAndSwap(v, v) {
 				return nil
 			}
@@ -120,7 +133,8 @@ func (s *Strand) enter(entering uint32) error {
 		s.set(strandIdle)
 		return ErrClosed
 	}
-	// Unless a worker was faster. It may even have made room for another waker; the number of entries tells the two apart.
+	// Unless a worker was faster. It may even have made room for another waker; the number of
+	// entries tells the two apart.
 	s.state.CompareAndSwap(entering, entering-strandEntering+strandQueued)
 	e.tell()
 	return nil
@@ -134,9 +148,47 @@ func (s *Strand) place(width uint32) int {
 	return int(s.home % width)
 }
 
-// set changes the state of a strand that the caller owns; others may only say Queued or Again meanwhile. Swap rather
-// than Store: whoever takes the strand next sees what each Wake saw.
+// set changes the state of a strand that the caller owns; others may only say Queued or Again
+// meanwhile. Swap rather than Store: whoever takes the strand next sees what each Wake saw.
 func (s *Strand) set(to uint32) { s.state.Swap(s.state.Load()&^strandMask | to) }
+
+// begin makes s, which the caller has taken from a list, a running one; false if the pool was
+// stopped meanwhile.
+func (s *Strand) begin() bool {
+	for {
+		v := s.state.Load()
+		// Entering: the waker has pushed s, and has not come to saying so.
+		if m := v & strandMask; m != strandQueued && m != strandEntering {
+			return false
+		}
+		if s.state.CompareAndSwap(v, v&^strandMask|strandRunning) {
+			return true
+		}
+	}
+}
+
+// cancel makes s, which waits or was taken to be run, an idle one; false if it has begun, or was
+// cancelled before, or cur, if not nil, is no longer s. The caller that succeeds calls the drop
+// function.
+func (s *Strand) cancel(cur *atomic.Pointer[Strand]) bool {
+	for {
+		v := s.state.Load()
+		switch v & strandMask {
+		case strandQueued:
+			if cur != nil && cur.Load() != s {
+				return false
+			}
+			if s.state.CompareAndSwap(v, v&^strandMask|strandIdle) {
+				return true
+			}
+		case strandEntering:
+			// If its waker finds the list shut, Wake returns ErrClosed, and nothing was dropped.
+			runtime.Gosched()
+		default:
+			return false
+		}
+	}
+}
 
 // end ends a run, and returns false if s was woken meanwhile.
 func (s *Strand) end() bool {
@@ -153,8 +205,9 @@ type foreignStrand struct {
 	mu      sync.Mutex
 	running bool
 	again   bool
-	// entries is how many tasks were accepted, as far as noted, minus how many have started. If it is positive,
-	// at least one has yet to start. It is negative for a moment if one starts before its acceptance is noted.
+	// entries is how many tasks were accepted, as far as noted, minus how many have started. If it
+	// is positive, at least one has yet to start. It is negative for a moment if one starts before
+	// its acceptance is noted.
 	entries int
 }
 
@@ -193,13 +246,14 @@ func (f *foreignStrand) work() {
 	}
 }
 
-// once runs the strand. It returns true if the strand is to run again at once, because the pool has no room for it at
-// the end of the line.
+// once runs the strand. It returns true if the strand is to run again at once, because the pool has
+// no room for it at the end of the line.
 func (f *foreignStrand) once() (again bool) {
 	returned, more := false, false
 	defer func() {
 		if again = f.settle(more); again && !returned {
-			// The panic or Goexit goes on to the worker, but first the wakes that were promised a run get it.
+			// The panic or Goexit goes on to the worker, but first the wakes that were promised a
+			// run get it.
 			for f.once() {
 			}
 		}

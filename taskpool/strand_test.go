@@ -47,7 +47,8 @@ func (j *job) run() bool {
 	return j.todo.Load() > 0
 }
 
-// TestStrand: nothing woken is lost and no strand runs twice at a time, on Ordered and on any other pool.
+// TestStrand: nothing woken is lost and no strand runs twice at a time, on Ordered and on any other
+// pool.
 func TestStrand(t *testing.T) {
 	quiet := func(taskpool.PanicInfo) {}
 	forKinds(t, func(t *testing.T, k kind) {
@@ -140,8 +141,8 @@ func TestStrandDrop(t *testing.T) {
 	require.EqualValues(t, 1, waiting.dropped.Load())
 }
 
-// TestStrandDropStops: a drop function may stop the pool itself, and one that calls Goexit keeps no other strand from
-// being told, nor its worker from ending.
+// TestStrandDropStops: a drop function may stop the pool itself, and one that calls Goexit keeps no
+// other strand from being told, nor its worker from ending.
 func TestStrandDropStops(t *testing.T) {
 	p := taskpool.NewOrdered(taskpool.Config{Workers: 1, OnPanic: func(taskpool.PanicInfo) {}})
 	started, block := make(chan struct{}), make(chan struct{})
@@ -249,7 +250,8 @@ func TestMailbox(t *testing.T) {
 	require.Contains(t, le.Error(), "40")
 }
 
-// TestIdle: workers start with work, stay for the timeout and not much longer, and leave nothing behind.
+// TestIdle: workers start with work, stay for the timeout and not much longer, and leave nothing
+// behind.
 // acceptance: Y06
 func TestIdle(t *testing.T) {
 	forKinds(t, func(t *testing.T, k kind) {
@@ -418,8 +420,8 @@ func TestAllocs(t *testing.T) {
 		t.Helper()
 		done := make(chan struct{})
 		task := func() { done <- struct{}{} }
-		// On a machine that is busy with something else a worker may start or a queue grow during a run. What
-		// submitting itself allocates shows in every run.
+		// On a machine that is busy with something else a worker may start or a queue grow during a
+		// run. What submitting itself allocates shows in every run.
 		var got float64
 		for range 5 {
 			got = testing.AllocsPerRun(500, func() {

@@ -11,14 +11,21 @@ import (
 	"time"
 )
 
-// Task is one unit of work. A pool runs an accepted task exactly once, or hands it back through Shutdown, Close or
-// [Config].OnDrop.
+// Task is one unit of work. A pool runs an accepted task exactly once, or hands it back through
+// Shutdown, Close or [Config].OnDrop. A nil Task is refused with [ErrNilTask].
+//
+// A task leaves its goroutine as it found it. Profiler labels that it sets are reset after it. What
+// cannot be seen from outside is its own to undo: a task that calls runtime.LockOSThread and does
+// not unlock keeps its worker on that thread, and so do tasks that follow; one that has spoilt its
+// thread should end with runtime.Goexit while locked, which ends thread and goroutine, and the
+// worker goes on with new ones.
 type Task = func()
 
-// Pool is what users of a pool should depend on. [Shared], [Stealing], [Sharded], [Elastic], [Ordered] and [Mailbox]
-// satisfy it.
+// Pool is what users of a pool should depend on. [Shared], [Stealing], [Sharded], [Elastic],
+// [Ordered] and [Mailbox] satisfy it.
 type Pool interface {
-	// Submit adds t and waits for room if there is none. It returns nil, the error of ctx, or ErrClosed.
+	// Submit adds t and waits for room if there is none. It returns nil, the error of ctx, or
+	// ErrClosed.
 	Submit(ctx context.Context, t Task) error
 	// TrySubmit adds t if that is possible at once. It returns nil, ErrFull, or ErrClosed.
 	TrySubmit(t Task) error
@@ -29,7 +36,10 @@ var (
 	ErrFull = errors.New("taskpool: queue is full")
 	// ErrClosed reports that a task was refused because Shutdown or Close had been called.
 	ErrClosed = errors.New("taskpool: pool is closed")
-	// ErrInTask reports that a task asked its own pool to wait for something that includes the task itself.
+	// ErrNilTask reports that nil was given for a task or function.
+	ErrNilTask = errors.New("taskpool: nil task")
+	// ErrInTask reports that a task asked its own pool to wait for something that includes the task
+	// itself.
 	ErrInTask = errors.New("taskpool: a task cannot wait for its own pool")
 	// ErrGoexit is what Do, Group and Future report for a task that ended through runtime.Goexit.
 	ErrGoexit = errors.New("taskpool: task called runtime.Goexit")
@@ -77,8 +87,8 @@ type PanicInfo struct {
 	Stack []byte
 }
 
-// Policy says what Go does with a task when there is no room. Submit always waits and TrySubmit never does, whatever
-// the policy.
+// Policy says what Go does with a task when there is no room. Submit always waits and TrySubmit
+// never does, whatever the policy.
 type Policy uint8
 
 const (
@@ -86,45 +96,52 @@ const (
 	Block Policy = iota
 	// Reject returns ErrFull.
 	Reject
-	// CallerRuns runs the task on the calling goroutine. It would break order: NewKeyed and NewOrdered refuse it.
+	// CallerRuns runs the task while the calling goroutine waits, on a goroutine of the pool, so
+	// that neither a panic nor a Goexit in it reaches the caller. It would break order: NewKeyed
+	// and NewOrdered refuse it.
 	CallerRuns
-	// DropOldest removes the task that has waited longest in the queue and gives it to OnDrop. Unless OnDrop runs it,
-	// whoever waits for it (Do, Group, Future) waits until ctx or the pool ends, and a Strand on that pool that is not an
-	// Ordered stays as it is.
+	// DropOldest removes the task that has waited longest in the queue and gives it to OnDrop.
+	// Unless OnDrop runs it, whoever waits for it (Do, Group, Future) waits until ctx or the pool
+	// ends, and a Strand on that pool that is not an Ordered stays as it is.
 	DropOldest
-	// Spawn runs the task on a goroutine of its own, beyond the limit of workers; Shutdown and Close wait for it.
-	// The number of such goroutines is not limited. It would break order: NewKeyed and NewOrdered refuse it.
+	// Spawn runs the task on a goroutine of its own, beyond the limit of workers; Shutdown and
+	// Close wait for it. The number of such goroutines is not limited. It would break order:
+	// NewKeyed and NewOrdered refuse it.
 	Spawn
 )
 
 // Config configures every kind of pool. The zero value is valid.
 type Config struct {
-	// Workers is the largest number of worker goroutines. They start when there is work, and end after IdleTimeout
-	// without any. Zero or less: GOMAXPROCS for Shared, Keyed, Stealing, Sharded and Func; no limit for Elastic and
-	// Ordered.
+	// Workers is the largest number of worker goroutines. They start when there is work, and end
+	// after IdleTimeout without any. Zero or less: GOMAXPROCS for Shared, Keyed, Stealing, Sharded
+	// and Func; no limit for Elastic and Ordered.
 	Workers int
-	// Queues is the number of queues of Sharded, and of Keyed (where it is the largest number that Resize can use).
-	// Zero or less: Workers for Sharded (256 at most), four times Workers for Keyed (65536 at most). Others ignore it.
+	// Queues is the number of queues of Sharded, and of Keyed (where it is the largest number that
+	// Resize can use). Zero or less: Workers for Sharded (256 at most), four times Workers for
+	// Keyed (65536 at most). Others ignore it.
 	Queues int
-	// QueueLen is how many tasks may wait in one queue: the one of Shared, Elastic and Func, each of the others',
-	// each key's or owner's mailbox of Ordered. Tasks in progress do not count, nor do up to QueueLen/8 (16 at
-	// most per worker) that workers took along to run next. Zero: 1024. Negative: no limit.
-	// An Elastic pool without limit of workers never makes anyone wait, and ignores it.
+	// QueueLen is how many tasks may wait in one queue: the one of Shared, Elastic and Func, each
+	// of the others', each key's or owner's mailbox of Ordered. Tasks in progress do not count, nor
+	// do up to QueueLen/8 (16 at most per worker) that workers took along to run next. Zero: 1024.
+	// Negative: no limit. An Elastic pool without limit of workers never makes anyone wait, and
+	// ignores it.
 	QueueLen int
 	// Policy is what Go does without room; zero: Block.
 	Policy Policy
-	// OnDrop receives tasks removed by DropOldest, which requires it, and those that Close leaves. It is called on
-	// the goroutine that called Go or Close and must not block.
+	// OnDrop receives tasks removed by DropOldest, which requires it, and those that Close leaves.
+	// It is called on the goroutine that called Go or Close and must not block. If it panics,
+	// OnPanic is told.
 	OnDrop func(Task)
-	// OnPanic is told of every task that panicked or called Goexit, on the worker that ran it. Nil: such tasks are
-	// logged through Logger.
+	// OnPanic is told of every task that panicked or called Goexit, on the worker that ran it. Nil:
+	// such tasks are logged through Logger.
 	OnPanic func(PanicInfo)
 	// Logger is used if OnPanic is nil or panics itself. Nil: slog.Default().
 	Logger *slog.Logger
 	// Name appears in PanicInfo and, unless empty, as pprof label "taskpool" of the workers.
 	Name string
-	// IdleTimeout is how long a worker without work stays, with its grown stack; it may be up to one and a half
-	// times that. Zero: 10 s. Negative: until Close, and so does all that Ordered keeps for a key.
+	// IdleTimeout is how long a worker without work stays, with its grown stack; it may be up to
+	// one and a half times that. Zero: 10 s. Negative: until Close, and so does all that Ordered
+	// keeps for a key.
 	IdleTimeout time.Duration
 }
 
@@ -163,10 +180,12 @@ type Stats struct {
 	Workers, Idle int
 	// Queued is how many tasks wait, also those that a worker took along.
 	Queued int
-	// Queues has the length of each queue. For Ordered and Keyed it counts runnable mailboxes, not tasks.
+	// Queues has the length of each queue. For Ordered and Keyed it counts runnable mailboxes, not
+	// tasks.
 	Queues []int
-	// Accepted counts tasks that were taken on, including those run by their caller or on a goroutine of their own, but
-	// neither those of mailboxes that have an owner (Ordered.NewMailbox) nor runs of strands.
+	// Accepted counts tasks that were taken on, including those run by their caller or on a
+	// goroutine of their own, but neither those of mailboxes that have an owner
+	// (Ordered.NewMailbox) nor runs of strands.
 	Accepted uint64
 	// Steals counts transfers of work from one worker's queue to another worker.
 	Steals uint64

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTurns: with one worker, mailboxes take turns in bounded batches, and a task that panics costs its mailbox no turn
-// and wins it none.
+// TestTurns: with one worker, mailboxes take turns in bounded batches, and a task that panics costs
+// its mailbox no turn and wins it none.
 func TestTurns(t *testing.T) {
 	for _, bad := range []bool{false, true} {
 		p, release := stuck(t, kinds[5], taskpool.Config{QueueLen: -1, OnPanic: func(taskpool.PanicInfo) {}})
@@ -51,7 +51,8 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// TestLoose: tasks without key get their turn while strands keep every worker busy, and the other way round.
+// TestLoose: tasks without key get their turn while strands keep every worker busy, and the other
+// way round.
 func TestLoose(t *testing.T) {
 	p := taskpool.NewOrdered(taskpool.Config{Workers: 1})
 	var s taskpool.Strand

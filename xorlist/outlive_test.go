@@ -199,8 +199,8 @@ func TestLargeElements(t *testing.T) {
 // case: 11
 func TestMiddlingElements(t *testing.T) {
 	type elem struct {
-		n   int
-		pad [30 << 10]byte
+		n int
+		_ [30 << 10]byte
 	}
 	var l List[elem]
 	const n = 200 // 6 MiB

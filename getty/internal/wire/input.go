@@ -29,6 +29,16 @@ type Input struct {
 // Bytes returns what was read and not consumed. It is valid until the next read, Consume or Drop.
 func (in *Input) Bytes() []byte { return in.buf[:in.n] }
 
+// Add puts a copy of b behind what is there.
+func (in *Input) Add(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	buf := bytespool.Get(max(in.n+len(b), minReadRoom))
+	copy(buf[in.n:], b)
+	in.accept(buf, len(b))
+}
+
 // Len returns len(Bytes()).
 func (in *Input) Len() int { return in.n }
 

@@ -46,6 +46,7 @@ type socket struct {
 	in     *Input
 	h      Handler
 	fd     uintptr
+	held   bool // fd may be used, by the goroutine on which the Handler is at work
 	sent   bool // a write succeeded since the latest read,
 	failed bool // or one failed: it took the socket's error, which nobody else is told then
 	runErr error
@@ -167,14 +168,19 @@ func (l *socket) received(fd uintptr, n int) bool {
 		l.runErr = net.ErrClosed
 		return false
 	}
-	defer l.state.And(^uint32(stateBusy)) // also if the Handler's goroutine ends with Goexit
-	l.fd, l.sent, l.failed = fd, false, false
+	defer l.done() // also if the Handler ends the goroutine with Goexit
+	l.fd, l.held, l.sent, l.failed = fd, true, false, false
 	return l.h.Received(n)
+}
+
+func (l *socket) done() {
+	l.held = false
+	l.state.And(^uint32(stateBusy))
 }
 
 func (l *socket) Write(src Source, how Mode) error {
 	l.src, l.wait, l.writeErr = src, how == Wait, nil
-	if how == Held {
+	if how == Held && l.held {
 		n, _ := l.push(l.fd)
 		l.sent = l.sent || n > 0
 		l.failed = l.writeErr != nil && l.writeErr != ErrWouldBlock

@@ -70,7 +70,8 @@ type Mode int
 const (
 	// Try does not wait: it returns ErrWouldBlock when the kernel takes no more.
 	Try Mode = iota
-	// Held is Try for the goroutine on which Received is at work. It saves taking the descriptor again.
+	// Held is Try for the goroutine that runs Received or, outside of Run, that would. It saves taking the
+	// descriptor again.
 	Held
 	// Wait waits until everything is written.
 	Wait
