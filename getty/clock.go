@@ -448,7 +448,7 @@ func (c *clock) lookEvery() (every int64) {
 func (c *clock) lookLocked(t int64, next *soonest) {
 	s := c.s
 	every, stalled := c.lookEvery(), c.stalledAt.Load()
-	if every == 0 || !s.queues {
+	if every == 0 || !s.outbox.queues {
 		c.calmLocked()
 		return
 	}
@@ -467,9 +467,7 @@ func (c *clock) lookLocked(t int64, next *soonest) {
 	case b.again == 0 && stalled == 0 && (idle <= 0 || t < c.heardAt.Load()+idle):
 		return
 	}
-	s.qMu.Lock()
-	taken, waiting := int64(s.count.BytesWritten), int64(s.detached-s.gone.Load())
-	s.qMu.Unlock()
+	taken, waiting := int64(s.count.BytesWritten.Load()), int64(s.outbox.onTheWay())
 	if n, ok := c.unacknowledged(); ok {
 		taken -= int64(n)
 		waiting += int64(n)
@@ -508,9 +506,7 @@ func (c *clock) calmLocked() {
 	}
 	c.looks.backlog = backlog{}
 	s := c.s
-	s.qMu.Lock()
-	s.lookAfter = s.count.BytesWritten + smallBacklog
-	s.qMu.Unlock()
+	s.outbox.lookAgainAfter(smallBacklog)
 }
 
 // pings reports whether the session asks its peer for signs of life.

@@ -107,11 +107,7 @@ func (s *session) beginTurn() {
 	if s.setFlag(flagTurn) {
 		return
 	}
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	for s.flags.Or(flagTurn|flagAwaited)&flagTurn != 0 {
-		s.qCond.Wait()
-	}
+	s.outbox.waitWhile(func() bool { return s.flags.Or(flagTurn|flagAwaited)&flagTurn != 0 })
 }
 
 // endTurn offers to the kernel what the turn queued, gives the token back, and sees to what was flagged while
@@ -122,24 +118,19 @@ func (s *session) endTurn(pkgs int, active bool, how wire.Mode) {
 	if active {
 		s.clock.touch()
 	}
-	if queued || pkgs > 0 {
-		s.qMu.Lock()
-		s.count.PkgsRead += uint64(pkgs)
-		if queued {
-			s.flushLocked(false, how)
-		} else {
-			s.qMu.Unlock()
-		}
+	if pkgs > 0 {
+		s.count.PkgsRead.Add(uint64(pkgs))
+	}
+	if queued {
+		s.outbox.flush(how)
 	}
 	// From this step on who queues flushes for itself; who did before is seen here.
 	f := s.flags.And(^(flagTurn | flagAwaited | flagMessage))
 	if f&flagAwaited != 0 {
-		s.qMu.Lock()
-		s.qCond.Broadcast()
-		s.qMu.Unlock()
+		s.outbox.wake()
 	}
 	if f&flagQueued != 0 && !s.inTurn() {
-		s.flush()
+		s.outbox.flush(wire.Try)
 	}
 	switch {
 	case f&flagClosing != 0:
@@ -182,7 +173,7 @@ func (s *session) turnInline(b []byte, seen int) (used, need int, more bool, err
 		pkgs++
 		if s.has(flagsAttended) {
 			if s.has(flagClosing) {
-				s.tally(&s.count.Undelivered, 1)
+				s.count.undelivered(1)
 				release(pkg)
 				break
 			}
@@ -213,8 +204,8 @@ func (s *session) countRest(b []byte) {
 		if !done {
 			s.panicked("Reader", recover())
 		}
-		s.tally(&s.count.PkgsRead, pkgs)
-		s.tally(&s.count.Undelivered, pkgs)
+		s.count.PkgsRead.Add(uint64(pkgs))
+		s.count.Undelivered.Add(uint64(pkgs))
 	}()
 	for len(b) > 0 {
 		pkg, n, err := s.decode(b, 0)
@@ -279,7 +270,7 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 		}
 		if len(stage.items) > 0 {
 			posting = true // whatever becomes of that, they are in the mailbox
-			s.tally(&s.count.PkgsRead, len(stage.items))
+			s.count.PkgsRead.Add(uint64(len(stage.items)))
 			s.postMails(stage.items)
 			posting = false
 			clear(stage.items)
@@ -299,8 +290,8 @@ func (s *session) turnMailbox(b []byte, seen int) (used, need int, err error) {
 
 // forgo counts and releases packages that were decoded and, because the Reader panicked, not posted.
 func (s *session) forgo(stage *mailQueue) {
-	s.tally(&s.count.PkgsRead, len(stage.items))
-	s.tally(&s.count.Undelivered, len(stage.items))
+	s.count.PkgsRead.Add(uint64(len(stage.items)))
+	s.count.Undelivered.Add(uint64(len(stage.items)))
 	for !stage.empty() {
 		releaseGuarded(stage.pop().pkg)
 	}
@@ -352,7 +343,7 @@ func (s *session) handleBatch() (more bool) {
 		bytes += m.size
 		if s.has(flagsAttended) {
 			if s.has(flagClosing) {
-				s.tally(&s.count.Undelivered, 1)
+				s.count.undelivered(1)
 				release(m.pkg)
 				continue
 			}
@@ -386,11 +377,11 @@ func (s *session) handleOne() {
 		s.box.handled(1, m.size)
 		s.tasks.Add(-1)
 		if s.has(flagQueued) && !s.inTurn() {
-			s.flush()
+			s.outbox.flush(wire.Try)
 		}
 	}()
 	if s.has(flagClosing) {
-		s.tally(&s.count.Undelivered, 1)
+		s.count.undelivered(1)
 	} else {
 		s.listener.OnMessage(s, m.pkg)
 	}

@@ -401,15 +401,15 @@ func (e *endpoint) review() {
 	defer e.watchMu.Unlock()
 	keep := e.watched[:0]
 	for _, w := range e.watched {
-		late, calm := w.s.lookAtQueue(&w.flush)
+		late, calm := w.s.outbox.late(&w.flush)
 		if late {
-			w.s.spawn(w.s.flushLate)
+			w.s.spawn(w.s.outbox.flushLate)
 		}
 		if !calm {
 			w.calm = 0
 		} else if w.calm++; w.calm >= watchCalm {
 			w.s.clearFlag(flagWatched) // who queues from here on joins again
-			if _, calm = w.s.lookAtQueue(&w.flush); calm || !w.s.setFlag(flagWatched) {
+			if _, calm = w.s.outbox.late(&w.flush); calm || !w.s.setFlag(flagWatched) {
 				continue
 			}
 		}

@@ -41,9 +41,9 @@ func streamOf(s *session) *stream {
 // HoldsBatch tells whether a session holds memory for packages to be sent.
 func HoldsBatch(ss Session) bool {
 	s := ss.(*session)
-	s.encMu.Lock()
-	defer s.encMu.Unlock()
-	return s.out != nil
+	s.outbox.encMu.Lock()
+	defer s.outbox.encMu.Unlock()
+	return s.outbox.out != nil
 }
 
 // AwaitsReview reports whether it was left to the holder of the encoder lock to look whether the queue has fallen.
@@ -55,9 +55,9 @@ func KeptBuffer(ss Session) int { return ss.(*session).tr.(*stream).in.Held() }
 // ControlHeld returns how many bytes of control frames wait for a flush.
 func ControlHeld(ss Session) int {
 	s := ss.(*session)
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	return len(s.sideLocked().control)
+	s.outbox.mu.Lock()
+	defer s.outbox.mu.Unlock()
+	return len(s.outbox.sideLocked().control)
 }
 
 // BackOff returns the longest wait of a client that has failed so often.
@@ -68,17 +68,17 @@ func BackOff(interval, most time.Duration, failures int) time.Duration {
 // MarksHeld returns how many callers of Flush a session knows of.
 func MarksHeld(ss Session) int {
 	s := ss.(*session)
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	return len(s.sideLocked().marks)
+	s.outbox.mu.Lock()
+	defer s.outbox.mu.Unlock()
+	return len(s.outbox.sideLocked().marks)
 }
 
 // InLine returns how many writers wait for the queue to fall.
 func InLine(ss Session) int {
 	s := ss.(*session)
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	return len(s.sideLocked().line)
+	s.outbox.mu.Lock()
+	defer s.outbox.mu.Unlock()
+	return len(s.outbox.sideLocked().line)
 }
 
 // WasAway makes a session's clock believe that this process did not run for d, and has its timer fire.
@@ -131,8 +131,8 @@ func (f FakeWriter) AwaitWritable() error                                    { r
 // Fake puts f in the place of the writing half of a UDP session's socket.
 func Fake(ss Session, f FakeWriter) {
 	s := ss.(*session)
-	s.encMu.Lock()
-	defer s.encMu.Unlock()
+	s.outbox.encMu.Lock()
+	defer s.outbox.encMu.Unlock()
 	s.tr.(*datagrams).out = f
 }
 

@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -91,8 +92,8 @@ type session struct {
 	tasks atomic.Int32 // handlers of unordered packages at work
 	clock clock
 
-	queues bool // what is written is queued: tr.queues
-	outbound
+	outbox outbox
+	count  counters
 
 	endMu sync.Mutex
 	cause error         // guarded by endMu: the first reason to end
@@ -103,11 +104,9 @@ type session struct {
 var sessionIDs atomic.Uint64
 
 func newSession(ep *endpoint, tr transport, opts *SessionOptions) *session {
-	s := &session{id: sessionIDs.Add(1), bornAt: now(), ep: ep, tr: tr, opts: opts, dispatch: opts.Dispatch, queues: tr.queues()}
+	s := &session{id: sessionIDs.Add(1), bornAt: now(), ep: ep, tr: tr, opts: opts, dispatch: opts.Dispatch}
 	s.framed, _ = tr.(framing)
-	s.qCond.L = &s.qMu
-	s.hint = 256
-	s.lookAfter = smallBacklog
+	s.outbox.init(s, tr.queues())
 	s.maxMsgLen.Store(int64(opts.MaxMsgLen))
 	s.writeTimeout.Store(nanos(opts.WriteTimeout))
 	s.waitTime.Store(nanos(opts.WaitTime))
@@ -204,9 +203,9 @@ func (s *session) abandon(err error) {
 		f.dismiss(s, err)
 	}
 	s.setFlag(flagClosing | flagEnded)
-	s.refuse(ErrSessionClosed)
+	s.outbox.refuse(ErrSessionClosed)
 	s.closeHard()
-	s.discardQueue()
+	s.outbox.discardQueue()
 	s.awaitClosed()
 	s.clock.stop()
 	s.ep.refused(s, err)
@@ -243,16 +242,16 @@ func (s *session) conclude(err error) {
 	// What still comes is read, since closing over it would destroy our last bytes with a reset.
 	if !s.has(flagHard) {
 		end := s.tr.discard(s)
-		s.awaitFlushed()
+		s.outbox.awaitFlushed()
 		if end == io.EOF {
 			s.awaitAcked()
 		}
 	}
 	s.setFlag(flagClosing)
-	s.refuse(ErrSessionClosed)
+	s.outbox.refuse(ErrSessionClosed)
 	s.countUnacked()
 	s.closeHard()
-	s.discardQueue()
+	s.outbox.discardQueue()
 	s.awaitClosed()
 	s.clock.stop()
 	s.ep.freed(s)
@@ -281,21 +280,15 @@ func (s *session) awaitLastWrites() {
 		return
 	}
 	s.readEnded(l)
-	over := false // guarded by qMu
+	var over atomic.Bool
 	if limit := s.opts.HalfClose; limit > 0 {
 		t := s.ep.wheel.AfterFunc(time.Duration(nanos(limit)), func() {
-			s.qMu.Lock()
-			over = true
-			s.qCond.Broadcast()
-			s.qMu.Unlock()
+			over.Store(true)
+			s.outbox.wake()
 		})
 		defer t.Stop()
 	}
-	s.qMu.Lock()
-	for !over && !s.has(flagClosing) {
-		s.qCond.Wait()
-	}
-	s.qMu.Unlock()
+	s.outbox.waitWhile(func() bool { return !over.Load() && !s.has(flagClosing) })
 }
 
 // readEnded is the turn of OnReadEnd.
@@ -319,7 +312,7 @@ func (s *session) readEnded(l ReadEndListener) {
 func (s *session) callbacksOfEnd() {
 	s.beginTurn()
 	if s.box != nil {
-		s.tally(&s.count.Undelivered, s.box.clear())
+		s.count.Undelivered.Add(uint64(s.box.clear()))
 	}
 	s.settleCause()
 	s.setFlag(flagEnded)
@@ -363,23 +356,19 @@ func (s *session) settleCause() {
 // is not known any more; there are at least as many as there would be if all were as large as the
 // largest.
 func (s *session) settleUnacked() {
-	s.encMu.Lock()
-	largest := uint64(max(s.largest, 1))
-	s.encMu.Unlock()
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	c := &s.count
-	none := s.controls // bytes that belong to no package
+	largest, none := s.outbox.sizes()
+	c, unacked := &s.count, s.count.UnackedBytes.Load()
 	if wire.Socket(s.tr.netConn()) == nil {
 		none += 128 // such as the close_notify of TLS
 	}
-	pkgs := (c.UnackedBytes - min(c.UnackedBytes, none) + largest - 1) / largest
-	if c.Unsent > 0 && pkgs > 0 {
+	pkgs := (unacked - min(unacked, none) + largest - 1) / largest
+	if c.Unsent.Load() > 0 && pkgs > 0 {
 		pkgs-- // it may be the package of which the rest is unsent
 	}
-	c.Unacked = min(pkgs, c.PkgsWritten)
-	c.Unsent += c.Unacked
-	c.UnsentBytes += c.UnackedBytes
+	pkgs = min(pkgs, c.PkgsWritten.Load())
+	c.Unacked.Store(pkgs)
+	c.Unsent.Add(pkgs)
+	c.UnsentBytes.Add(unacked)
 }
 
 // cleanEnd reports whether a session that ended with err needs no OnError.
@@ -398,7 +387,7 @@ func (s *session) Close() {
 // shut begins the graceful end: nothing more in either direction, flush, end of stream.
 func (s *session) shut() {
 	s.setFlag(flagClosing)
-	s.refuseWith(ErrSessionClosed, s.tr.farewell(s))
+	s.outbox.refuseWith(ErrSessionClosed, s.tr.farewell(s))
 	if box := s.mailbox(); box != nil {
 		box.interrupt()
 	}
@@ -406,7 +395,7 @@ func (s *session) shut() {
 	if wait > 0 && !s.has(flagHard) {
 		s.clock.armDrain(wait)
 	}
-	s.flush()
+	s.outbox.flush(wire.Try)
 	if wait <= 0 {
 		s.expire()
 	}
@@ -429,27 +418,25 @@ func (s *session) expire() {
 // nobody will know whether it came, once the descriptor is closed.
 func (s *session) countUnacked() {
 	n := s.unacked()
-	s.qMu.Lock()
-	s.count.UnackedBytes = max(s.count.UnackedBytes, n)
-	s.qMu.Unlock()
+	if n > s.count.UnackedBytes.Load() {
+		s.count.UnackedBytes.Store(n)
+	}
 }
 
 // unacked returns how many bytes the peer of a session that closes by itself has not acknowledged,
 // 0 if nobody can tell.
 func (s *session) unacked() uint64 {
-	if !s.queues || !s.has(flagOwnClose) || s.has(flagHard) {
+	if !s.outbox.queues || !s.has(flagOwnClose) || s.has(flagHard) {
 		return 0
 	}
 	n, err := sendQueue(s.tr.netConn())
 	if err != nil {
 		return 0
 	}
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	if s.finSent {
+	if s.outbox.hasSentEnd() {
 		n-- // the end of the stream is counted like a byte
 	}
-	return min(uint64(max(n, 0)), s.count.BytesWritten)
+	return min(uint64(max(n, 0)), s.count.BytesWritten.Load())
 }
 
 // awaitAcked returns when the peer has acknowledged everything or can do so no more, for at most
@@ -499,7 +486,7 @@ func (s *session) fail(err error) {
 		return
 	}
 	s.setFlag(flagClosing)
-	s.refuse(ErrSessionClosed)
+	s.outbox.refuse(ErrSessionClosed)
 	s.closeHard()
 }
 
@@ -508,9 +495,7 @@ func (s *session) closeHard() {
 	if !s.setFlag(flagHard) {
 		return
 	}
-	s.qMu.Lock()
-	s.qCond.Broadcast()
-	s.qMu.Unlock()
+	s.outbox.wake()
 	if box := s.mailbox(); box != nil {
 		box.interrupt()
 		close(box.hard)
@@ -582,6 +567,30 @@ func (s *session) IsClosed() bool { return s.has(flagRefuse) }
 
 // spawn runs f on a goroutine that the endpoint waits for.
 func (s *session) spawn(f func()) { s.ep.spawn(f) }
+
+// WritePkg implements [Session].
+func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err error) {
+	return s.outbox.writePkg(pkg, timeout)
+}
+
+// WritePkgContext implements [Session].
+func (s *session) WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error) {
+	return s.outbox.writePkgContext(ctx, pkg)
+}
+
+// WriteBytes implements [Session].
+func (s *session) WriteBytes(b []byte) (int, error) { return s.outbox.writeRaw(b, nil) }
+
+// WriteBytesArray implements [Session].
+func (s *session) WriteBytesArray(pkgs ...[]byte) (int, error) {
+	if len(pkgs) == 0 {
+		return 0, nil
+	}
+	return s.outbox.writeRaw(nil, pkgs)
+}
+
+// Flush implements [Session].
+func (s *session) Flush(ctx context.Context) error { return s.outbox.flushAll(ctx) }
 
 // ID implements [Session].
 func (s *session) ID() uint64 { return s.id }

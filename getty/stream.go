@@ -35,11 +35,11 @@ func (t *stream) close() error         { return t.link.Close() }
 func (t *stream) farewell(*session) []byte { return nil }
 
 func (t *stream) encode(s *session, pkg any, w *sendq.Waiter) (int, error) {
-	return s.encodeStream(pkg, w)
+	return s.outbox.encodeStream(pkg, w)
 }
 
 func (t *stream) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
-	n, err := s.queueRaw(one, more, nil)
+	n, err := s.outbox.queueRaw(one, more, nil)
 	if err == errNoBytes { // the caller's, for which no codec is to blame
 		err = nil
 	}
@@ -111,11 +111,11 @@ func (t *stream) Idle() bool { return t.s.idle() && !t.s.has(flagClosing) }
 func (t *stream) Received(n int) bool {
 	s := t.s
 	if !s.readBegun() {
-		s.tally(&s.count.BytesRead, n)
+		s.count.BytesRead.Add(uint64(n))
 		t.in.Drop()
 		return false
 	}
-	s.tallyRead(n)
+	s.count.read(n)
 	b, used := t.in.Bytes(), 0
 	if len(b) < t.in.Need || s.box != nil {
 		s.clock.touch() // else the turn's end does it
@@ -196,7 +196,7 @@ func (s *session) endRead() {
 // paused reports whether the queue is above the high mark, so that nothing may be read. A full socket of datagrams,
 // which has no queue, stops no reading.
 func (s *session) paused() bool {
-	return s.queues && s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
+	return s.outbox.queues && s.flags.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
 }
 
 // holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is handled, which a
@@ -211,11 +211,7 @@ func (s *session) awaitWhile(held func() bool) {
 		return
 	}
 	begun := now()
-	s.qMu.Lock()
-	for held() {
-		s.qCond.Wait()
-	}
-	s.qMu.Unlock()
+	s.outbox.waitWhile(held)
 	s.clock.shift(now() - begun)
 }
 
@@ -242,7 +238,7 @@ func (t discarding) MayRead() bool { return true }
 func (t discarding) Idle() bool    { return true }
 
 func (t discarding) Received(n int) bool {
-	t.s.tally(&t.s.count.BytesRead, n)
+	t.s.count.BytesRead.Add(uint64(n))
 	t.in.Drop()
 	return true
 }
@@ -254,7 +250,7 @@ func (t *stream) write(s *session, b *sendq.Batch, how wire.Mode) error {
 	done := false
 	defer func() {
 		if !done { // a user's Write has called runtime.Goexit: this goroutine ends, and must not keep the token
-			s.writeFailed(b, &PanicError{Where: "net.Conn.Write"})
+			s.outbox.writeFailed(b, &PanicError{Where: "net.Conn.Write"})
 		}
 	}()
 	err := t.link.Write(&counted{b, s}, how)
@@ -271,6 +267,6 @@ type counted struct {
 func (c *counted) Took(n int) {
 	c.Batch.Took(n)
 	if n > 0 {
-		c.s.account(c.Batch)
+		c.s.outbox.account(c.Batch)
 	}
 }

@@ -263,7 +263,7 @@ func (t *datagrams) encode(s *session, pkg any, _ *sendq.Waiter) (int, error) {
 	}
 	buf := bytespool.Get(2048)
 	defer bytespool.Put(buf)
-	p, _, err := s.marshal(buf[:0], pkg)
+	p, _, err := s.outbox.marshal(buf[:0], pkg)
 	if err != nil {
 		return 0, err
 	}
@@ -287,7 +287,7 @@ func (t *datagrams) send(s *session, p []byte, to netip.AddrPort, local netip.Ad
 		t.full(s)
 		return 0, ErrSessionBlocked
 	case s.has(flagHard):
-		return 0, s.refusal()
+		return 0, s.outbox.refusal()
 	case t.ends(err):
 		s.fail(err)
 		return 0, err
@@ -295,11 +295,9 @@ func (t *datagrams) send(s *session, p []byte, to netip.AddrPort, local netip.Ad
 		return 0, err
 	}
 	n := len(p)
-	s.qMu.Lock()
-	s.count.Writes++
-	s.count.BytesWritten += uint64(n)
-	s.count.PkgsWritten++
-	s.qMu.Unlock()
+	s.count.Writes.Add(1)
+	s.count.BytesWritten.Add(uint64(n))
+	s.count.PkgsWritten.Add(1)
 	return n, nil
 }
 
@@ -314,7 +312,7 @@ func (t *datagrams) full(s *session) {
 		// The error is that of a closed socket; refuse has woken all writers then.
 		_ = out.AwaitWritable()
 		s.clearFlag(flagBlocked)
-		s.unblocked()
+		s.outbox.unblocked()
 	})
 }
 
@@ -361,11 +359,11 @@ func (t *datagrams) serve(s *session) error {
 
 // received handles one datagram.
 func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bool) error {
-	s.tallyRead(len(b))
+	s.count.read(len(b))
 	switch {
 	case s.flags.Or(flagReading)&(flagClosing|flagDrain) != 0:
 		// Nothing new: a flood must not put the end off.
-		s.tally(&s.count.Dropped, 1)
+		s.count.Dropped.Add(1)
 		return nil
 	case t.answer && isProbe(b):
 		if t.rate.allow() {
@@ -376,7 +374,7 @@ func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bo
 	case t.probe != nil && answersTo(t.probe, b):
 		return nil
 	case truncated || len(b) > int(s.maxMsgLen.Load()):
-		s.tally(&s.count.Dropped, 1)
+		s.count.Dropped.Add(1)
 		limit := min(len(b), int(s.maxMsgLen.Load()))
 		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, limit, from.PeerAddr), from.PeerAddr)
 	}
@@ -392,7 +390,7 @@ func (s *session) turnDatagram(b []byte, from UDPContext) error {
 		return err
 	}
 	if bad != nil {
-		s.tally(&s.count.Dropped, 1)
+		s.count.Dropped.Add(1)
 		return s.packetError(bad, from.PeerAddr)
 	}
 	if from.PeerAddr.IsValid() {
@@ -402,9 +400,9 @@ func (s *session) turnDatagram(b []byte, from UDPContext) error {
 	if s.box == nil {
 		return s.deliver(pkg)
 	}
-	s.tally(&s.count.PkgsRead, 1)
+	s.count.PkgsRead.Add(1)
 	if !s.box.hasRoom() {
-		s.tally(&s.count.Dropped, 1) // there is no way to slow a sender down
+		s.count.Dropped.Add(1) // there is no way to slow a sender down
 		releaseGuarded(pkg)
 		return nil
 	}
@@ -428,7 +426,7 @@ func (s *session) postDatagram(m mail) error {
 		return fmt.Errorf("getty: task pool: %w", err)
 	}
 	if old, ok := s.box.withdraw(); ok { // else a handler has come for it after all
-		s.tally(&s.count.Dropped, 1)
+		s.count.Dropped.Add(1)
 		releaseGuarded(old.pkg)
 	}
 	return nil
@@ -470,7 +468,7 @@ func (s *session) deliver(pkg any) (err error) {
 		s.servePending(&where)
 	}
 	if s.has(flagClosing) {
-		s.tally(&s.count.Undelivered, 1)
+		s.count.undelivered(1)
 	} else {
 		where = "OnMessage"
 		s.listener.OnMessage(s, pkg)

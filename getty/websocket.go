@@ -12,6 +12,7 @@ import (
 
 	"github.com/gostkit/kit/bytespool"
 	"github.com/gostkit/kit/getty/internal/sendq"
+	"github.com/gostkit/kit/getty/internal/wire"
 	"github.com/gostkit/kit/getty/internal/wsframe"
 	"github.com/gostkit/kit/taskpool"
 )
@@ -108,7 +109,7 @@ func (t *webSocket) Idle() bool { return t.s.idle() }
 func (t *webSocket) Received(n int) bool {
 	s := t.s
 	t.late = !s.readBegun()
-	s.tallyRead(n)
+	s.count.read(n)
 	s.clock.touch()
 	before := t.messages
 	t.in.Need, t.err = t.input(s, t.in.Bytes())
@@ -158,7 +159,7 @@ func (t *webSocket) decode(s *session, b []byte) (pkg any, n int, err error) {
 	pkg, n, err = t.next(s, b)
 	if t.pongs > 0 { // before the handler is called, which may take long
 		t.pongs = 0
-		s.flush()
+		s.outbox.flush(wire.Try)
 	}
 	return pkg, n, err
 }
@@ -182,7 +183,7 @@ func (t *webSocket) next(s *session, b []byte) (pkg any, n int, err error) {
 			t.control(s, wsframe.Pong, m.Payload)
 			if t.pongs += len(m.Payload) + 2; t.pongs >= maxControl/2 {
 				t.pongs = 0
-				s.flush()
+				s.outbox.flush(wire.Try)
 			}
 		case wsframe.Close:
 			t.end = t.peerClosed(s, m.Payload)
@@ -301,10 +302,7 @@ func (t *webSocket) giveLast(s *session) {
 // has left.
 func (t *webSocket) peerEnded(s *session) {
 	t.gotEnd.Store(true)
-	s.qMu.Lock()
-	sent := s.finSent
-	s.qMu.Unlock()
-	if sent {
+	if s.outbox.hasSentEnd() {
 		_ = t.stream.closeWrite(s)
 	}
 }
@@ -367,14 +365,14 @@ func (t *webSocket) tell(s *session, code int) bool {
 func (t *webSocket) control(s *session, op byte, payload []byte) {
 	f := wsframe.Frame{Op: op, Masked: t.client}
 	var room [wsframe.MaxHeader + wsframe.MaxControl]byte
-	s.queueControl(f.Append(room[:0], payload), op == wsframe.Pong)
+	s.outbox.queueControl(f.Append(room[:0], payload), op == wsframe.Pong)
 }
 
 func (t *webSocket) pingEvery() time.Duration { return t.pings }
 
 func (t *webSocket) ping(s *session) {
 	t.control(s, wsframe.Ping, nil)
-	s.flush()
+	s.outbox.flush(wire.Try)
 }
 
 // farewell is the close frame of a session that ends.
@@ -416,19 +414,19 @@ func (t *webSocket) encode(s *session, pkg any, w *sendq.Waiter) (int, error) {
 	}
 	switch {
 	case s.appender == nil:
-		p, _, err := s.marshal(nil, pkg)
+		p, _, err := s.outbox.marshal(nil, pkg)
 		if err != nil {
 			return 0, err
 		}
 		return t.message(s, p, text, w)
 	case t.compress:
-		buf := bytespool.Get(s.hint)
+		buf := bytespool.Get(s.outbox.hint)
 		defer bytespool.Put(buf)
 		p, err := s.appender.AppendPkg(buf[:0], s, pkg)
 		if err != nil {
 			return 0, err
 		}
-		s.sized(len(p))
+		s.outbox.sized(len(p))
 		return t.message(s, p, text, w)
 	}
 	return t.encodeInPlace(s, pkg, t.frame(text), w)
@@ -436,10 +434,10 @@ func (t *webSocket) encode(s *session, pkg any, w *sendq.Waiter) (int, error) {
 
 // encodeInPlace encodes pkg behind the room for a header, where it is to be sent from.
 func (t *webSocket) encodeInPlace(s *session, pkg any, f wsframe.Frame, w *sendq.Waiter) (int, error) {
-	b := s.batch()
+	b := s.outbox.batch()
 	// The header has mostly the size that it had before.
 	room := max(t.room, wsframe.HeaderSize(0, t.client))
-	p, err := s.appender.AppendPkg(b.Reserve(s.hint + wsframe.MaxHeader)[:room], s, pkg)
+	p, err := s.appender.AppendPkg(b.Reserve(s.outbox.hint + wsframe.MaxHeader)[:room], s, pkg)
 	if err == nil && len(p) < room {
 		err = fmt.Errorf("%w: AppendPkg returned less than it was given", ErrBadReader)
 	}
@@ -448,9 +446,9 @@ func (t *webSocket) encodeInPlace(s *session, pkg any, f wsframe.Frame, w *sendq
 		return 0, err
 	}
 	n := len(p) - room
-	s.sized(n)
+	s.outbox.sized(n)
 	t.room = wsframe.HeaderSize(n, t.client)
-	return s.queue(f.Seal(p, room), w), nil
+	return s.outbox.queue(f.Seal(p, room), w), nil
 }
 
 // encodeRaw frames each package as one message.
@@ -462,9 +460,9 @@ func (t *webSocket) encodeRaw(s *session, one []byte, more [][]byte) (int, error
 func (t *webSocket) message(s *session, p []byte, text bool, w *sendq.Waiter) (int, error) {
 	f := t.frame(text)
 	if !f.Compressed {
-		return s.queue(f.Append(s.batch().Reserve(len(p)+wsframe.MaxHeader), p), w), nil
+		return s.outbox.queue(f.Append(s.outbox.batch().Reserve(len(p)+wsframe.MaxHeader), p), w), nil
 	}
-	dst := s.batch().Reserve(len(p) + len(p)>>10 + 64) // also for bytes that do not compress
+	dst := s.outbox.batch().Reserve(len(p) + len(p)>>10 + 64) // also for bytes that do not compress
 	room := wsframe.HeaderSize(len(p), t.client)
-	return s.queue(f.Seal(wsframe.AppendDeflated(dst[:room], p), room), w), nil
+	return s.outbox.queue(f.Seal(wsframe.AppendDeflated(dst[:room], p), room), w), nil
 }
