@@ -171,7 +171,7 @@ type Client struct {
 var _ EndPoint = (*Client)(nil)
 
 // A dialer makes one connection; ctx carries the dial timeout and ends with Close.
-type dialer func(ctx context.Context, o *ClientOptions) (transport, error)
+type dialer func(ctx context.Context, o *ClientOptions) (protocol, error)
 
 func newClient(opts []ClientOption, dial dialer, k kind) *Client {
 	c := &Client{dial: dial, changed: make(chan struct{})}
@@ -194,7 +194,7 @@ func NewTCPClient(opts ...ClientOption) *Client {
 	return newClient(opts, dialTCP, tcpClient)
 }
 
-func dialTCP(ctx context.Context, o *ClientOptions) (transport, error) {
+func dialTCP(ctx context.Context, o *ClientOptions) (protocol, error) {
 	conn, err := dialConn(ctx, o, o.Addr)
 	if err != nil {
 		return nil, err

@@ -99,12 +99,6 @@ func (c *clock) init(s *session) {
 	c.heardAt.Store(now())
 }
 
-// A pinger is a transport that keeps an idle peer in touch.
-type pinger interface {
-	pingEvery() time.Duration
-	ping(s *session)
-}
-
 // start begins to watch; the session's options are set.
 func (c *clock) start() {
 	c.mu.Lock()
@@ -273,14 +267,14 @@ func (c *clock) review() {
 	}
 	var next soonest
 	if by := c.drainBy.Load(); by != 0 {
-		if wait := c.s.waitTime.Load(); t >= by && c.isLate(late, wait) && !c.spared {
+		if wait := c.s.life.waitTime.Load(); t >= by && c.isLate(late, wait) && !c.spared {
 			c.spared = true
 			by = t + wait/2
 			c.drainBy.Store(by)
 		}
 		if t >= by {
 			c.mu.Unlock()
-			c.s.spawn(c.s.expire)
+			c.s.spawn(c.s.life.expire)
 			return
 		}
 		next.add(by)
@@ -288,7 +282,7 @@ func (c *clock) review() {
 	ask, err := c.limitsLocked(t, late, &next)
 	if err != nil {
 		c.mu.Unlock()
-		c.s.spawn(func() { c.s.fail(err) })
+		c.s.spawn(func() { c.s.life.fail(err) })
 		return
 	}
 	tick, ping := false, false
@@ -300,10 +294,10 @@ func (c *clock) review() {
 	}
 	c.mu.Unlock()
 	if tick {
-		c.s.post(flagCron)
+		c.s.turn.post(flagCron)
 	}
 	if ping {
-		c.s.spawn(func() { c.s.tr.(pinger).ping(c.s) })
+		c.s.spawn(func() { c.s.proto.(pinger).ping() })
 	}
 }
 
@@ -321,7 +315,7 @@ func (n *soonest) add(at int64) {
 func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error) {
 	s := c.s
 	c.lookLocked(t, next)
-	if limit := s.writeTimeout.Load(); limit > 0 {
+	if limit := s.outbox.writeTimeout.Load(); limit > 0 {
 		if c.overLocked(writeReprieve, &c.stalledAt, limit, t, late, next) {
 			return false, ErrWriteTimeout
 		}
@@ -421,19 +415,19 @@ func quarter(limit int64) int64 { return max(limit/4, int64(time.Millisecond)) }
 
 // inputWaits reports whether the reader has something to read, be it the end of the stream.
 func (c *clock) inputWaits() (waits bool) {
-	state, err := alive(c.s.tr.netConn())
+	state, err := alive(c.s.proto.netConn())
 	return err == nil && state != netx.Open
 }
 
 // unacknowledged returns how many bytes the kernel holds for the peer, if it can tell.
 func (c *clock) unacknowledged() (n int, ok bool) {
-	n, err := sendQueue(c.s.tr.netConn())
+	n, err := sendQueue(c.s.proto.netConn())
 	return n, err == nil
 }
 
 // lookEvery returns how often to look what the peer has taken, 0 for never.
 func (c *clock) lookEvery() (every int64) {
-	if limit := c.s.writeTimeout.Load(); limit > 0 && c.stalledAt.Load() != 0 {
+	if limit := c.s.outbox.writeTimeout.Load(); limit > 0 && c.stalledAt.Load() != 0 {
 		every = quarter(limit)
 	}
 	if limit := c.idleLimit.Load(); limit > 0 && (every == 0 || limit/4 < every) {
@@ -511,7 +505,7 @@ func (c *clock) calmLocked() {
 
 // pings reports whether the session asks its peer for signs of life.
 func (c *clock) pings() bool {
-	p, ok := c.s.tr.(pinger)
+	p, ok := c.s.proto.(pinger)
 	return ok && p.pingEvery() > 0
 }
 
@@ -529,7 +523,7 @@ func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) 
 		next.add(c.cronAt)
 	}
 	if c.pings() {
-		period := nanos(c.s.tr.(pinger).pingEvery())
+		period := nanos(c.s.proto.(pinger).pingEvery())
 		if c.pingAt == 0 {
 			c.pingAt = t + 1 + rand.Int64N(period)
 		} else if t >= c.pingAt || ask {
@@ -550,9 +544,9 @@ func (s *session) busy() (busy, ticking bool) {
 	switch {
 	case s.has(flagBlocked) && !s.opts.ReadWhileBlocked:
 		return true, false
-	case s.mailbox() != nil && s.box.waiting():
+	case s.inboxIfStarted() != nil && s.inbox.waiting():
 		return true, false
-	case s.inTurn():
+	case s.turn.inProgress():
 		return true, s.has(flagTick)
 	}
 	return false, false

@@ -224,18 +224,18 @@ func (e *endpoint) reserve(limit int) bool {
 
 func (e *endpoint) unreserve() { e.table.Add(-1) }
 
-// open starts a session on tr on a goroutine of its own, unless the endpoint is closing or full.
-func (e *endpoint) open(tr transport, limit int, prepare NewSessionCallback) (*session, error) {
+// open starts a session on proto on a goroutine of its own, unless the endpoint is closing or full.
+func (e *endpoint) open(proto protocol, limit int, prepare NewSessionCallback) (*session, error) {
 	if !e.reserve(limit) {
 		e.stats.refused.Add(1)
 		return nil, ErrTooManySessions
 	}
-	return e.openReserved(tr, prepare)
+	return e.openReserved(proto, prepare)
 }
 
 // openReserved is open for a session that has its place. Where it fails the place is free again.
-func (e *endpoint) openReserved(tr transport, prepare NewSessionCallback) (*session, error) {
-	s := newSession(e, tr, e.opts)
+func (e *endpoint) openReserved(proto protocol, prepare NewSessionCallback) (*session, error) {
+	s := newSession(e, proto, e.opts)
 	e.mu.Lock()
 	if e.closing {
 		e.mu.Unlock()
@@ -264,7 +264,7 @@ func (e *endpoint) opened(s *session) {
 // refused is the report of a session that did not open.
 func (e *endpoint) refused(s *session, err error) {
 	e.stats.refused.Add(1)
-	e.log.Warn("getty: session refused", "session", s.id, "peer", peerText(s.tr.remoteAddr), "error", limitText(err))
+	e.log.Warn("getty: session refused", "session", s.id, "peer", peerText(s.proto.remoteAddr), "error", limitText(err))
 	e.freed(s)
 	e.ended(s)
 }
@@ -337,7 +337,7 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	before := e.statsSnapshot().Total.Unsent
 	all := e.snapshot()
 	for _, s := range all {
-		s.drain()
+		s.life.drain()
 	}
 	var r Report
 	select {
@@ -349,7 +349,7 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	}
 	rest := e.snapshot()
 	for _, s := range rest {
-		s.fail(fmt.Errorf("%w: shutdown ended: %w", ErrSessionClosed, context.Cause(ctx)))
+		s.life.fail(fmt.Errorf("%w: shutdown ended: %w", ErrSessionClosed, context.Cause(ctx)))
 	}
 	r.Forced = len(rest)
 	r.Drained = len(all) - r.Forced

@@ -23,19 +23,19 @@ func PendingTimers() int {
 // Held tells which memory a session of a byte stream holds. It races with a session that is not idle.
 func Held(ss Session) (readBuffer, batch, mailQueues bool) {
 	s := ss.(*session)
-	if s.box != nil {
-		s.box.mu.Lock()
-		mailQueues = s.box.in != nil || s.box.cur != nil
-		s.box.mu.Unlock()
+	if s.inbox != nil {
+		s.inbox.mu.Lock()
+		mailQueues = s.inbox.in != nil || s.inbox.cur != nil
+		s.inbox.mu.Unlock()
 	}
 	return streamOf(s).in.Held() != 0, HoldsBatch(ss), mailQueues
 }
 
 func streamOf(s *session) *stream {
-	if ws, ok := s.tr.(*webSocket); ok {
+	if ws, ok := s.proto.(*webSocket); ok {
 		return ws.stream
 	}
-	return s.tr.(*stream)
+	return s.proto.(*stream)
 }
 
 // HoldsBatch tells whether a session holds memory for packages to be sent.
@@ -50,7 +50,7 @@ func HoldsBatch(ss Session) bool {
 func AwaitsReview(ss Session) bool { return ss.(*session).has(flagReview) }
 
 // KeptBuffer returns the size of the buffer that holds an incomplete package.
-func KeptBuffer(ss Session) int { return ss.(*session).tr.(*stream).in.Held() }
+func KeptBuffer(ss Session) int { return ss.(*session).proto.(*stream).in.Held() }
 
 // ControlHeld returns how many bytes of control frames wait for a flush.
 func ControlHeld(ss Session) int {
@@ -91,7 +91,7 @@ func WasAway(ss Session, d time.Duration) {
 		}
 	}
 	c.mu.Lock()
-	for !ss.IsClosed() && (c.due == 0 || s.inTurn() || s.mailbox() != nil && s.box.waiting()) {
+	for !ss.IsClosed() && (c.due == 0 || s.turn.inProgress() || s.inboxIfStarted() != nil && s.inbox.waiting()) {
 		c.mu.Unlock() // it has not begun, or a callback is at work, which is a sign of life
 		time.Sleep(time.Millisecond)
 		c.mu.Lock()
@@ -133,7 +133,7 @@ func Fake(ss Session, f FakeWriter) {
 	s := ss.(*session)
 	s.outbox.encMu.Lock()
 	defer s.outbox.encMu.Unlock()
-	s.tr.(*datagrams).out = f
+	s.proto.(*datagrams).out = f
 }
 
 // Limits returns what MaxMsgLen, ReadTimeout, IdleTimeout, WriteTimeout, WaitTime and CronPeriod mean for a session;
@@ -142,7 +142,7 @@ func Limits(ss Session) [6]int64 {
 	s := ss.(*session)
 	return [6]int64{
 		s.maxMsgLen.Load(), max(s.clock.readLimit.Load(), 0), max(s.clock.idleLimit.Load(), 0),
-		max(s.writeTimeout.Load(), 0), max(s.waitTime.Load(), 0), max(s.clock.cronPeriod.Load(), 0),
+		max(s.outbox.writeTimeout.Load(), 0), max(s.life.waitTime.Load(), 0), max(s.clock.cronPeriod.Load(), 0),
 	}
 }
 

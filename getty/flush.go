@@ -169,7 +169,7 @@ func (o *outbox) writeOut(b *sendq.Batch, how wire.Mode) {
 		if flusher {
 			o.s.clock.stalled() // it may have to wait with this batch, whatever became of the one before
 		}
-		err := o.s.tr.write(o.s, b, how)
+		err := o.s.proto.write(b, how)
 		if err == wire.ErrWouldBlock {
 			o.account(b)
 			stuck := b // so that b itself does not escape
@@ -206,7 +206,7 @@ func (o *outbox) proceedLocked(flusher bool) *sendq.Batch {
 		return nil
 	case flusher || empty:
 		return o.tokenLocked(o.detachLocked())
-	case o.refused == nil && o.s.inTurn() && !o.s.has(flagWant): // the rest waits for the turn's end
+	case o.refused == nil && o.s.turn.inProgress() && !o.s.has(flagWant): // the rest waits for the turn's end
 		o.releaseLocked()
 		o.mu.Unlock()
 	default:
@@ -235,15 +235,15 @@ func (o *outbox) drainedLocked() {
 	}
 	o.finSent = true
 	o.mu.Unlock()
-	err := o.s.tr.closeWrite(o.s)
-	if wait := time.Duration(o.s.waitTime.Load()); err == nil && wait > 0 {
+	err := o.s.proto.closeWrite()
+	if wait := time.Duration(o.s.life.waitTime.Load()); err == nil && wait > 0 {
 		o.s.clock.armDrain(wait) // now for the peer's end
 	}
 	o.mu.Lock()
 	o.releaseLocked()
 	o.mu.Unlock()
 	if err != nil {
-		o.s.fail(err)
+		o.s.life.fail(err)
 	}
 }
 
@@ -272,7 +272,7 @@ func (o *outbox) accountLocked(b *sendq.Batch) {
 // descriptor ourselves, the error says nothing but that.
 func (o *outbox) writeFailed(b *sendq.Batch, err error) {
 	if !o.s.has(flagHard) {
-		o.s.fail(err)
+		o.s.life.fail(err)
 	}
 	o.discardBatch(b)
 	o.mu.Lock()
@@ -285,7 +285,7 @@ func (o *outbox) discardBatch(b *sendq.Batch) {
 	b.Took(0)
 	o.account(b)
 	rest := b.Left()
-	pkgs, bytes := b.Fail(o.s.failure())
+	pkgs, bytes := b.Fail(o.s.life.failure())
 	o.s.count.Unsent.Add(uint64(pkgs))
 	o.s.count.UnsentBytes.Add(uint64(bytes))
 	o.gone.Add(uint64(rest))
@@ -352,7 +352,7 @@ func (o *outbox) awaitFlushed() {
 
 // discardQueue waits for the flush token, which is soon free once the descriptor is closed, keeps it, and
 // counts what was never sent. Like a callback, an encoder that is at work is waited for.
-func (o *outbox) discardQueue() {
+func (o *outbox) discard() {
 	o.mu.Lock()
 	for o.flushing {
 		o.changed.Wait()
@@ -432,7 +432,7 @@ func (o *outbox) late(seen *uint64) (late, idle bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.flushing && !o.gathering { // it sees to what is queued when it has written
-		return false, !o.s.inTurn()
+		return false, !o.s.turn.inProgress()
 	}
 	return true, false
 }

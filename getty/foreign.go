@@ -183,7 +183,7 @@ func (t *stream) awaitClosed() {
 
 // awaitClosed waits until the session's descriptor is free; closeHard was called.
 func (s *session) awaitClosed() {
-	if t, ok := s.tr.(interface{ awaitClosed() }); ok {
+	if t, ok := s.proto.(interface{ awaitClosed() }); ok {
 		t.awaitClosed()
 	}
 }

@@ -29,7 +29,7 @@ const (
 // behindLine reports whether a writer has to let others go first. OnMessage that may not wait need not: its
 // answers would be lost whenever other goroutines keep the queue full.
 func (o *outbox) behindLine(as entry) bool {
-	return as != admitted && o.s.has(flagLine) && !(as == hasty && (o.s.has(flagMessage) || o.s.tasks.Load() > 0))
+	return as != admitted && o.s.has(flagLine) && !(as == hasty && (o.s.has(flagMessage) || o.s.turn.tasks.Load() > 0))
 }
 
 // awaitRoom waits until a writer that was refused at the high mark may try again, and returns as what.

@@ -15,7 +15,7 @@ import (
 // giveLast empties the socket of a session whose reader may be held by a callback: closing over
 // unread input would reset the connection, and with it what the peer has not taken yet. A peer that
 // sends faster than that is not outrun.
-func (t *stream) giveLast(*session) {
+func (t *stream) giveLast() {
 	inner, err := innermost(t.netConn())
 	if err != nil {
 		return

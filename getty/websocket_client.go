@@ -48,7 +48,7 @@ func NewWSClient(opts ...ClientOption) *Client {
 // errLongAnswer fails a dial.
 var errLongAnswer = errors.New("getty: websocket: the server's answer is longer than MaxHeaderBytes")
 
-func dialWebSocket(ctx context.Context, o *ClientOptions) (transport, error) {
+func dialWebSocket(ctx context.Context, o *ClientOptions) (protocol, error) {
 	u, err := url.Parse(o.Addr)
 	if err != nil {
 		return nil, err

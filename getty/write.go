@@ -36,6 +36,8 @@ type outbox struct {
 	hint     int           // guarded by encMu: the size that the next package is expected to have
 	gone     atomic.Uint64 // bytes ever taken by the kernel, withdrawn or discarded
 
+	writeTimeout atomic.Int64
+
 	mu        sync.Mutex
 	changed   sync.Cond     // on mu: the queue fell, was emptied or failed, or the session is ending
 	side      *sideQueue    // guarded by mu: made when first needed
@@ -55,6 +57,7 @@ func (o *outbox) init(s *session, queues bool) {
 	o.changed.L = &o.mu
 	o.hint = 256
 	o.lookAfter = smallBacklog
+	o.writeTimeout.Store(nanos(s.opts.WriteTimeout))
 }
 
 // A sideQueue is what needs no encoder to be queued. Most sessions never have one.
@@ -77,7 +80,7 @@ func (o *outbox) sideLocked() *sideQueue {
 // writePkg is WritePkg of the session.
 func (o *outbox) writePkg(pkg any, timeout time.Duration) (total, sent int, err error) {
 	if timeout == 0 {
-		total, waiting, err := o.encode(hasty, func() (int, error) { return o.s.tr.encode(o.s, pkg, nil) })
+		total, waiting, err := o.encode(hasty, func() (int, error) { return o.s.proto.encode(pkg, nil) })
 		if err != nil {
 			o.slowConsumer(err)
 			return total, 0, err
@@ -86,7 +89,7 @@ func (o *outbox) writePkg(pkg any, timeout time.Duration) (total, sent int, err 
 		return total, total, nil
 	}
 	if timeout < 0 {
-		return o.writeAndWait(patience{timeout: time.Duration(o.s.writeTimeout.Load()), progress: true}, pkg)
+		return o.writeAndWait(patience{timeout: time.Duration(o.writeTimeout.Load()), progress: true}, pkg)
 	}
 	return o.writeAndWait(patience{timeout: timeout}, pkg)
 }
@@ -96,12 +99,12 @@ func (o *outbox) writePkgContext(ctx context.Context, pkg any) (total, sent int,
 	if ctx.Err() != nil {
 		return 0, 0, context.Cause(ctx)
 	}
-	return o.writeAndWait(patience{time.Duration(o.s.writeTimeout.Load()), ctx, true}, pkg)
+	return o.writeAndWait(patience{time.Duration(o.writeTimeout.Load()), ctx, true}, pkg)
 }
 
 // writeRaw queues what is encoded already: one package, or more.
 func (o *outbox) writeRaw(one []byte, more [][]byte) (int, error) {
-	n, waiting, err := o.encode(hasty, func() (int, error) { return o.s.tr.encodeRaw(o.s, one, more) })
+	n, waiting, err := o.encode(hasty, func() (int, error) { return o.s.proto.encodeRaw(one, more) })
 	if err != nil {
 		o.slowConsumer(err)
 		return n, err
@@ -113,7 +116,7 @@ func (o *outbox) writeRaw(one []byte, more [][]byte) (int, error) {
 // slowConsumer applies the policy to a package that was not to wait and could not be queued for err.
 func (o *outbox) slowConsumer(err error) {
 	if err == ErrSessionBlocked && o.s.opts.SlowConsumer == SlowClose {
-		o.s.fail(err)
+		o.s.life.fail(err)
 	}
 }
 
@@ -169,7 +172,7 @@ func (o *outbox) writeAndWait(p patience, pkg any) (total, sent int, err error) 
 	for {
 		w := sendq.NewWaiter()
 		var waiting int
-		total, waiting, err = o.encode(as, func() (int, error) { return o.s.tr.encode(o.s, pkg, w) })
+		total, waiting, err = o.encode(as, func() (int, error) { return o.s.proto.encode(pkg, w) })
 		if err == nil {
 			if as == admitted {
 				as = newcomer
@@ -243,7 +246,7 @@ func (o *outbox) await(w *sendq.Waiter, p patience) (sent int, withdrawn bool, e
 			return o.await(w, p)
 		}
 		if w.Partial() {
-			o.s.fail(err)
+			o.s.life.fail(err)
 		}
 		// Soon: the kernel has taken it all, or the session ends. Only then is the package's memory free.
 		<-w.Done()
@@ -302,7 +305,7 @@ func (o *outbox) tryEncoder(leave uint32) bool {
 // whatever that held it for.
 func (o *outbox) unlockEncoder() {
 	o.encMu.Unlock()
-	if f := o.s.flags.Load(); f&(flagWant|flagReview) != 0 {
+	if f := o.s.bits.Load(); f&(flagWant|flagReview) != 0 {
 		if f&flagWant != 0 {
 			o.flush(wire.Try)
 		}
@@ -328,7 +331,7 @@ func (o *outbox) encode(as entry, use func() (int, error)) (n, waiting int, err 
 				o.out.Cancel()
 			}
 			o.endEncode()
-			err = o.s.panicked("Writer", recover())
+			err = o.s.turn.panicked("Writer", recover())
 		}
 	}()
 	n, err = use()
@@ -350,45 +353,7 @@ func (o *outbox) endEncode() (waiting int) {
 	return waiting
 }
 
-// marshal encodes pkg behind dst, or into memory of the Writer's own: then appended is false, and the
-// result has to be copied.
-func (o *outbox) marshal(dst []byte, pkg any) (p []byte, appended bool, err error) {
-	switch {
-	case o.s.appender != nil:
-		p, err = o.s.appender.AppendPkg(dst, o.s, pkg)
-		return p, true, err
-	case o.s.writer != nil:
-		p, err = o.s.writer.Write(o.s, pkg)
-		return p, false, err
-	}
-	// Whoever does not look at the result of a write would wonder for long.
-	o.s.ep.log.Warn("getty: write without a Writer", "session", o.s.id, "peer", peerText(o.s.tr.remoteAddr))
-	return nil, false, fmt.Errorf("%w: no Writer set", ErrBadReader)
-}
-
 var errNoBytes = fmt.Errorf("%w: a package of no bytes", ErrBadReader)
-
-// encodeStream queues a package of a byte stream. encMu is held.
-func (o *outbox) encodeStream(pkg any, w *sendq.Waiter) (int, error) {
-	b := o.batch()
-	p, appended, err := o.marshal(b.Reserve(o.hint), pkg)
-	switch {
-	case err != nil:
-		b.Cancel()
-		return 0, err
-	case len(p) == 0:
-		b.Cancel()
-		return 0, errNoBytes
-	case appended:
-		b.Add(p, w)
-	default: // memory of the Writer's own
-		b.Cancel()
-		b.AddCopy(p, w)
-	}
-	o.sized(len(p))
-	o.added(len(p))
-	return len(p), nil
-}
 
 // maxHint bounds the room that is made for a package because of its predecessor's size: a small one behind a
 // huge one must not cost what the huge one did.
@@ -397,23 +362,7 @@ const maxHint = 256 << 10
 // sized notes the size of a package, for the room to encode the next one into.
 func (o *outbox) sized(n int) { o.hint = min(max(n+n/4, 64), maxHint) }
 
-// queueRaw copies encoded packages into the queue as one entry.
-func (o *outbox) queueRaw(one []byte, more [][]byte, w *sendq.Waiter) (int, error) {
-	n := len(one)
-	switch {
-	case n > 0:
-		o.batch().AddCopy(one, w)
-	case more != nil:
-		n = o.batch().AddCopies(more)
-	}
-	if n == 0 {
-		return 0, errNoBytes
-	}
-	o.added(n)
-	return n, nil
-}
-
-// oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it. It counts
+// oneByOne is encodeRaw of a protocol of messages: use takes each package by itself. An error ends it. It counts
 // the caller's bytes, not what the transport makes of them.
 func oneByOne(one []byte, more [][]byte, use func([]byte) (int, error)) (total int, err error) {
 	if more == nil {
@@ -493,7 +442,7 @@ func (o *outbox) enqueueMark(w *sendq.Waiter) (wait bool, err error) {
 func (o *outbox) afterEncode(waiting int) {
 	switch {
 	case !o.queues:
-	case !o.s.inTurn():
+	case !o.s.turn.inProgress():
 		o.offer(waiting >= flushSize)
 	case waiting >= flushSize:
 		o.flushLate()
@@ -530,11 +479,11 @@ func (o *outbox) unblocked() {
 	o.changed.Broadcast()
 	o.mu.Unlock()
 	if o.s.started.Load() { // else listener and dispatch may still change
-		if _, ok := o.s.listener.(WritableListener); !ok && o.s.dispatch != Ordered {
+		if _, ok := o.s.turn.listener.(WritableListener); !ok && o.s.dispatch != Ordered {
 			return
 		}
 	}
-	o.s.post(flagWritable) // also without a listener for it: the mailbox stood still
+	o.s.turn.post(flagWritable) // also without a listener for it: the mailbox stood still
 }
 
 // forget takes w, which does not wait any more, from the side queue. A mark may have left it with a flush.
