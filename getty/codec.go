@@ -38,8 +38,9 @@ func (c *sessionCodec) setWriter(w Writer) {
 	c.appender, _ = w.(AppendWriter)
 }
 
-// decode calls the Reader for the package that begins b and checks the answer. seen is how much of b it has looked at in
-// vain. A nil pkg without error means that b holds no whole package; n is then the size it needs, 0 if unknown.
+// decode calls the Reader for the package that begins b and checks the answer. seen is how much of
+// b it has looked at in vain. A nil pkg without error means that b holds no whole package; n is
+// then the size it needs, 0 if unknown.
 func (c *sessionCodec) decode(b []byte, seen int) (pkg any, n int, err error) {
 	switch {
 	case c.framing != nil:
@@ -102,7 +103,8 @@ func (c *sessionCodec) whole(b []byte, text bool) (pkg any, err error) {
 	return pkg, nil
 }
 
-// countRest counts the packages that b begins with, which were read, as undelivered: the session is closing.
+// countRest counts the packages that b begins with, which were read, as undelivered: the session is
+// closing.
 func (c *sessionCodec) countRest(b []byte) {
 	pkgs, where := 0, "Reader"
 	defer func() {
@@ -123,8 +125,8 @@ func (c *sessionCodec) countRest(b []byte) {
 	})
 }
 
-// marshal encodes pkg behind dst, or into memory of the Writer's own: then appended is false, and the result has to be
-// copied.
+// marshal encodes pkg behind dst, or into memory of the Writer's own: then appended is false, and
+// the result has to be copied.
 func (c *sessionCodec) marshal(dst []byte, pkg any) (p []byte, appended bool, err error) {
 	switch {
 	case c.appender != nil:

@@ -58,7 +58,8 @@ func newSession(ep *endpoint, proto protocol, opts *SessionOptions) *session {
 	return s
 }
 
-// inboxIfStarted returns the session's inbox for those who may come while it is still being prepared.
+// inboxIfStarted returns the session's inbox for those who may come while it is still being
+// prepared.
 func (s *session) inboxIfStarted() *inbox {
 	if !s.started.Load() {
 		return nil

@@ -24,8 +24,8 @@ import (
 type EndPoint interface {
 	// ID is unique among all endpoints of the process.
 	ID() uint64
-	// RunEventLoop starts the endpoint and returns: a server when it listens, a client when it has begun
-	// to dial. Bad options and a busy port are errors.
+	// RunEventLoop starts the endpoint and returns: a server when it listens, a client when it has
+	// begun to dial. Bad options and a busy port are errors.
 	RunEventLoop(NewSessionCallback) error
 	// Sessions yields the open sessions, in no order. Others may come and go meanwhile.
 	Sessions() iter.Seq[Session]
@@ -33,12 +33,13 @@ type EndPoint interface {
 	Stats() EndPointStats
 	// IsClosed reports whether Close or Shutdown was called.
 	IsClosed() bool
-	// Shutdown ends gracefully: nothing new, every session handles what it has read, flushes and closes;
-	// when ctx ends, the rest is closed at once. It returns when OnClose of all sessions has returned,
-	// or when ctx has ended and a callback does not return; it must not be called from a callback.
+	// Shutdown ends gracefully: nothing new, every session handles what it has read, flushes and
+	// closes; when ctx ends, the rest is closed at once. It returns when OnClose of all sessions
+	// has returned, or when ctx has ended and a callback does not return; it must not be called
+	// from a callback.
 	Shutdown(ctx context.Context) (Report, error)
-	// Close ends at once what does not drain within the sessions' WaitTime. It does not wait, so that
-	// callbacks may call it.
+	// Close ends at once what does not drain within the sessions' WaitTime. It does not wait, so
+	// that callbacks may call it.
 	Close()
 	// Done returns a channel that is closed when, after Close or Shutdown, all has ended: sessions,
 	// callbacks and goroutines.
@@ -65,7 +66,8 @@ type Report struct {
 	Stuck   []string // sessions in whose callbacks ctx ended, as Stat tells them
 }
 
-// endpoint is what servers and clients share: the session table, the wheel, the pool, the goroutines.
+// endpoint is what servers and clients share: the session table, the wheel, the pool, the
+// goroutines.
 type endpoint struct {
 	id   uint64
 	self EndPoint
@@ -212,8 +214,8 @@ func (e *endpoint) taskPool() taskpool.Pool {
 	return e.pool
 }
 
-// reserve takes a place in the table for a session, unless limit are taken. openReserved uses it; unreserve
-// gives it back.
+// reserve takes a place in the table for a session, unless limit are taken. openReserved uses it;
+// unreserve gives it back.
 func (e *endpoint) reserve(limit int) bool {
 	if n := e.table.Add(1); limit > 0 && n > int64(limit) {
 		e.unreserve()
@@ -373,12 +375,13 @@ type watched struct {
 	calm  int    // how often in a row it needed no watch
 }
 
-// watchCalm is how often in a row a session needs no watch before it leaves the list. A busy one is found
-// without a queue most of the time, and joining again costs more than being looked at.
+// watchCalm is how often in a row a session needs no watch before it leaves the list. A busy one is
+// found without a queue most of the time, and joining again costs more than being looked at.
 const watchCalm = 4
 
-// watch puts s on the list of sessions with packages queued in a turn. A long turn must not hold them back:
-// about every millisecond, while there are any, the wheel looks for queues that stayed since it last did.
+// watch puts s on the list of sessions with packages queued in a turn. A long turn must not hold
+// them back: about every millisecond, while there are any, the wheel looks for queues that stayed
+// since it last did.
 func (e *endpoint) watch(s *session) {
 	if !s.setFlag(flagWatched) {
 		return
@@ -422,8 +425,8 @@ func (e *endpoint) review() {
 	}
 }
 
-// wheelUse counts the endpoints that use the wheel of the process, which is made with the first of them
-// and closed with the last.
+// wheelUse counts the endpoints that use the wheel of the process, which is made with the first of
+// them and closed with the last.
 var wheelUse struct {
 	sync.Mutex
 	n     int               // guarded by the mutex

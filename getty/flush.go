@@ -11,8 +11,8 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// The flush token is the right to write to the kernel. Its holder takes the whole queue, and what comes
-// meanwhile forms the next batch. No package is left behind, because of four rules:
+// The flush token is the right to write to the kernel. Its holder takes the whole queue, and what
+// comes meanwhile forms the next batch. No package is left behind, because of four rules:
 //
 //   - Whoever queues outside a turn asks for a flush afterwards. Who queues within a turn need not: the turn's
 //     end looks at flagQueued in the same atomic step in which it gives up flagTurn.
@@ -26,22 +26,24 @@ import (
 //
 // TestFlushProtocol plays these steps in every order.
 
-// flush offers what is queued to the kernel and never blocks. If the token is taken, its holder is asked to
-// see to what was queued since.
+// flush offers what is queued to the kernel and never blocks. If the token is taken, its holder is
+// asked to see to what was queued since.
 func (o *outbox) flush(how wire.Mode) {
 	o.mu.Lock()
 	o.flushLocked(false, how)
 }
 
-// flushLate is flush for a queue that has waited too long or grown large, also for the one who gathers.
+// flushLate is flush for a queue that has waited too long or grown large, also for the one who
+// gathers.
 func (o *outbox) flushLate() {
 	o.mu.Lock()
 	o.flushLocked(true, wire.Try)
 }
 
-// offer is flush for a package that was written outside a turn. Where many goroutines write to a session,
-// the one that gets the token lets those that are ready to run write first, so that their packages leave in
-// one system call. Whether that pays is found out now and then; it costs a lone writer next to nothing.
+// offer is flush for a package that was written outside a turn. Where many goroutines write to a
+// session, the one that gets the token lets those that are ready to run write first, so that their
+// packages leave in one system call. Whether that pays is found out now and then; it costs a lone
+// writer next to nothing.
 func (o *outbox) offer(large bool) {
 	o.mu.Lock()
 	o.tries++
@@ -61,7 +63,8 @@ func (o *outbox) offer(large bool) {
 	o.flushLocked(true, wire.Try)
 }
 
-// flushLocked takes the token, or with takeOver from the one who gathers, and writes. It unlocks qMu.
+// flushLocked takes the token, or with takeOver from the one who gathers, and writes. It unlocks
+// qMu.
 func (o *outbox) flushLocked(takeOver bool, how wire.Mode) {
 	if o.flushing && !(o.gathering && takeOver) {
 		o.s.setFlag(flagWant)
@@ -81,15 +84,15 @@ func (o *outbox) flushLocked(takeOver bool, how wire.Mode) {
 	o.writeOut(o.tokenLocked(b, busy), how)
 }
 
-// flusher is the transient goroutine that writes what the holder of the token may not wait for. There is at
-// most one per session, since it has the token from the one who started it.
+// flusher is the transient goroutine that writes what the holder of the token may not wait for.
+// There is at most one per session, since it has the token from the one who started it.
 func (o *outbox) flusher() {
 	o.mu.Lock()
 	o.writeOut(o.tokenLocked(o.detachLocked()), wire.Wait)
 }
 
-// detachLocked takes the queue: nil is an empty one. If an encoder is at work the queue cannot be taken, and
-// the encoder flushes when it is done. The token and qMu are held.
+// detachLocked takes the queue: nil is an empty one. If an encoder is at work the queue cannot be
+// taken, and the encoder flushes when it is done. The token and qMu are held.
 func (o *outbox) detachLocked() (b *sendq.Batch, busy bool) {
 	if !o.tryEncoder(flagWant) {
 		return nil, true
@@ -99,8 +102,8 @@ func (o *outbox) detachLocked() (b *sendq.Batch, busy bool) {
 	return b, false
 }
 
-// takeQueue takes what is queued out of the session, in the order of the wire: packages, then control frames.
-// encMu and qMu are held.
+// takeQueue takes what is queued out of the session, in the order of the wire: packages, then
+// control frames. encMu and qMu are held.
 func (o *outbox) takeQueue() *sendq.Batch {
 	b, side := o.out, o.side
 	side.answer()
@@ -132,8 +135,8 @@ func (o *outbox) takeQueue() *sendq.Batch {
 // empty reports whether q has nothing for a flush.
 func (q *sideQueue) empty() bool { return q == nil || len(q.control) == 0 && len(q.marks) == 0 }
 
-// tokenLocked is what the token's holder does with what detachLocked returned: it keeps the token to write b,
-// or gives it back. It unlocks qMu.
+// tokenLocked is what the token's holder does with what detachLocked returned: it keeps the token
+// to write b, or gives it back. It unlocks qMu.
 func (o *outbox) tokenLocked(b *sendq.Batch, busy bool) *sendq.Batch {
 	switch {
 	case b != nil:
@@ -155,8 +158,9 @@ func (o *outbox) releaseLocked() {
 	}
 }
 
-// writeOut writes b, if there is one, and gives the token back. A goroutine that came with a package of its
-// own writes no later batch than that package's: what was queued meanwhile goes to a flusher.
+// writeOut writes b, if there is one, and gives the token back. A goroutine that came with a
+// package of its own writes no later batch than that package's: what was queued meanwhile goes to a
+// flusher.
 func (o *outbox) writeOut(b *sendq.Batch, how wire.Mode) {
 	flusher := how == wire.Wait
 	for {
@@ -196,8 +200,8 @@ func (o *outbox) writeOut(b *sendq.Batch, how wire.Mode) {
 	}
 }
 
-// proceedLocked decides how it goes on when a batch is gone: with the next batch, which it returns, or with
-// the token given back, or given on to a flusher. It unlocks qMu.
+// proceedLocked decides how it goes on when a batch is gone: with the next batch, which it returns,
+// or with the token given back, or given on to a flusher. It unlocks qMu.
 func (o *outbox) proceedLocked(flusher bool) *sendq.Batch {
 	empty := o.emptyLocked()
 	switch {
@@ -221,8 +225,8 @@ func (o *outbox) emptyLocked() bool {
 	return !o.s.has(flagQueued) && o.side.empty()
 }
 
-// drainedLocked gives the token back when the queue is empty; it unlocks qMu. If the session is closing,
-// this is the moment of the FIN.
+// drainedLocked gives the token back when the queue is empty; it unlocks qMu. If the session is
+// closing, this is the moment of the FIN.
 func (o *outbox) drainedLocked() {
 	if o.s.has(flagWant) {
 		o.s.clearFlag(flagWant) // it was for what is gone
@@ -268,8 +272,8 @@ func (o *outbox) accountLocked(b *sendq.Batch) {
 	o.gone.Add(uint64(p.Gone))
 }
 
-// writeFailed ends the session after a write error: everything queued is unsent. Once we have closed the
-// descriptor ourselves, the error says nothing but that.
+// writeFailed ends the session after a write error: everything queued is unsent. Once we have
+// closed the descriptor ourselves, the error says nothing but that.
 func (o *outbox) writeFailed(b *sendq.Batch, err error) {
 	if !o.s.has(flagHard) {
 		o.s.life.fail(err)
@@ -292,12 +296,13 @@ func (o *outbox) discardBatch(b *sendq.Batch) {
 	b.Free()
 }
 
-// maxControl bounds the control frames that wait for a flush. Of the answers beyond it only the latest is
-// kept, as RFC 6455, section 5.5.3, allows; others, our own pings, are dropped: they have become pointless.
+// maxControl bounds the control frames that wait for a flush. Of the answers beyond it only the
+// latest is kept, as RFC 6455, section 5.5.3, allows; others, our own pings, are dropped: they have
+// become pointless.
 const maxControl = 4 << 10
 
-// queueControl queues bytes that are no package: a control frame. An answer is never dropped for want of room,
-// unless a later one takes its place.
+// queueControl queues bytes that are no package: a control frame. An answer is never dropped for
+// want of room, unless a later one takes its place.
 func (o *outbox) queueControl(p []byte, answer bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -340,8 +345,8 @@ func (o *outbox) refuseWith(err error, last []byte) {
 	o.mu.Unlock()
 }
 
-// awaitFlushed returns when a closing session's queue is empty and its FIN is sent, or when the descriptor
-// is being closed.
+// awaitFlushed returns when a closing session's queue is empty and its FIN is sent, or when the
+// descriptor is being closed.
 func (o *outbox) awaitFlushed() {
 	o.mu.Lock()
 	for !o.s.has(flagHard) && (o.flushing || !o.finSent) {
@@ -350,8 +355,8 @@ func (o *outbox) awaitFlushed() {
 	o.mu.Unlock()
 }
 
-// discardQueue waits for the flush token, which is soon free once the descriptor is closed, keeps it, and
-// counts what was never sent. Like a callback, an encoder that is at work is waited for.
+// discardQueue waits for the flush token, which is soon free once the descriptor is closed, keeps
+// it, and counts what was never sent. Like a callback, an encoder that is at work is waited for.
 func (o *outbox) discard() {
 	o.mu.Lock()
 	for o.flushing {
@@ -383,8 +388,8 @@ func (o *outbox) lookAgainAfter(n uint64) {
 	o.lookAfter = o.s.count.BytesWritten.Load() + n
 }
 
-// sizes returns the size of the largest package and how many bytes were written that belong to none. The session has
-// ended.
+// sizes returns the size of the largest package and how many bytes were written that belong to
+// none. The session has ended.
 func (o *outbox) sizes() (largest, control uint64) {
 	o.encMu.Lock()
 	largest = uint64(max(o.largest, 1))
@@ -417,8 +422,9 @@ func (o *outbox) waitWhile(held func() bool) {
 	o.mu.Unlock()
 }
 
-// late is called about every millisecond while the session is watched. It reports that a package has waited since
-// the previous call, for which it keeps the flushes that it saw in *seen. idle reports that nothing is queued.
+// late is called about every millisecond while the session is watched. It reports that a package
+// has waited since the previous call, for which it keeps the flushes that it saw in *seen. idle
+// reports that nothing is queued.
 func (o *outbox) late(seen *uint64) (late, idle bool) {
 	if !o.s.has(flagQueued) {
 		return false, true

@@ -14,8 +14,9 @@ import (
 // maxBatch is how many packages of one session a worker handles before it turns to other sessions.
 const maxBatch = 64
 
-// An inbox holds what a session has decoded and a pool has not handled. It is bounded in packages and in bytes of the
-// wire; the goroutine that reads waits while it is full. Inline sessions have none.
+// An inbox holds what a session has decoded and a pool has not handled. It is bounded in packages
+// and in bytes of the wire; the goroutine that reads waits while it is full. Inline sessions have
+// none.
 type inbox struct {
 	s                 *session
 	maxPkgs, maxBytes int
@@ -48,9 +49,9 @@ func newInbox(s *session, pool taskpool.Pool) *inbox {
 	return m
 }
 
-// fill decodes the packages that b holds and posts them in as few steps as the limits allow. It waits while the inbox is
-// full: that stops reading. It returns how many bytes the packages took and how many the next one needs in all, 0 if
-// that is unknown.
+// fill decodes the packages that b holds and posts them in as few steps as the limits allow. It
+// waits while the inbox is full: that stops reading. It returns how many bytes the packages took
+// and how many the next one needs in all, 0 if that is unknown.
 func (m *inbox) fill(b []byte, seen int) (used, need int, err error) {
 	s, where := m.s, "Reader"
 	stage := itemQueues.Get().(*itemQueue)
@@ -94,7 +95,8 @@ func (m *inbox) fill(b []byte, seen int) (used, need int, err error) {
 	return used, need, err
 }
 
-// forgo counts and releases packages that were decoded and, because the Reader panicked, not posted.
+// forgo counts and releases packages that were decoded and, because the Reader panicked, not
+// posted.
 func (m *inbox) forgo(stage *itemQueue) {
 	m.s.count.PkgsRead.Add(uint64(len(stage.items)))
 	m.s.count.undelivered(len(stage.items))
@@ -120,8 +122,9 @@ func (m *inbox) wake(pkgs int) {
 	}
 }
 
-// postDatagram puts one datagram, or drops one: there is no way to slow a sender down. Where a pool has no room, it
-// drops the datagram that has waited longest instead of waiting, so that reading goes on, whatever handlers wait for.
+// postDatagram puts one datagram, or drops one: there is no way to slow a sender down. Where a pool
+// has no room, it drops the datagram that has waited longest instead of waiting, so that reading
+// goes on, whatever handlers wait for.
 func (m *inbox) postDatagram(pkg any, size int) error {
 	s := m.s
 	s.count.PkgsRead.Add(1)
@@ -150,7 +153,8 @@ func (m *inbox) postDatagram(pkg any, size int) error {
 	return nil
 }
 
-// runBatch is the strand of an ordered session: one turn for a batch. It reports whether there is more.
+// runBatch is the strand of an ordered session: one turn for a batch. It reports whether there is
+// more.
 func (m *inbox) runBatch() (more bool) {
 	s := m.s
 	handled, bytes := 0, 0
@@ -186,7 +190,8 @@ func (m *inbox) runOne() {
 	})
 }
 
-// handleRest returns when everything that was decoded is handled, or the session is closed meanwhile.
+// handleRest returns when everything that was decoded is handled, or the session is closed
+// meanwhile.
 func (m *inbox) handleRest() {
 	if m.s.dispatch == Unordered {
 		for m.waits() { // the pool may be one that drops tasks
@@ -196,7 +201,8 @@ func (m *inbox) handleRest() {
 	m.awaitHandled()
 }
 
-// room waits until the inbox is not full and returns how much it may take. After interrupt it returns 0.
+// room waits until the inbox is not full and returns how much it may take. After interrupt it
+// returns 0.
 func (m *inbox) room() (pkgs, bytes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -327,8 +333,8 @@ func (m *inbox) awaitHandled() {
 	m.mu.Unlock()
 }
 
-// clear drops what was not taken, waits for the handlers that are at work, and returns how many packages were dropped.
-// The caller holds the token.
+// clear drops what was not taken, waits for the handlers that are at work, and returns how many
+// packages were dropped. The caller holds the token.
 func (m *inbox) clear() (dropped int) {
 	m.mu.Lock()
 	queues := [2]*itemQueue{m.cur, m.in}
@@ -354,7 +360,8 @@ func (m *inbox) clear() (dropped int) {
 	return dropped
 }
 
-// An itemQueue is a run of items; head is the next to take. Queues are pooled: an idle inbox has none.
+// An itemQueue is a run of items; head is the next to take. Queues are pooled: an idle inbox has
+// none.
 type itemQueue struct {
 	items []item
 	head  int

@@ -16,12 +16,13 @@ import (
 
 var errNoListener = errors.New("getty: the new-session callback set no event listener")
 
-// A life is how a session ends: gracefully, at once, or one after the other. The first reason is the cause; later ones
-// change nothing.
+// A life is how a session ends: gracefully, at once, or one after the other. The first reason is
+// the cause; later ones change nothing.
 //
-// The graceful end: nothing is accepted or delivered any more, what is queued is flushed, the peer is told the end of the
-// stream, and what it still sends is discarded until it ends too; WaitTime limits each of the two waits. The hard end
-// closes the descriptor, which wakes everybody who waits for it.
+// The graceful end: nothing is accepted or delivered any more, what is queued is flushed, the peer
+// is told the end of the stream, and what it still sends is discarded until it ends too; WaitTime
+// limits each of the two waits. The hard end closes the descriptor, which wakes everybody who waits
+// for it.
 type life struct {
 	s        *session
 	waitTime atomic.Int64
@@ -47,7 +48,8 @@ func (l *life) abandon(err error) {
 	l.finished()
 }
 
-// conclude brings a session that was opened to where only its last callbacks are to run. err is why its input ended.
+// conclude brings a session that was opened to where only its last callbacks are to run. err is why
+// its input ended.
 func (l *life) conclude(err error) {
 	s := l.s
 	s.clearFlag(flagReading)
@@ -61,7 +63,8 @@ func (l *life) conclude(err error) {
 	switch {
 	case s.has(flagHard | flagExpired):
 	case !s.has(flagClosing):
-		// The peer has ended its stream or broken it: what it sent before is handled, and what that answers is flushed.
+		// The peer has ended its stream or broken it: what it sent before is handled, and what that
+		// answers is flushed.
 		if s.inbox != nil {
 			s.inbox.handleRest()
 		}
@@ -100,8 +103,8 @@ func (l *life) free() {
 	l.s.awaitClosed()
 }
 
-// awaitLastWrites lets a listener that wants to go on writing after the peer's end do so, until it closes the session or
-// the time for that is over.
+// awaitLastWrites lets a listener that wants to go on writing after the peer's end do so, until it
+// closes the session or the time for that is over.
 func (l *life) awaitLastWrites() {
 	s := l.s
 	listener, ok := s.turn.listener.(ReadEndListener)
@@ -120,8 +123,8 @@ func (l *life) awaitLastWrites() {
 	s.outbox.waitWhile(func() bool { return !over.Load() && !s.has(flagClosing) })
 }
 
-// settle fixes the last counts and the cause, before the last callbacks. It returns the error for OnError, nil after a
-// clean end. The token is held.
+// settle fixes the last counts and the cause, before the last callbacks. It returns the error for
+// OnError, nil after a clean end. The token is held.
 func (l *life) settle() error {
 	s := l.s
 	if s.inbox != nil {
@@ -146,8 +149,9 @@ func (l *life) settle() error {
 	return l.failure()
 }
 
-// settleUnacked counts the packages that the unacknowledged bytes belong to. Where their bounds lay is not known any
-// more; there are at least as many as there would be if all were as large as the largest.
+// settleUnacked counts the packages that the unacknowledged bytes belong to. Where their bounds lay
+// is not known any more; there are at least as many as there would be if all were as large as the
+// largest.
 func (l *life) settleUnacked() {
 	s := l.s
 	largest, none := s.outbox.sizes()
@@ -201,15 +205,16 @@ func (l *life) expire() {
 	l.closeHard()
 }
 
-// countUnacked notes how much the peer of a session that closes by itself has not acknowledged: nobody will know whether
-// it came, once the descriptor is closed.
+// countUnacked notes how much the peer of a session that closes by itself has not acknowledged:
+// nobody will know whether it came, once the descriptor is closed.
 func (l *life) countUnacked() {
 	if n, c := l.unacked(), &l.s.count.UnackedBytes; n > c.Load() {
 		c.Store(n)
 	}
 }
 
-// unacked returns how many bytes the peer of a session that closes by itself has not acknowledged, 0 if nobody can tell.
+// unacked returns how many bytes the peer of a session that closes by itself has not acknowledged,
+// 0 if nobody can tell.
 func (l *life) unacked() uint64 {
 	s := l.s
 	if !s.outbox.queues || !s.has(flagOwnClose) || s.has(flagHard) {
@@ -225,8 +230,9 @@ func (l *life) unacked() uint64 {
 	return min(uint64(max(n, 0)), s.count.BytesWritten.Load())
 }
 
-// awaitAcked returns when the peer has acknowledged everything or can do so no more, for at most WaitTime. The kernel does
-// not tell when that is the case, so it is asked. Mostly it need not be: a peer's end comes after all it has read.
+// awaitAcked returns when the peer has acknowledged everything or can do so no more, for at most
+// WaitTime. The kernel does not tell when that is the case, so it is asked. Mostly it need not be:
+// a peer's end comes after all it has read.
 func (l *life) awaitAcked() {
 	for pause := time.Millisecond; l.unacked() > 0; pause = min(2*pause, 8*time.Millisecond) {
 		if st, err := alive(l.s.proto.netConn()); err != nil || st == netx.Broken {
@@ -261,8 +267,9 @@ func (l *life) drained() {
 	}
 }
 
-// fail ends the session at once, or with a farewell that fits err where the protocol has one; err is the cause unless
-// there was one before. It blocks only for as long as it takes to wake who waits on the descriptor.
+// fail ends the session at once, or with a farewell that fits err where the protocol has one; err
+// is the cause unless there was one before. It blocks only for as long as it takes to wake who
+// waits on the descriptor.
 func (l *life) fail(err error) {
 	s := l.s
 	l.setCause(err)

@@ -7,15 +7,16 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// Writers that find the queue at the high mark wait in line. When it has fallen to the low mark the first of
-// them is admitted, and when that one has queued its package it admits the next, until the queue is at the high
-// mark again. So they are served in the order in which they came, and none can be overtaken for ever. While
-// there is a line, writers that come later join it or, with timeout 0, are refused.
+// Writers that find the queue at the high mark wait in line. When it has fallen to the low mark the
+// first of them is admitted, and when that one has queued its package it admits the next, until the
+// queue is at the high mark again. So they are served in the order in which they came, and none can
+// be overtaken for ever. While there is a line, writers that come later join it or, with timeout 0,
+// are refused.
 //
-// Nobody is left in line, because of one rule: where the queue is below the high mark and somebody waits, one
-// of them is admitted and has not written yet. It is kept under qMu by those who change one of the three:
-// unblocked, after the queue fell; admitNext, after the one that was admitted has written or given up;
-// joinLine, for whom comes.
+// Nobody is left in line, because of one rule: where the queue is below the high mark and somebody
+// waits, one of them is admitted and has not written yet. It is kept under qMu by those who change
+// one of the three: unblocked, after the queue fell; admitNext, after the one that was admitted has
+// written or given up; joinLine, for whom comes.
 
 // An entry is how a writer comes to the queue.
 type entry int8
@@ -26,13 +27,14 @@ const (
 	admitted              // it has waited, and is the only one that may write
 )
 
-// behindLine reports whether a writer has to let others go first. OnMessage that may not wait need not: its
-// answers would be lost whenever other goroutines keep the queue full.
+// behindLine reports whether a writer has to let others go first. OnMessage that may not wait need
+// not: its answers would be lost whenever other goroutines keep the queue full.
 func (o *outbox) behindLine(as entry) bool {
 	return as != admitted && o.s.has(flagLine) && !(as == hasty && (o.s.has(flagMessage) || o.s.turn.tasks.Load() > 0))
 }
 
-// awaitRoom waits until a writer that was refused at the high mark may try again, and returns as what.
+// awaitRoom waits until a writer that was refused at the high mark may try again, and returns as
+// what.
 func (o *outbox) awaitRoom(as entry, p patience) (entry, error) {
 	w := sendq.NewWaiter()
 	if !o.joinLine(w, as) {
@@ -50,8 +52,8 @@ func (o *outbox) awaitRoom(as entry, p patience) (entry, error) {
 	return admitted, nil
 }
 
-// joinLine lets w wait, and reports false where it need not. Who was admitted and found the queue full again, by
-// callbacks that did not wait, keeps its place.
+// joinLine lets w wait, and reports false where it need not. Who was admitted and found the queue
+// full again, by callbacks that did not wait, keeps its place.
 func (o *outbox) joinLine(w *sendq.Waiter, as entry) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -76,7 +78,8 @@ func (o *outbox) admitNext() {
 	o.mu.Unlock()
 }
 
-// admitLocked admits the first in line, if the queue is below the high mark. Nobody else is admitted now.
+// admitLocked admits the first in line, if the queue is below the high mark. Nobody else is
+// admitted now.
 func (o *outbox) admitLocked() {
 	side := o.sideLocked()
 	side.admitted = false

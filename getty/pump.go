@@ -8,16 +8,18 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// A session has three entries, which any goroutine may call, one after the other: begin once, then input for what was
-// read, then end once. The goroutine of run is one such caller. All that must survive between two calls lies in the
-// session, nothing on a stack, so that a session needs no goroutine while nothing happens to it.
+// A session has three entries, which any goroutine may call, one after the other: begin once, then
+// input for what was read, then end once. The goroutine of run is one such caller. All that must
+// survive between two calls lies in the session, nothing on a stack, so that a session needs no
+// goroutine while nothing happens to it.
 
-// run is the session's goroutine: it begins the session, reads until the input ends, and runs the end.
+// run is the session's goroutine: it begins the session, reads until the input ends, and runs the
+// end.
 func (s *session) run(newSession NewSessionCallback) {
 	opened, returned := false, false
 	defer func() {
-		// A callback, or a user's net.Conn, may have ended this goroutine with Goexit; the session still needs its end.
-		// The callback's has a cause already.
+		// A callback, or a user's net.Conn, may have ended this goroutine with Goexit; the session
+		// still needs its end. The callback's has a cause already.
 		if !returned && opened {
 			s.spawn(func() { s.end(&PanicError{Where: "net.Conn.Read"}) })
 		} else if !returned {
@@ -48,8 +50,9 @@ func (s *session) opened() {
 	}
 }
 
-// input decodes and delivers what b holds. It returns how many bytes are done with, and how many the next package needs
-// in all, 0 if that is unknown; seen is how much of b the Reader has looked at in vain.
+// input decodes and delivers what b holds. It returns how many bytes are done with, and how many
+// the next package needs in all, 0 if that is unknown; seen is how much of b the Reader has looked
+// at in vain.
 func (s *session) input(b []byte, seen int) (used, need int, err error) {
 	if s.inbox != nil {
 		s.clock.touch()
@@ -61,7 +64,8 @@ func (s *session) input(b []byte, seen int) (used, need int, err error) {
 		if !more {
 			return used, need, err
 		}
-		// A peer that floods and never reads stops itself between two packages, and no answer is refused for want of room.
+		// A peer that floods and never reads stops itself between two packages, and no answer is
+		// refused for want of room.
 		seen = 0
 		s.awaitWhile(s.paused)
 		if s.has(flagClosing) {
@@ -71,8 +75,8 @@ func (s *session) input(b []byte, seen int) (used, need int, err error) {
 	}
 }
 
-// inlineTurn decodes and delivers packages on the goroutine that reads. more says that it stopped at the high mark, before
-// the end of b.
+// inlineTurn decodes and delivers packages on the goroutine that reads. more says that it stopped
+// at the high mark, before the end of b.
 func (s *session) inlineTurn(b []byte, seen int) (used, need int, more bool, err error) {
 	var bad error
 	pkgs := 0
@@ -114,8 +118,8 @@ func (s *session) end(err error) {
 	})
 }
 
-// beginRead sets flagReading before it looks whether it may read, and Shutdown sets flagDrain before it looks whether a
-// read is in progress, so that one of them sees the other.
+// beginRead sets flagReading before it looks whether it may read, and Shutdown sets flagDrain
+// before it looks whether a read is in progress, so that one of them sees the other.
 func (s *session) beginRead() bool {
 	if !s.has(flagReading) {
 		s.setFlag(flagReading)
@@ -123,14 +127,16 @@ func (s *session) beginRead() bool {
 	return !s.holds()
 }
 
-// readBegun reports whether what was just read counts. What comes beside a Close is as if it came after. So is, beside a
-// Shutdown, what was read without a beginRead, by a connection that cannot be asked not to wait.
+// readBegun reports whether what was just read counts. What comes beside a Close is as if it came
+// after. So is, beside a Shutdown, what was read without a beginRead, by a connection that cannot
+// be asked not to wait.
 func (s *session) readBegun() bool {
 	f := s.bits.Load()
 	return f&flagClosing == 0 && (f&flagReading != 0 || s.swapIn(flagReading)&flagDrain == 0)
 }
 
-// idle tells a Shutdown that all that was read is handled. If it has left the end to the reader, that is false.
+// idle tells a Shutdown that all that was read is handled. If it has left the end to the reader,
+// that is false.
 func (s *session) idle() bool {
 	if s.has(flagReading) {
 		s.clearFlag(flagReading)
@@ -138,21 +144,22 @@ func (s *session) idle() bool {
 	return !s.holds()
 }
 
-// endRead is the end of a read and all that it brought. A Shutdown that came meanwhile has waited for this.
+// endRead is the end of a read and all that it brought. A Shutdown that came meanwhile has waited
+// for this.
 func (s *session) endRead() {
 	if s.swapOut(flagReading)&(flagDrain|flagClosing) == flagDrain {
 		s.life.drained()
 	}
 }
 
-// paused reports whether the queue is above the high mark, so that nothing may be read. A full socket of datagrams, which
-// has no queue, stops no reading.
+// paused reports whether the queue is above the high mark, so that nothing may be read. A full
+// socket of datagrams, which has no queue, stops no reading.
 func (s *session) paused() bool {
 	return s.outbox.queues && s.bits.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
 }
 
-// holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is handled, which a peer
-// that never stops would put off for ever.
+// holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is
+// handled, which a peer that never stops would put off for ever.
 func (s *session) holds() bool {
 	return s.paused() || s.bits.Load()&(flagDrain|flagClosing) == flagDrain
 }

@@ -4,9 +4,10 @@ package getty
 
 import "sync/atomic"
 
-// A state is the word of flags of a session. It is one word although its parts have different owners, since a
-// goroutine that gives up a token must see in the same step what others have left for its holder: the end of a turn
-// sees that packages are queued or a callback is due, the end of a read that Shutdown waits for it.
+// A state is the word of flags of a session. It is one word although its parts have different
+// owners, since a goroutine that gives up a token must see in the same step what others have left
+// for its holder: the end of a turn sees that packages are queued or a callback is due, the end of
+// a read that Shutdown waits for it.
 type state struct{ bits atomic.Uint32 }
 
 // Flags of life are set once and never cleared, but for flagReading.

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// SessionStats are the counters of a session. A snapshot is not taken at one instant; each number in it
-// is exact once OnClose runs.
+// SessionStats are the counters of a session. A snapshot is not taken at one instant; each number
+// in it is exact once OnClose runs.
 type SessionStats struct {
 	BytesRead    uint64 // bytes taken from the kernel
 	BytesWritten uint64 // bytes taken by the kernel
@@ -26,8 +26,9 @@ type SessionStats struct {
 	Dropped      uint64 // datagrams dropped: malformed, truncated, or the mailbox was full
 }
 
-// counters are what SessionStats is made of. The busy ones have a single writer each: the reader counts what it
-// reads and decodes, the holder of the flush token what it writes. Counting takes no lock.
+// counters are what SessionStats is made of. The busy ones have a single writer each: the reader
+// counts what it reads and decodes, the holder of the flush token what it writes. Counting takes no
+// lock.
 type counters struct {
 	Reads, BytesRead, PkgsRead        atomic.Uint64
 	Writes, BytesWritten, PkgsWritten atomic.Uint64

@@ -11,9 +11,9 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// A stream is the protocol of byte streams: TCP, Unix, whatever a listener brings. Its link moves the
-// bytes, its input is what was read and not decoded. While nothing is to be read the session holds no
-// buffer, or just the beginning of a package.
+// A stream is the protocol of byte streams: TCP, Unix, whatever a listener brings. Its link moves
+// the bytes, its input is what was read and not decoded. While nothing is to be read the session
+// holds no buffer, or just the beginning of a package.
 type stream struct {
 	conn net.Conn
 	link wire.Link
@@ -81,8 +81,8 @@ func (t *stream) closeWrite() error {
 	return nil
 }
 
-// A decoding is what a link reads for: a stream's own, or that of a protocol on top of it. What ended the input in a turn
-// lies in stream.err.
+// A decoding is what a link reads for: a stream's own, or that of a protocol on top of it. What
+// ended the input in a turn lies in stream.err.
 type decoding interface {
 	wire.Handler
 	// within reports whether the input ends inside of a package if it ends now.
@@ -178,8 +178,8 @@ func (t *stream) readFailed(err error) {
 	}
 }
 
-// discard reads and forgets until the peer ends, so that a closing session does not destroy its own last
-// bytes with a reset.
+// discard reads and forgets until the peer ends, so that a closing session does not destroy its own
+// last bytes with a reset.
 func (t *stream) discard() error {
 	t.in.Drop()
 	for t.broken == nil {

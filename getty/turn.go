@@ -13,9 +13,10 @@ import (
 	"github.com/gostkit/kit/taskpool"
 )
 
-// A turn runs the user's callbacks, and nothing else does. They run under the session's token: the goroutine that sets
-// flagTurn holds it until it clears that flag. What is to run meanwhile (a cron tick, the news that the queue fell)
-// leaves a flag, which the holder of the token serves before the next package, or sees when it gives the token up.
+// A turn runs the user's callbacks, and nothing else does. They run under the session's token: the
+// goroutine that sets flagTurn holds it until it clears that flag. What is to run meanwhile (a cron
+// tick, the news that the queue fell) leaves a flag, which the holder of the token serves before
+// the next package, or sees when it gives the token up.
 //
 // Every callback runs below guard, which turns a panic or a Goexit into the end of that session.
 type turn struct {
@@ -44,14 +45,15 @@ func (t *turn) begin() {
 	}
 }
 
-// end offers to the kernel what the turn queued, gives the token up, and sees to what was left for its holder.
+// end offers to the kernel what the turn queued, gives the token up, and sees to what was left for
+// its holder.
 func (t *turn) end(how wire.Mode) {
 	s := t.s
 	if s.has(flagQueued) {
 		s.outbox.flush(how)
 	}
-	// A writer inside a turn need not ask for a flush: this step clears flagTurn and reads flagQueued at once. From
-	// here on writers flush for themselves.
+	// A writer inside a turn need not ask for a flush: this step clears flagTurn and reads
+	// flagQueued at once. From here on writers flush for themselves.
 	f := s.swapOut(flagTurn | flagAwaited | flagMessage)
 	if f&flagAwaited != 0 {
 		t.mu.Lock()
@@ -76,7 +78,8 @@ func (t *turn) end(how wire.Mode) {
 // inProgress reports whether what is queued now leaves with the end of a turn.
 func (t *turn) inProgress() bool { return t.s.has(flagTurn) || t.tasks.Load() > 0 }
 
-// guard runs user code. A panic or Goexit in it ends the session, and is the result; where names the callback.
+// guard runs user code. A panic or Goexit in it ends the session, and is the result; where names
+// the callback.
 func (t *turn) guard(where *string, run func() error) (err error) {
 	returned := false
 	defer func() {
@@ -89,8 +92,9 @@ func (t *turn) guard(where *string, run func() error) (err error) {
 	return err
 }
 
-// panicked ends the session for a panic, or a Goexit if v is nil, in a callback or codec. It is called from the
-// deferred function that recovered, so that the stack is still the one of the panic.
+// panicked ends the session for a panic, or a Goexit if v is nil, in a callback or codec. It is
+// called from the deferred function that recovered, so that the stack is still the one of the
+// panic.
 func (t *turn) panicked(where string, v any) error {
 	err := &PanicError{Where: where, Value: v, Stack: debug.Stack()}
 	s := t.s
@@ -126,8 +130,8 @@ func (t *turn) prepare(newSession NewSessionCallback) (err error) {
 	})
 }
 
-// run delivers the packages that next yields, in one turn. after runs before the turn ends, also after a panic or
-// Goexit: where tells in what. The error is that of a panic.
+// run delivers the packages that next yields, in one turn. after runs before the turn ends, also
+// after a panic or Goexit: where tells in what. The error is that of a panic.
 func (t *turn) run(how wire.Mode, next func() (pkg any, ok bool), after func(where string, panicked bool)) error {
 	s, where, returned := t.s, "Reader", false
 	t.begin()
@@ -186,7 +190,8 @@ func (t *turn) deliver(pkg any, where *string) {
 	release(pkg)
 }
 
-// callback runs one callback as a turn of its own, unless the session is closing. The error is that of a panic.
+// callback runs one callback as a turn of its own, unless the session is closing. The error is that
+// of a panic.
 func (t *turn) callback(where string, call func()) error {
 	t.begin()
 	defer t.end(wire.Try)
@@ -198,8 +203,8 @@ func (t *turn) callback(where string, call func()) error {
 	})
 }
 
-// finish runs the last callbacks, when the turn in progress is over. All of it is deferred, so that neither a panic nor
-// a Goexit in one of them leaves a step out; a panic can only be logged.
+// finish runs the last callbacks, when the turn in progress is over. All of it is deferred, so that
+// neither a panic nor a Goexit in one of them leaves a step out; a panic can only be logged.
 func (t *turn) finish(settle func() (unclean error), over func()) {
 	t.begin()
 	unclean := settle()
@@ -214,8 +219,8 @@ func (t *turn) finish(settle func() (unclean error), over func()) {
 	}
 }
 
-// post flags f and sees to it that somebody serves what is flagged: the holder of the token if there is one, else an
-// executor goroutine. It never blocks, so that the timer wheel may call it.
+// post flags f and sees to it that somebody serves what is flagged: the holder of the token if
+// there is one, else an executor goroutine. It never blocks, so that the timer wheel may call it.
 func (t *turn) post(f uint32) {
 	s := t.s
 	if f != 0 {
@@ -225,7 +230,8 @@ func (t *turn) post(f uint32) {
 		return // the turn of the preparation sees it at its end
 	}
 	if s.dispatch == Ordered {
-		// A pool without room serves a tick with the next package; a closed one has ended the session.
+		// A pool without room serves a tick with the next package; a closed one has ended the
+		// session.
 		err := s.inbox.strand.TryWake()
 		if f == flagWritable && errors.Is(err, taskpool.ErrFull) {
 			// Delivery stood still: what is in the inbox may be all that there will be.

@@ -23,8 +23,8 @@ import (
 
 // UDPServerOptions are the part of [ServerOptions] that only UDP endpoints use.
 type UDPServerOptions struct {
-	// IgnoreProbes gives the dial probes of clients to the Reader like any other datagram, instead of
-	// answering them.
+	// IgnoreProbes gives the dial probes of clients to the Reader like any other datagram, instead
+	// of answering them.
 	IgnoreProbes bool
 }
 
@@ -34,24 +34,24 @@ type UDPClientOptions struct {
 	// answer ends the wait, silence for so long counts as connected. 0: 200 ms; negative: no wait.
 	ProbeWait time.Duration
 
-	// ProbePayload is a datagram to send instead of the probe that getty's endpoint answers; whatever
-	// comes back is the first package.
+	// ProbePayload is a datagram to send instead of the probe that getty's endpoint answers;
+	// whatever comes back is the first package.
 	ProbePayload []byte
 
 	// NoProbe dials without a probe: a peer that is not there shows with the first write.
 	NoProbe bool
 
-	// KeepOnRefused keeps a session open when the peer's host reports later that nobody has the port; it
-	// is then told to OnPacketError, or to the writer that met it. The default ends the session, and the client
-	// dials again, as it does whenever only a new socket helps: the address of this host that the session used
-	// has gone, or its device is down.
+	// KeepOnRefused keeps a session open when the peer's host reports later that nobody has the
+	// port; it is then told to OnPacketError, or to the writer that met it. The default ends the
+	// session, and the client dials again, as it does whenever only a new socket helps: the address
+	// of this host that the session used has gone, or its device is down.
 	KeepOnRefused bool
 }
 
-// A PacketErrorListener is an EventListener that wants to know of datagrams that went wrong without ending
-// the session: those that the Reader refused, that were truncated, and what the kernel reported while
-// reading, such as an ICMP refusal. It follows the rules of OnMessage. Errors of writing are returned to
-// the writer instead.
+// A PacketErrorListener is an EventListener that wants to know of datagrams that went wrong without
+// ending the session: those that the Reader refused, that were truncated, and what the kernel
+// reported while reading, such as an ICMP refusal. It follows the rules of OnMessage. Errors of
+// writing are returned to the writer instead.
 type PacketErrorListener interface {
 	OnPacketError(s Session, err error)
 }
@@ -64,17 +64,18 @@ const (
 	maxPayload  = 64<<10 - 1 - 28 // what one carries over IPv4
 )
 
-// NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are [UDPContext],
-// and so must be what is written to it. With a pool its dispatch is Unordered unless Ordered is asked
-// for, which would serve all peers one after the other. When the session ends, by a panic of its handler too,
-// the endpoint is closed: Serve returns and Done is closed. RunEventLoop returns when OnOpen has, or
-// HandshakeTimeout has passed. A session that does not open is its error, which also matches [ErrEndpointClosed].
+// NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are
+// [UDPContext], and so must be what is written to it. With a pool its dispatch is Unordered unless
+// Ordered is asked for, which would serve all peers one after the other. When the session ends, by
+// a panic of its handler too, the endpoint is closed: Serve returns and Done is closed.
+// RunEventLoop returns when OnOpen has, or HandshakeTimeout has passed. A session that does not
+// open is its error, which also matches [ErrEndpointClosed].
 func NewUDPEndPoint(opts ...ServerOption) *Server {
 	return newServer(opts, &packetService{quit: make(chan struct{})}, udpEndPoint)
 }
 
-// NewUDPClient returns a client of connected UDP sessions, whose packages are what its codec makes of
-// one datagram each.
+// NewUDPClient returns a client of connected UDP sessions, whose packages are what its codec makes
+// of one datagram each.
 func NewUDPClient(opts ...ClientOption) *Client {
 	return newClient(opts, dialUDP, udpClient)
 }
@@ -139,8 +140,9 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 
 func (v *packetService) stop() { v.once.Do(func() { close(v.quit) }) }
 
-// A probe is what a client sends to learn whether anybody is there: a magic word, a nonce, and padding that
-// makes it longer than its answer, so that nobody can use an endpoint to amplify traffic.
+// A probe is what a client sends to learn whether anybody is there: a magic word, a nonce, and
+// padding that makes it longer than its answer, so that nobody can use an endpoint to amplify
+// traffic.
 const (
 	probeMagic  = "getty\x00?1"
 	answerMagic = "getty\x00!1"
@@ -156,8 +158,8 @@ func newProbe() []byte {
 	return p
 }
 
-// answersTo reports whether b is an endpoint's answer to probe, or the probe itself, which a plain echo server
-// sends back.
+// answersTo reports whether b is an endpoint's answer to probe, or the probe itself, which a plain
+// echo server sends back.
 func answersTo(probe, b []byte) bool {
 	return bytes.Equal(b, probe) || len(b) == answerSize && string(b[:len(answerMagic)]) == answerMagic &&
 		string(b[len(answerMagic):]) == string(probe[len(probeMagic):len(probeMagic)+nonceSize])
@@ -193,8 +195,8 @@ func dialUDP(ctx context.Context, o *ClientOptions) (protocol, error) {
 	return t, nil
 }
 
-// datagrams is the protocol of UDP. Nothing is queued: a datagram is sent, or refused, in the call that
-// writes it.
+// datagrams is the protocol of UDP. Nothing is queued: a datagram is sent, or refused, in the call
+// that writes it.
 type datagrams struct {
 	s         *session
 	conn      *net.UDPConn
@@ -235,8 +237,8 @@ func (t *datagrams) closeWrite() error                   { t.s.life.closeHard();
 func (t *datagrams) farewell() []byte                    { return nil }
 func (t *datagrams) discard() error                      { return io.EOF } // what comes destroys nothing
 
-// ends reports whether err, from a read or write of a client, ends its session, so that the client dials
-// again: nobody has the port, or only a new socket helps.
+// ends reports whether err, from a read or write of a client, ends its session, so that the client
+// dials again: nobody has the port, or only a new socket helps.
 func (t *datagrams) ends(err error) bool {
 	return t.connected && (errors.Is(err, syscall.ECONNREFUSED) && !t.keepRefused || netx.NeedsNewSocket(t.conn, err))
 }
@@ -277,8 +279,8 @@ func (t *datagrams) encodeRaw(one []byte, more [][]byte) (int, error) {
 	return oneByOne(one, more, func(p []byte) (int, error) { return t.send(p, netip.AddrPort{}, netip.Addr{}) })
 }
 
-// send sends one datagram, or says why it cannot be sent now. It does not wait: encMu is held, which all other
-// writers need.
+// send sends one datagram, or says why it cannot be sent now. It does not wait: encMu is held,
+// which all other writers need.
 func (t *datagrams) send(p []byte, to netip.AddrPort, local netip.Addr) (int, error) {
 	s := t.s
 	switch err := t.out.TryWrite(p, to, local); {
@@ -301,8 +303,8 @@ func (t *datagrams) send(p []byte, to netip.AddrPort, local netip.Addr) (int, er
 	return n, nil
 }
 
-// full notes that the socket has no room, and starts one goroutine that waits for it and then wakes all writers
-// that want to wait. Reading goes on meanwhile: there is no queue that could fall.
+// full notes that the socket has no room, and starts one goroutine that waits for it and then wakes
+// all writers that want to wait. Reading goes on meanwhile: there is no queue that could fall.
 func (t *datagrams) full() {
 	s := t.s
 	if !s.setFlag(flagBlocked) {
@@ -317,8 +319,8 @@ func (t *datagrams) full() {
 	})
 }
 
-// serve reads datagrams until the socket is closed. No error about a datagram ends it, but for those on a client's
-// session that a new socket cures.
+// serve reads datagrams until the socket is closed. No error about a datagram ends it, but for
+// those on a client's session that a new socket cures.
 func (t *datagrams) serve() error {
 	s := t.s
 	if t.first != nil {
@@ -386,7 +388,8 @@ func (t *datagrams) received(b []byte, from UDPContext, truncated bool) error {
 	return err
 }
 
-// deliver decodes and delivers one datagram, a turn of its own. The error ends the session: a panic.
+// deliver decodes and delivers one datagram, a turn of its own. The error ends the session: a
+// panic.
 func (t *datagrams) deliver(b []byte, from UDPContext) error {
 	s, where := t.s, "Reader"
 	var pkg any
@@ -417,8 +420,8 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 	}, func(string, bool) { s.count.PkgsRead.Add(1) })
 }
 
-// packetError tells the listener of a datagram that went wrong, or the log; from is its sender, if that is known. The
-// error ends the session: a panic.
+// packetError tells the listener of a datagram that went wrong, or the log; from is its sender, if
+// that is known. The error ends the session: a panic.
 func (t *datagrams) packetError(bad error, from netip.AddrPort) error {
 	s := t.s
 	if l, ok := s.turn.listener.(PacketErrorListener); ok {
@@ -457,8 +460,8 @@ func (l *probeLimit) allow() bool {
 	return true
 }
 
-// packetReader reads datagrams. A connected client leases its buffer when a datagram is there, where the
-// platform can do that; an endpoint holds one.
+// packetReader reads datagrams. A connected client leases its buffer when a datagram is there,
+// where the platform can do that; an endpoint holds one.
 type packetReader struct {
 	packets   *netx.PacketConn
 	connected bool

@@ -13,8 +13,8 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// rawPacket reads a connected socket's datagrams into a buffer that is leased when one is there. The buffer
-// is larger than any datagram, so that nothing is truncated.
+// rawPacket reads a connected socket's datagrams into a buffer that is leased when one is there.
+// The buffer is larger than any datagram, so that nothing is truncated.
 type rawPacket struct {
 	rc  syscall.RawConn
 	fn  func(fd uintptr) bool

@@ -130,8 +130,8 @@ func (t *webSocket) Received(n int) bool {
 // within implements decoding: a stream that ends without a close frame ends inside of something.
 func (t *webSocket) within() bool { return t.in.Len() > 0 || t.dec.Open() }
 
-// input delivers the messages that b holds. t.used tells how many bytes are done with; the rest needs so many in all, 0
-// if that is unknown.
+// input delivers the messages that b holds. t.used tells how many bytes are done with; the rest
+// needs so many in all, 0 if that is unknown.
 func (t *webSocket) input(b []byte) (need int, err error) {
 	s := t.s
 	t.used, t.at = 0, 0
@@ -249,7 +249,8 @@ type peerEnd struct{ *CloseError }
 
 func (e *peerEnd) Is(target error) bool { return target == errPeerClosed }
 
-// failed ends the input for err, which turned up in it or in a callback. The result is that of serve.
+// failed ends the input for err, which turned up in it or in a callback. The result is that of
+// serve.
 func (t *webSocket) failed(err error) error {
 	s := t.s
 	var v *violation

@@ -25,15 +25,15 @@ type WebSocketClientOptions struct {
 	// Subprotocols are asked for in the order of preference.
 	Subprotocols []string
 
-	// Compression offers permessage-deflate (RFC 7692) without context takeover. A server may decline.
+	// Compression offers permessage-deflate (RFC 7692) without context takeover. A server may
+	// decline.
 	Compression bool
 
 	// TextMessages sends text instead of binary messages; see TypedWriter for a choice per package.
 	TextMessages bool
 
-	// PingPeriod is how often a session pings whose peer is silent; the answer is a sign of life for
-	// IdleTimeout, the ping is none.
-	// 0: never.
+	// PingPeriod is how often a session pings whose peer is silent; the answer is a sign of life
+	// for IdleTimeout, the ping is none. 0: never.
 	PingPeriod time.Duration
 
 	// MaxHeaderBytes bounds the server's answer to the upgrade request. 0: 16 KiB.

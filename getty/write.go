@@ -18,13 +18,14 @@ import (
 // flushSize is how many queued bytes are offered to the kernel before the turn ends.
 const flushSize = 64 << 10
 
-// An outbox is what a session has encoded and not handed to the kernel, and the ways to get it there. Sessions of
-// datagrams use its encoder lock only: what is written there is sent, or refused, at once.
+// An outbox is what a session has encoded and not handed to the kernel, and the ways to get it
+// there. Sessions of datagrams use its encoder lock only: what is written there is sent, or
+// refused, at once.
 //
-// It has two locks. encMu is held while a package is encoded and queued: it makes the order of encoding the order
-// of the wire, and user code runs under it. mu guards the flush token and what needs no encoder, for a few
-// instructions at a time. encMu comes before mu. Close takes mu only; Stats and a flush try encMu but never wait
-// for it.
+// It has two locks. encMu is held while a package is encoded and queued: it makes the order of
+// encoding the order of the wire, and user code runs under it. mu guards the flush token and what
+// needs no encoder, for a few instructions at a time. encMu comes before mu. Close takes mu only;
+// Stats and a flush try encMu but never wait for it.
 type outbox struct {
 	s      *session
 	queues bool // what is encoded is queued, for a flush to write
@@ -113,7 +114,8 @@ func (o *outbox) writeRaw(one []byte, more [][]byte) (int, error) {
 	return n, nil
 }
 
-// slowConsumer applies the policy to a package that was not to wait and could not be queued for err.
+// slowConsumer applies the policy to a package that was not to wait and could not be queued for
+// err.
 func (o *outbox) slowConsumer(err error) {
 	if err == ErrSessionBlocked && o.s.opts.SlowConsumer == SlowClose {
 		o.s.life.fail(err)
@@ -143,9 +145,9 @@ func (o *outbox) flushAll(ctx context.Context) error {
 	return err
 }
 
-// patience is how long a caller waits: for timeout if that is positive, and until ctx ends if there is one. With
-// progress, timeout does not limit a package of which a part has left: the clock ends the session when its peer
-// takes nothing any more.
+// patience is how long a caller waits: for timeout if that is positive, and until ctx ends if there
+// is one. With progress, timeout does not limit a package of which a part has left: the clock ends
+// the session when its peer takes nothing any more.
 type patience struct {
 	timeout  time.Duration
 	ctx      context.Context
@@ -215,8 +217,8 @@ func (o *outbox) awaitPkg(w *sendq.Waiter, p patience, total, waiting int) (int,
 	return total, sent, err
 }
 
-// await waits for w, whose memory it gives back. When p is over it withdraws w, if that can still be done;
-// a package of which a part has left ends the session instead.
+// await waits for w, whose memory it gives back. When p is over it withdraws w, if that can still
+// be done; a package of which a part has left ends the session instead.
 func (o *outbox) await(w *sendq.Waiter, p patience) (sent int, withdrawn bool, err error) {
 	select {
 	case <-w.Done():
@@ -248,7 +250,8 @@ func (o *outbox) await(w *sendq.Waiter, p patience) (sent int, withdrawn bool, e
 		if w.Partial() {
 			o.s.life.fail(err)
 		}
-		// Soon: the kernel has taken it all, or the session ends. Only then is the package's memory free.
+		// Soon: the kernel has taken it all, or the session ends. Only then is the package's memory
+		// free.
 		<-w.Done()
 	}
 	sent, err = w.Result()
@@ -291,8 +294,8 @@ func (o *outbox) lockEncoder() error {
 	return nil
 }
 
-// tryEncoder takes the encoder lock without waiting. If it cannot, it leaves flagWant or flagReview for the
-// holder, and tries once more, since the holder may have looked just before.
+// tryEncoder takes the encoder lock without waiting. If it cannot, it leaves flagWant or flagReview
+// for the holder, and tries once more, since the holder may have looked just before.
 func (o *outbox) tryEncoder(leave uint32) bool {
 	if o.encMu.TryLock() {
 		return true
@@ -301,8 +304,8 @@ func (o *outbox) tryEncoder(leave uint32) bool {
 	return o.encMu.TryLock()
 }
 
-// unlockEncoder lets go of the encoder lock. Who tried it meanwhile has left what it wanted to its holder,
-// whatever that held it for.
+// unlockEncoder lets go of the encoder lock. Who tried it meanwhile has left what it wanted to its
+// holder, whatever that held it for.
 func (o *outbox) unlockEncoder() {
 	o.encMu.Unlock()
 	if f := o.s.bits.Load(); f&(flagWant|flagReview) != 0 {
@@ -315,9 +318,9 @@ func (o *outbox) unlockEncoder() {
 	}
 }
 
-// encode runs use, which encodes a package and queues or sends it, under the encoder lock. It returns the
-// size on the wire and how many bytes the queue holds. When use fails, panics or ends the goroutine, the queue is
-// as it was.
+// encode runs use, which encodes a package and queues or sends it, under the encoder lock. It
+// returns the size on the wire and how many bytes the queue holds. When use fails, panics or ends
+// the goroutine, the queue is as it was.
 //
 //go:noinline
 func (o *outbox) encode(as entry, use func() (int, error)) (n, waiting int, err error) {
@@ -339,8 +342,8 @@ func (o *outbox) encode(as entry, use func() (int, error)) (n, waiting int, err 
 	return n, o.endEncode(), err
 }
 
-// endEncode releases the encoder lock and returns how many bytes the queue holds. A batch that was made for a
-// package which then could not be encoded is given back.
+// endEncode releases the encoder lock and returns how many bytes the queue holds. A batch that was
+// made for a package which then could not be encoded is given back.
 func (o *outbox) endEncode() (waiting int) {
 	if b := o.out; b != nil {
 		waiting = b.Size()
@@ -355,15 +358,15 @@ func (o *outbox) endEncode() (waiting int) {
 
 var errNoBytes = fmt.Errorf("%w: a package of no bytes", ErrBadReader)
 
-// maxHint bounds the room that is made for a package because of its predecessor's size: a small one behind a
-// huge one must not cost what the huge one did.
+// maxHint bounds the room that is made for a package because of its predecessor's size: a small one
+// behind a huge one must not cost what the huge one did.
 const maxHint = 256 << 10
 
 // sized notes the size of a package, for the room to encode the next one into.
 func (o *outbox) sized(n int) { o.hint = min(max(n+n/4, 64), maxHint) }
 
-// oneByOne is encodeRaw of a protocol of messages: use takes each package by itself. An error ends it. It counts
-// the caller's bytes, not what the transport makes of them.
+// oneByOne is encodeRaw of a protocol of messages: use takes each package by itself. An error ends
+// it. It counts the caller's bytes, not what the transport makes of them.
 func oneByOne(one []byte, more [][]byte, use func([]byte) (int, error)) (total int, err error) {
 	if more == nil {
 		if _, err = use(one); err == nil {
@@ -410,8 +413,8 @@ func (o *outbox) added(n int) {
 // queuedBytes returns how many bytes are queued or on their way to the kernel. encMu is held.
 func (o *outbox) queuedBytes() uint64 { return o.appended - o.gone.Load() }
 
-// tryQueuedBytes is queuedBytes for who does not hold encMu. While an encoder is at work it does not see what
-// was queued since the last flush.
+// tryQueuedBytes is queuedBytes for who does not hold encMu. While an encoder is at work it does
+// not see what was queued since the last flush.
 func (o *outbox) tryQueuedBytes() uint64 {
 	for range 4 {
 		if o.encMu.TryLock() {
@@ -438,7 +441,8 @@ func (o *outbox) enqueueMark(w *sendq.Waiter) (wait bool, err error) {
 	return true, nil
 }
 
-// afterEncode decides when a package that nobody waits for goes to the kernel; waiting is what the queue holds.
+// afterEncode decides when a package that nobody waits for goes to the kernel; waiting is what the
+// queue holds.
 func (o *outbox) afterEncode(waiting int) {
 	switch {
 	case !o.queues:
@@ -451,8 +455,8 @@ func (o *outbox) afterEncode(waiting int) {
 	}
 }
 
-// reviewBlock ends the pause that began at the high mark if the queue has fallen to the low mark. It is called
-// whenever bytes have gone; who holds the encoder lock meanwhile looks again.
+// reviewBlock ends the pause that began at the high mark if the queue has fallen to the low mark.
+// It is called whenever bytes have gone; who holds the encoder lock meanwhile looks again.
 func (o *outbox) reviewBlock() {
 	if !o.queues {
 		return // a socket was full, which says nothing about a queue: see datagrams.full
@@ -486,7 +490,8 @@ func (o *outbox) unblocked() {
 	o.s.turn.post(flagWritable) // also without a listener for it: the mailbox stood still
 }
 
-// forget takes w, which does not wait any more, from the side queue. A mark may have left it with a flush.
+// forget takes w, which does not wait any more, from the side queue. A mark may have left it with a
+// flush.
 func (o *outbox) forget(w *sendq.Waiter) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

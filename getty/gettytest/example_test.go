@@ -12,8 +12,8 @@ import (
 	"github.com/gostkit/kit/getty/gettytest"
 )
 
-// A server is tested over a connection in memory. In a test, a Recorder stands beside the listener, or
-// in its place.
+// A server is tested over a connection in memory. In a test, a Recorder stands beside the listener,
+// or in its place.
 func ExampleListen() {
 	ln := gettytest.Listen()
 	server := getty.NewTCPServer(getty.WithListener(ln))

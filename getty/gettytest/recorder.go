@@ -10,9 +10,10 @@ import (
 	"github.com/gostkit/kit/getty"
 )
 
-// A Recorder is a listener that records the callbacks of any number of sessions, calls the functions that
-// are set, and fails its test when the order of callbacks is not the one that
-// [getty.EventListener] promises. Make one with [NewRecorder] and set the functions before it is used.
+// A Recorder is a listener that records the callbacks of any number of sessions, calls the
+// functions that are set, and fails its test when the order of callbacks is not the one that
+// [getty.EventListener] promises. Make one with [NewRecorder] and set the functions before it is
+// used.
 type Recorder struct {
 	// The functions run inside the callbacks of the same name; nil ones do nothing.
 	Open     func(getty.Session) error
@@ -22,11 +23,12 @@ type Recorder struct {
 	Error    func(getty.Session, error)
 	Close    func(getty.Session)
 
-	// Unordered says that the sessions have [getty.Unordered] dispatch: Message and Cron may overlap.
+	// Unordered says that the sessions have [getty.Unordered] dispatch: Message and Cron may
+	// overlap.
 	Unordered bool
 
-	// Opened and Closed receive each session whose OnOpen succeeded, and whose OnClose has returned. They
-	// hold 16 Ki sessions, so that a test need not receive them.
+	// Opened and Closed receive each session whose OnOpen succeeded, and whose OnClose has
+	// returned. They hold 16 Ki sessions, so that a test need not receive them.
 	Opened, Closed chan getty.Session
 
 	t    testing.TB

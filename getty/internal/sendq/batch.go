@@ -2,12 +2,13 @@
 
 // Package sendq is the queue of a byte stream: what was encoded and is not yet with the kernel.
 //
-// A [Batch] is a list of segments in the order of the wire, and the memory that they lie in. Writers append
-// packages to the session's current batch; a flush takes the whole batch away, and a new one begins with
-// the next package, so that an idle session has none. A [Waiter] is a caller that waits for its package.
+// A [Batch] is a list of segments in the order of the wire, and the memory that they lie in.
+// Writers append packages to the session's current batch; a flush takes the whole batch away, and a
+// new one begins with the next package, so that an idle session has none. A [Waiter] is a caller
+// that waits for its package.
 //
-// A Batch is used by one goroutine at a time: first by whoever holds the lock of the queue that it hangs
-// on, then by the one that flushes it. Waiters are safe for concurrent use.
+// A Batch is used by one goroutine at a time: first by whoever holds the lock of the queue that it
+// hangs on, then by the one that flushes it. Waiters are safe for concurrent use.
 package sendq
 
 import (
@@ -17,7 +18,8 @@ import (
 )
 
 const (
-	// LargeSize is the size from which a package gets a buffer of its own instead of a part of a chunk.
+	// LargeSize is the size from which a package gets a buffer of its own instead of a part of a
+	// chunk.
 	LargeSize = 4 << 10
 
 	chunkSize   = 8 << 10 // small packages lie side by side in chunks of this size
@@ -77,8 +79,8 @@ func (b *Batch) Free() {
 	if cap(b.segs) > 4*maxSegments || cap(b.ends) > 16<<10 {
 		return // grown by an unusual burst: not worth keeping
 	}
-	// A pooled batch must not keep alive what it sent, not even behind the length of a slice that was
-	// longer before.
+	// A pooled batch must not keep alive what it sent, not even behind the length of a slice that
+	// was longer before.
 	clear(b.segs)
 	clear(b.runs[:cap(b.runs)])
 	clear(b.chunks)
@@ -101,8 +103,9 @@ func (b *Batch) Left() int { return b.size - b.off }
 // Packages returns how many packages were ever added.
 func (b *Batch) Packages() int { return len(b.ends) }
 
-// Reserve returns an empty slice with room for a package of about n bytes, to be encoded in place by
-// appending to it: a part of a chunk if n is small, else a buffer of its own. Add or Cancel follows.
+// Reserve returns an empty slice with room for a package of about n bytes, to be encoded in place
+// by appending to it: a part of a chunk if n is small, else a buffer of its own. Add or Cancel
+// follows.
 func (b *Batch) Reserve(n int) []byte {
 	if n >= LargeSize {
 		b.large = bytespool.Get(n)
@@ -131,8 +134,8 @@ func (b *Batch) Cancel() {
 	b.lent, b.large = nil, nil
 }
 
-// Add adds p as a package: what was appended to the slice that Reserve returned, whether it still lies
-// there or has outgrown it. w, if not nil, waits for it. p is not empty.
+// Add adds p as a package: what was appended to the slice that Reserve returned, whether it still
+// lies there or has outgrown it. w, if not nil, waits for it. p is not empty.
 func (b *Batch) Add(p []byte, w *Waiter) {
 	inPlace := len(p) <= cap(b.lent) && &p[0] == &b.lent[:1][0]
 	switch {
@@ -163,8 +166,8 @@ func (b *Batch) copied(p []byte) []byte {
 // AddCopy adds a copy of an encoded package. p is not empty.
 func (b *Batch) AddCopy(p []byte, w *Waiter) { b.Add(append(b.Reserve(len(p)), p...), w) }
 
-// AddCopies adds copies of packages that leave together, none between them; those without bytes are left
-// out. It returns how many bytes were added.
+// AddCopies adds copies of packages that leave together, none between them; those without bytes are
+// left out. It returns how many bytes were added.
 func (b *Batch) AddCopies(pkgs [][]byte) int {
 	total := 0
 	for _, p := range pkgs {
@@ -207,8 +210,8 @@ func adjacent(p, q []byte) bool {
 	return len(p) > 0 && len(p)+len(q) <= cap(p) && &p[:len(p)+1][len(p)] == &q[0]
 }
 
-// Offer lends the bytes that are to be sent next, passing over what was withdrawn; it returns nothing when
-// nothing is left. Until Took they cannot be withdrawn.
+// Offer lends the bytes that are to be sent next, passing over what was withdrawn; it returns
+// nothing when nothing is left. Until Took they cannot be withdrawn.
 func (b *Batch) Offer() [][]byte {
 	dst := b.runs[:0]
 	b.hi = b.next
@@ -240,8 +243,8 @@ func (b *Batch) Offer() [][]byte {
 	return dst
 }
 
-// Commit makes the first n bytes of what Offer returned impossible to withdraw, for a write that cannot be
-// stopped halfway.
+// Commit makes the first n bytes of what Offer returned impossible to withdraw, for a write that
+// cannot be stopped halfway.
 func (b *Batch) Commit(n int) {
 	for i := b.next; i < b.hi && n > 0; i++ {
 		s := &b.segs[i]
@@ -323,8 +326,8 @@ func (b *Batch) Progress() Progress {
 	return p
 }
 
-// Fail tells all waiters that the rest of the batch will not be sent, and returns how many packages and
-// bytes that is, without those that were withdrawn.
+// Fail tells all waiters that the rest of the batch will not be sent, and returns how many packages
+// and bytes that is, without those that were withdrawn.
 func (b *Batch) Fail(err error) (pkgs, bytes int) {
 	pkgs = len(b.ends) - b.gone
 	for i := b.next; i < len(b.segs); i++ {

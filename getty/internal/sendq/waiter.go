@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// A Waiter is a caller that waits until its package is sent, or for another event that somebody announces
-// with Fail. Its state says who may still change the package's fate:
+// A Waiter is a caller that waits until its package is sent, or for another event that somebody
+// announces with Fail. Its state says who may still change the package's fate:
 //
 //	queued -> offered -> queued     by the flush, around each write that includes the package
 //	offered -> partial              by the flush: a part of the package has left
@@ -52,16 +52,17 @@ func (w *Waiter) Free() {
 // Done announces the outcome, once: whoever has received from it calls Result. It is not closed.
 func (w *Waiter) Done() <-chan struct{} { return w.done }
 
-// Result returns the outcome, and gives w back: sent is how many bytes of the package have left, though
-// after an error it may be 0.
+// Result returns the outcome, and gives w back: sent is how many bytes of the package have left,
+// though after an error it may be 0.
 func (w *Waiter) Result() (sent int, err error) {
 	sent, err = w.sent, w.err
 	w.Free()
 	return sent, err
 }
 
-// Withdraw takes the package back if no byte of it has left, and reports whether it did; then w is not used
-// any more. While the package is with the kernel, which takes microseconds, the call waits for the outcome.
+// Withdraw takes the package back if no byte of it has left, and reports whether it did; then w is
+// not used any more. While the package is with the kernel, which takes microseconds, the call waits
+// for the outcome.
 func (w *Waiter) Withdraw() bool {
 	for {
 		if w.state.CompareAndSwap(queued, withdrawn) {
@@ -77,8 +78,8 @@ func (w *Waiter) Withdraw() bool {
 // Partial reports whether a part of the package, but not all of it, has left.
 func (w *Waiter) Partial() bool { return w.state.Load() == partial }
 
-// Fail announces err, which may be nil, unless the caller has withdrawn, and reports whether it did. A
-// Waiter in a batch is told by the batch.
+// Fail announces err, which may be nil, unless the caller has withdrawn, and reports whether it
+// did. A Waiter in a batch is told by the batch.
 func (w *Waiter) Fail(err error) bool {
 	if !w.offer() {
 		return false

@@ -12,11 +12,12 @@ const (
 	dripSize    = 64      // but not while reads bring less than this
 )
 
-// An Input is what was read and not yet consumed. Its memory comes from bytespool: an idle Input holds
-// none, and one with the beginning of a package holds little more than that. The zero value is empty.
+// An Input is what was read and not yet consumed. Its memory comes from bytespool: an idle Input
+// holds none, and one with the beginning of a package holds little more than that. The zero value
+// is empty.
 type Input struct {
-	// Need is how many bytes have to be there before it is worth looking at them again; 0 if that is
-	// not known. It only guides how much room the next read gets.
+	// Need is how many bytes have to be there before it is worth looking at them again; 0 if that
+	// is not known. It only guides how much room the next read gets.
 	Need int
 	// Seen is how many leading bytes the decoder has looked at in vain.
 	Seen int
@@ -45,9 +46,9 @@ func (in *Input) Len() int { return in.n }
 // Held returns the size of the memory that the Input holds.
 func (in *Input) Held() int { return len(in.buf) }
 
-// Consume removes the first used bytes. The rest stays where it is if it fills that place well; else it
-// moves to a buffer of about twice its size, so that a package which comes in drips is copied a bounded
-// number of times.
+// Consume removes the first used bytes. The rest stays where it is if it fills that place well;
+// else it moves to a buffer of about twice its size, so that a package which comes in drips is
+// copied a bounded number of times.
 func (in *Input) Consume(used int) {
 	rest := in.buf[used:in.n]
 	in.n = len(rest)
@@ -79,9 +80,9 @@ func (in *Input) Rest() {
 	}
 }
 
-// lease returns a buffer that begins with room for what is there, and has more for a read: enough for
-// Need bytes in all, but never much more than what has arrived, whatever a header claims. It may be the
-// one that is held. It is followed by accept or giveBack.
+// lease returns a buffer that begins with room for what is there, and has more for a read: enough
+// for Need bytes in all, but never much more than what has arrived, whatever a header claims. It
+// may be the one that is held. It is followed by accept or giveBack.
 func (in *Input) lease() []byte {
 	room := len(in.buf) - in.n
 	switch {

@@ -70,8 +70,8 @@ func FuzzInput(f *testing.F) {
 	f.Fuzz(playInput)
 }
 
-// A package that comes in drips is copied a bounded number of times, and what waits for its rest holds
-// little more than itself.
+// A package that comes in drips is copied a bounded number of times, and what waits for its rest
+// holds little more than itself.
 func TestInputOfDrips(t *testing.T) {
 	var in Input
 	for i := range 4000 {

@@ -13,12 +13,12 @@ import (
 // plainReadSize is what a read through a net.Conn holds while it blocks.
 const plainReadSize = 4 << 10
 
-// plainWriteSize bounds one Write, so that the progress of a slow peer is seen while a large package is
-// on its way.
+// plainWriteSize bounds one Write, so that the progress of a slow peer is seen while a large
+// package is on its way.
 const plainWriteSize = 64 << 10
 
-// A plain link uses nothing but the methods of a net.Conn. It holds a buffer while it waits for input,
-// and since such a connection cannot be asked not to block, only [Wait] writes.
+// A plain link uses nothing but the methods of a net.Conn. It holds a buffer while it waits for
+// input, and since such a connection cannot be asked not to block, only [Wait] writes.
 type plain struct {
 	conn   net.Conn
 	closed atomic.Bool

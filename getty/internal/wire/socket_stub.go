@@ -6,5 +6,6 @@ package wire
 
 import "net"
 
-// newSocket has no way to the descriptor here: every connection is read and written through its methods.
+// newSocket has no way to the descriptor here: every connection is read and written through its
+// methods.
 func newSocket(net.Conn) Link { return nil }

@@ -12,15 +12,15 @@ import (
 	"syscall"
 )
 
-// A socket link reads and writes a connection of package net through its descriptor, while Go's poller
-// does the waiting.
+// A socket link reads and writes a connection of package net through its descriptor, while Go's
+// poller does the waiting.
 //
 // # Reading
 //
-// Run stays inside one RawConn.Read call, which works like this: it clears the poller's readiness once,
-// at its start, and then calls step until that returns true; each time step returns false it waits for
-// an edge. An edge that comes while step is at work is remembered. So no wake-up is lost as long as step
-// returns false only when everything that came before is known to have been seen:
+// Run stays inside one RawConn.Read call, which works like this: it clears the poller's readiness
+// once, at its start, and then calls step until that returns true; each time step returns false it
+// waits for an edge. An edge that comes while step is at work is remembered. So no wake-up is lost
+// as long as step returns false only when everything that came before is known to have been seen:
 //
 //   - A read that finds nothing (EAGAIN) has seen everything, but is a second system call in every turn.
 //   - On Linux a read can tell how much is left (TCP_INQ). 0 means that nothing is queued and no FIN is
@@ -32,8 +32,8 @@ import (
 //
 // # Closing
 //
-// net.Conn.Close waits until RawConn.Read has returned. Below step, user code may be at work, for any
-// time, and may be the one that calls Close: hence the two bits of state.
+// net.Conn.Close waits until RawConn.Read has returned. Below step, user code may be at work, for
+// any time, and may be the one that calls Close: hence the two bits of state.
 type socket struct {
 	conn net.Conn
 	rc   syscall.RawConn
@@ -64,14 +64,14 @@ const (
 	stateClosed             // Close was called
 )
 
-// sysCalls are the system calls on the descriptor. They never wait, not even where the user has made the
-// descriptor a blocking one. Tests count them and put others in their place.
+// sysCalls are the system calls on the descriptor. They never wait, not even where the user has
+// made the descriptor a blocking one. Tests count them and put others in their place.
 type sysCalls struct {
-	// recv reads into b. more is false if nothing is left to be read and no end of stream is pending; it
-	// is true if that is not known.
+	// recv reads into b. more is false if nothing is left to be read and no end of stream is
+	// pending; it is true if that is not known.
 	recv func(fd uintptr, b []byte, inq bool) (n int, more bool, err error)
-	// pending returns the error that the socket has run into and no call has told. It is used only where
-	// reads tell that nothing is left.
+	// pending returns the error that the socket has run into and no call has told. It is used only
+	// where reads tell that nothing is left.
 	pending func(fd uintptr) error
 	// send writes runs in order and returns how many bytes were taken.
 	send func(fd uintptr, runs [][]byte) (int, error)
@@ -101,8 +101,8 @@ func (l *socket) Close() error {
 	was := l.state.Or(stateClosed)
 	switch {
 	case was&stateBusy != 0:
-		// Closing would wait for the Handler. After a shutdown the peer sees the end, Write fails, and
-		// what is read next is the end of the stream.
+		// Closing would wait for the Handler. After a shutdown the peer sees the end, Write fails,
+		// and what is read next is the end of the stream.
 		return l.rc.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
 	default:
 		return l.conn.Close() // further calls fail at once
@@ -119,8 +119,8 @@ func (l *socket) Run(in *Input, h Handler) error {
 	return l.runErr
 }
 
-// step reads until the socket is empty, and reports whether Run is over. It must stay small: what lies
-// on the stack below the wait is memory of every idle connection.
+// step reads until the socket is empty, and reports whether Run is over. It must stay small: what
+// lies on the stack below the wait is memory of every idle connection.
 func (l *socket) step(fd uintptr) bool {
 	in := l.in
 	for {
@@ -197,8 +197,8 @@ func (l *socket) tryWrite(fd uintptr) bool {
 	return done
 }
 
-// push writes until the source is empty or the kernel takes no more. It returns how much was written, and
-// whether Write is over.
+// push writes until the source is empty or the kernel takes no more. It returns how much was
+// written, and whether Write is over.
 func (l *socket) push(fd uintptr) (written int, done bool) {
 	for {
 		runs := l.src.Offer()

@@ -66,8 +66,8 @@ func TestSystemCallsOfATurn(t *testing.T) {
 	}
 	require.EqualValues(t, turns, sends.Load())
 	require.Zero(t, pendings.Load())
-	// One more for the first: every Run reads before it waits, and one for the FIN. The kernel may wake the
-	// reader without cause now and then.
+	// One more for the first: every Run reads before it waits, and one for the FIN. The kernel may
+	// wake the reader without cause now and then.
 	require.NoError(t, b.Close())
 	require.Equal(t, io.EOF, <-ended)
 	require.LessOrEqual(t, recvs.Load(), int64(turns+2+turns/100))
@@ -118,8 +118,8 @@ func TestDataAndEndInOneEdge(t *testing.T) {
 	}
 }
 
-// stress plays connections whose peer sends bytes and ends the stream at every moment around the wait, and
-// fails if Run misses any of it.
+// stress plays connections whose peer sends bytes and ends the stream at every moment around the
+// wait, and fails if Run misses any of it.
 func stress(t *testing.T, connections, turns int) {
 	for i := range connections {
 		a, b := pair(t, "tcp")
@@ -183,8 +183,8 @@ func TestNoWakeUpIsLost(t *testing.T) {
 	stress(t, connections, 100)
 }
 
-// fake makes reads of l return what script says, one entry per call; after the last one the real calls
-// come back.
+// fake makes reads of l return what script says, one entry per call; after the last one the real
+// calls come back.
 func fake(l Link, script ...func(b []byte) (int, bool, error)) {
 	s := l.(*socket)
 	next := 0
@@ -303,8 +303,8 @@ func TestWithoutInq(t *testing.T) {
 	require.NoError(t, link.Close())
 }
 
-// Close returns at once while the Handler is at work, also when the Handler calls it. The peer sees the
-// end, and the descriptor is free after the next Close.
+// Close returns at once while the Handler is at work, also when the Handler calls it. The peer sees
+// the end, and the descriptor is free after the next Close.
 func TestCloseBelowTheHandler(t *testing.T) {
 	for _, who := range []string{"the handler", "another goroutine"} {
 		t.Run(who, func(t *testing.T) {

@@ -10,8 +10,9 @@ import (
 )
 
 // The socket calls of this file never wait, whatever the descriptor's mode: a user may make it a
-// blocking one with os.File.Fd, and read(2) would then keep Close and Write waiting for the peer. For
-// the same reason they are raw: telling the scheduler that a thread may wait costs more than the call.
+// blocking one with os.File.Fd, and read(2) would then keep Close and Write waiting for the peer.
+// For the same reason they are raw: telling the scheduler that a thread may wait costs more than
+// the call.
 
 const (
 	tcpInq    = 36 // TCP_INQ and TCP_CM_INQ of linux/tcp.h
@@ -30,8 +31,8 @@ const inqMessageLen = int(unsafe.Offsetof(inqMessage{}.queued) + 4)
 
 var systemCalls = sysCalls{recv: recv, send: send, pending: pending}
 
-// enableInq asks for the control message that tells how much is still queued, and reports whether it will
-// come: kernels before 4.18 refuse, and so do other protocols behind the same type (MPTCP).
+// enableInq asks for the control message that tells how much is still queued, and reports whether
+// it will come: kernels before 4.18 refuse, and so do other protocols behind the same type (MPTCP).
 func enableInq(fd uintptr) bool {
 	return syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpInq, 1) == nil
 }
@@ -70,7 +71,8 @@ func Recv(fd uintptr, b []byte) (int, error) {
 	return int(n), nil
 }
 
-// pending takes the error that the socket has run into, such as a reset, and that no call has told yet.
+// pending takes the error that the socket has run into, such as a reset, and that no call has told
+// yet.
 func pending(fd uintptr) error {
 	var errno int32
 	size := uint32(unsafe.Sizeof(errno))
