@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gostkit/kit/getty/internal/wire"
 	"github.com/gostkit/kit/netx"
 )
 
@@ -31,7 +32,7 @@ var _ net.Conn = (*foreign)(nil)
 
 // contain returns conn, behind a foreign unless it is a connection of package net.
 func (e *endpoint) contain(conn net.Conn) net.Conn {
-	if socketOf(conn) != nil {
+	if wire.Socket(conn) != nil {
 		return conn
 	}
 	if f, ok := conn.(*foreign); ok { // a hijacked connection that our own accept loop took
@@ -182,7 +183,7 @@ func (t *stream) awaitClosed() {
 
 // awaitClosed waits until the session's descriptor is free; closeHard was called.
 func (s *session) awaitClosed() {
-	if t, ok := s.tr.(interface{ awaitClosed() }); ok {
+	if t, ok := s.proto.(interface{ awaitClosed() }); ok {
 		t.awaitClosed()
 	}
 }

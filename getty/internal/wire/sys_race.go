@@ -2,15 +2,15 @@
 
 //go:build unix && race
 
-package getty
+package wire
 
 import (
 	"sync"
 	"syscall"
 )
 
-// The race detector takes syscall.Read and syscall.Write as the edges of what happens before what, and does
-// not know our own calls. These two tell it, by calls that move no bytes.
+// The race detector takes syscall.Read and syscall.Write as the edges of what happens before what,
+// and does not know our own calls. These two tell it, by calls that move no bytes.
 
 var devNull = sync.OnceValue(func() int {
 	fd, err := syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
