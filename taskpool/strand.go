@@ -178,7 +178,7 @@ func (s *Strand) cancel(cur *atomic.Pointer[Strand]) bool {
 			if cur != nil && cur.Load() != s {
 				return false
 			}
-			if s.state.CompareAndSwap(v, v&^strandMask|strandIdle) {
+			if s.state.CompareAndSwap(v, v&^strandMask) { // idle, after as many entries
 				return true
 			}
 		case strandEntering:
