@@ -68,6 +68,10 @@ func (g *Group) Go(f func(ctx context.Context) error) {
 		case <-g.ctx.Done():
 			g.fail(context.Cause(g.ctx))
 			return
+		case <-stopped(g.pool):
+			// The functions that hold the places may be among those that never start.
+			g.fail(ErrClosed)
+			return
 		}
 	}
 	g.mu.Lock()

@@ -321,8 +321,8 @@ func (c *workers) gone() {
 
 func (c *workers) finishLocked() {
 	if c.finishedLocked() {
+		c.end() // first: whoever waits for done may look at ended next
 		c.wgDone.Do(func() { close(c.done) })
-		c.end()
 	}
 }
 
