@@ -6,7 +6,6 @@ import (
 	"errors"
 	"math"
 	"runtime"
-	"time"
 )
 
 // The flush token is the right to write to the kernel. Its holder takes the whole queue, and what comes
@@ -236,8 +235,8 @@ func (s *session) drainedLocked() {
 	s.finSent = true
 	s.qMu.Unlock()
 	err := s.tr.closeWrite(s)
-	if wait := time.Duration(s.waitTime.Load()); err == nil && wait > 0 {
-		s.clock.armDrain(wait) // now for the peer's end
+	if err == nil && s.waitTime.Load() > 0 {
+		s.clock.drain() // now for the peer's end
 	}
 	s.qMu.Lock()
 	s.releaseLocked()

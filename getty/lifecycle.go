@@ -402,7 +402,7 @@ func (s *session) shut() {
 	}
 	wait := time.Duration(s.waitTime.Load())
 	if wait > 0 && !s.has(flagHard) {
-		s.clock.armDrain(wait)
+		s.clock.drain()
 	}
 	s.flush()
 	if wait <= 0 {
@@ -698,6 +698,9 @@ func (s *session) SetWaitTime(d time.Duration) {
 		d = DefaultWaitTime
 	}
 	s.waitTime.Store(nanos(d))
+	if s.clock.drainAt.Load() != 0 {
+		s.clock.review() // it limits an end that has begun
+	}
 }
 
 // SetCronPeriod implements [Session].
