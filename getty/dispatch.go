@@ -5,6 +5,7 @@ package getty
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime/debug"
 
 	"github.com/gostkit/kit/taskpool"
@@ -71,7 +72,7 @@ func (s *session) decode(b []byte, seen int) (pkg any, n int, err error) {
 		return nil, 0, fmt.Errorf("%w: no Reader set", ErrBadReader)
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, readerError(err)
 	}
 	limit := int(s.maxMsgLen.Load())
 	if pkg != nil {
@@ -93,6 +94,30 @@ func (s *session) decode(b []byte, seen int) (pkg any, n int, err error) {
 		return nil, 0, fmt.Errorf("%w: more than %d bytes", ErrTooLong, limit)
 	}
 	return nil, n, nil
+}
+
+// readerError returns a Reader's error as the cause of a session. A Reader that says io.EOF, which a
+// parser finds at the end of its bytes, has met a broken package: not the end of the stream.
+func readerError(err error) error {
+	if err == io.EOF {
+		return fmt.Errorf("getty: Reader: %w", err)
+	}
+	return err
+}
+
+// checkMessage checks what a Reader made of b, which is a whole message or datagram: kind says which.
+func checkMessage(kind string, b []byte, pkg any, n int) error {
+	switch {
+	case pkg != nil && n == len(b):
+		return nil
+	case pkg != nil:
+		release(pkg)
+		return fmt.Errorf("%w: Read took %d bytes of a %s of %d", ErrBadReader, n, kind, len(b))
+	case n < 0 || n > 0 && n <= len(b):
+		return fmt.Errorf("%w: Read asks for %d bytes and was given a %s of %d",
+			ErrBadReader, n, kind, len(b))
+	}
+	return fmt.Errorf("%w: a %s of %d bytes holds no whole package", io.ErrUnexpectedEOF, kind, len(b))
 }
 
 func release(pkg any) {

@@ -441,14 +441,8 @@ func (s *session) decodeDatagram(b []byte) (pkg any, bad, err error) {
 		}
 	}()
 	var n int
-	pkg, n, bad = s.reader.Read(s, b)
-	switch {
-	case bad != nil:
-	case pkg == nil:
-		bad = fmt.Errorf("%w: a datagram of %d bytes holds no whole package", io.ErrUnexpectedEOF, len(b))
-	case n != len(b):
-		release(pkg)
-		bad = fmt.Errorf("%w: Read took %d bytes of a datagram of %d", ErrBadReader, n, len(b))
+	if pkg, n, bad = s.reader.Read(s, b); bad == nil {
+		bad = checkMessage("datagram", b, pkg, n)
 	}
 	done = true
 	return pkg, bad, err

@@ -234,25 +234,22 @@ func (t *webSocket) weigh(n int) int { return max(n, t.size) }
 
 // parse makes a package of one message.
 func (t *webSocket) parse(s *session, b []byte, text bool) (pkg any, err error) {
-	n := len(b)
+	n := 0
 	if tr, ok := s.reader.(TypedReader); ok {
-		pkg, err = tr.ReadTyped(s, b, text)
+		if pkg, err = tr.ReadTyped(s, b, text); pkg != nil {
+			n = len(b)
+		}
 	} else {
 		pkg, n, err = s.reader.Read(s, b)
 	}
+	if err == nil {
+		err = checkMessage("message", b, pkg, n)
+	}
 	switch {
-	case err != nil && errors.Is(err, ErrTooLong):
+	case errors.Is(err, ErrTooLong):
 		return nil, &violation{wsframe.CodeTooBig, err}
 	case err != nil:
-		return nil, &violation{wsframe.CodePolicy, err}
-	case pkg == nil:
-		err = fmt.Errorf("%w: a message of %d bytes holds no whole package", io.ErrUnexpectedEOF,
-			len(b))
-		return nil, &violation{wsframe.CodePolicy, err}
-	case n != len(b):
-		release(pkg)
-		err = fmt.Errorf("%w: Read took %d bytes of a message of %d", ErrBadReader, n, len(b))
-		return nil, &violation{wsframe.CodePolicy, err}
+		return nil, &violation{wsframe.CodePolicy, readerError(err)}
 	}
 	return pkg, nil
 }
