@@ -239,7 +239,11 @@ func (s *stream) deadline(l *limit, t time.Time) {
 		l.timer = nil
 	}
 	if l.at = t; !t.IsZero() {
-		l.timer = time.AfterFunc(time.Until(t), s.changed.Broadcast)
+		l.timer = time.AfterFunc(time.Until(t), func() {
+			s.mu.Lock() // so that nobody is between looking at the time and waiting
+			s.changed.Broadcast()
+			s.mu.Unlock()
+		})
 	}
 	s.changed.Broadcast()
 }
