@@ -560,7 +560,8 @@ func TestListenerClosedByItsOwner(t *testing.T) {
 			go func() { result <- srv.Serve(context.Background(), prepare(l)) }()
 			client := c.client(ln.Addr().String())
 			run(t, client, prepare(newTracer(t)))
-			ready(t, client)
+			ready(t, client) // the kernel has connected it; the server may have yet to accept it
+			within(t, l.opened, "OnOpen")
 			require.NoError(t, ln.Close())
 			err = within(t, result, "Serve's return")
 			require.ErrorIs(t, err, getty.ErrEndpointClosed)
