@@ -21,6 +21,8 @@ type engine[E any] struct {
 	width    atomic.Int32
 
 	overdue atomic.Bool // the timer that puts back what waits too long is running
+	long    atomic.Bool // tasks take long: workers take nothing along, see overdue.go
+	begun   uint64      // tasks begun at the timer's previous look; of its goroutine alone
 }
 
 func (g *engine[E]) init(cfg Config, queues int, pick picker, exec func(E), task func(E) Task) {
@@ -126,8 +128,11 @@ func (g *engine[E]) grab(w *worker, r *itemRunner[E]) (e E, ok bool) {
 			continue
 		}
 		q.lock()
-		// No more than a fair share, so that others have something without stealing.
-		k := min(1+q.lenLocked()/min(g.c.cfg.Workers, batchLen), r.along+1)
+		k := 1
+		if !g.long.Load() {
+			// No more than a fair share, so that others have something without stealing.
+			k = min(1+q.lenLocked()/min(g.c.cfg.Workers, batchLen), r.along+1)
+		}
 		if e, ok = q.popOneLocked(); !ok {
 			q.unlock()
 			misses++ // another worker was faster, or the pool has been stopped
