@@ -15,7 +15,8 @@ func TestShortTasksAgain(t *testing.T) {
 	p := NewShared(Config{Workers: 1})
 	defer p.Close()
 	p.long.Store(true)
-	held, next := make(chan struct{}), make(chan struct{})
+	held, next := make(chan struct{}, 2), make(chan struct{})
+	defer close(next) // before Close waits for the worker
 	hold := func() { held <- struct{}{}; <-next }
 	submit := func(task Task) { require.NoError(t, p.TrySubmit(task)) }
 	submit(hold)
@@ -32,5 +33,4 @@ func TestShortTasksAgain(t *testing.T) {
 	require.False(t, p.long.Load())
 	require.True(t, p.longTasks(true), "an item was put back")
 	require.True(t, p.longTasks(false), "none begun since")
-	next <- struct{}{}
 }
