@@ -5,7 +5,7 @@ package taskpool
 import "time"
 
 // Items that a worker took along wait behind the one it runs. If that takes long, they must not
-// wait while other workers run what came later. So a timer, which runs only while some worker has
+// wait while other workers run later ones. So a timer, which runs only while some worker has
 // items in its batch, looks at all batches every millisecond, and puts those back to the front of
 // their queue whose worker has not come to claim the next item in between. Tasks pay nothing for
 // it: a worker that takes more than one item along reads one word.
@@ -16,6 +16,8 @@ const overdueAfter = time.Millisecond
 
 // watchOverdue makes sure that the timer runs.
 func (g *engine[E]) watchOverdue() {
+	// Read before the compare-and-swap: every worker that takes items along comes here, and the
+	// timer nearly always runs.
 	if !g.overdue.Load() && g.overdue.CompareAndSwap(false, true) {
 		g.armOverdue()
 	}
@@ -27,6 +29,8 @@ func (g *engine[E]) armOverdue() { time.AfterFunc(overdueAfter, g.lookOverdue) }
 
 // lookOverdue is called by the timer, and by nothing else while overdue is set.
 func (g *engine[E]) lookOverdue() {
+	// One look at a time: only this goroutine writes batch.seen and begun, which need no lock
+	// therefore.
 	waiting, late := g.putBackOverdue()
 	if g.longTasks(late) || waiting {
 		g.armOverdue()
@@ -68,7 +72,7 @@ func (g *engine[E]) longTasks(late bool) bool {
 	return long
 }
 
-// putBackOverdue puts back what is overdue, and reports whether there are batches to look at again
+// putBackOverdue puts back overdue items, and reports whether there are batches to look at again
 // and whether it has put back anything.
 func (g *engine[E]) putBackOverdue() (waiting, late bool) {
 	for i := range int(g.width.Load()) {
@@ -78,6 +82,8 @@ func (g *engine[E]) putBackOverdue() (waiting, late bool) {
 		}
 		overdue, some := b.overdue()
 		waiting = waiting || some
+		// The worker may claim an item between the two calls. Then putBack returns the rest: they
+		// have waited all the same.
 		if overdue && b.putBack() {
 			late = true
 			g.c.notify()
