@@ -217,9 +217,7 @@ func (m *mailbox) clear() (dropped int) {
 	m.count -= dropped
 	m.mu.Unlock()
 	for _, q := range queues {
-		for !q.empty() {
-			releaseGuarded(q.pop().pkg)
-		}
+		q.release()
 		q.free()
 	}
 	m.mu.Lock()
@@ -228,6 +226,21 @@ func (m *mailbox) clear() (dropped int) {
 	}
 	m.mu.Unlock()
 	return dropped
+}
+
+// release empties a queue whose packages are dropped. It does so on a goroutine of its own and waits,
+// since a Release may end the goroutine that calls it, and the session's still has to call OnClose.
+func (q *mailQueue) release() {
+	for !q.empty() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for !q.empty() {
+				releaseGuarded(q.pop().pkg)
+			}
+		}()
+		<-done
+	}
 }
 
 // releaseGuarded releases a package that is dropped; a panic in its Release has nobody to reach.
