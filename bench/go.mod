@@ -36,9 +36,9 @@ require (
 	github.com/gostkit/kit/timerwheel v0.0.0
 	github.com/gostkit/kit/xorlist v0.0.0
 	github.com/lesismal/nbio v1.6.12
-	github.com/lxzan/gws v1.8.9
+	github.com/lxzan/gws v1.9.1
 	github.com/panjf2000/ants/v2 v2.12.1
-	github.com/panjf2000/gnet/v2 v2.9.7
+	github.com/panjf2000/gnet/v2 v2.10.0
 	github.com/puzpuzpuz/xsync/v4 v4.5.0
 	github.com/smallnest/ringbuffer v0.0.0-20250317021400-0da97b586904
 	github.com/stretchr/testify v1.12.1
@@ -78,7 +78,7 @@ require (
 	github.com/yusufpapurcu/wmi v1.2.2 // indirect
 	go.uber.org/atomic v1.9.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
-	go.uber.org/zap v1.27.0 // indirect
+	go.uber.org/zap v1.28.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.55.0 // indirect
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // indirect

@@ -40,14 +40,14 @@ type ClientOptions struct {
 	// 0: DefaultDialTimeout.
 	DialTimeout time.Duration
 
-	// ReconnectInterval is the first back-off and ReconnectMax the largest: after a failure the client
-	// waits a random part of a span that doubles with each further failure. A session that read
-	// something, or stayed open for longer than ReconnectMax, sets the span back to the first.
+	// ReconnectInterval is the first back-off and ReconnectMax the largest: after a failure the
+	// client waits a random part of a span that doubles with each further failure. A session that
+	// read something, or stayed open for longer than ReconnectMax, sets the span back to the first.
 	// 0: DefaultReconnectInterval, DefaultReconnectMax.
 	ReconnectInterval, ReconnectMax time.Duration
 
-	// Socket are options for every connection. Linger is used if it is negative: a session waits for
-	// its peer as WaitTime says, never in the kernel.
+	// Socket are options for every connection. Linger is used if it is negative: a session waits
+	// for its peer as WaitTime says, never in the kernel.
 	Socket netx.SocketOptions
 
 	WebSocketClientOptions
@@ -77,8 +77,8 @@ func WithClientDispatch(d Dispatch) ClientOption { return func(o *ClientOptions)
 // maxConnections is more than one address has ports.
 const maxConnections = 64 << 10
 
-// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there after
-// an error too.
+// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there
+// after an error too.
 func (o *ClientOptions) fill(k kind) error {
 	err := unused(k, o)
 	if o.Connections == 0 {
@@ -143,11 +143,11 @@ func (o *ClientOptions) check(k kind) error {
 	return checkSocket(&o.Socket, network)
 }
 
-// A Client keeps a number of sessions to one server open. Make one with [NewTCPClient], [NewWSClient] or
-// [NewUDPClient]. All its methods may be called from any goroutine.
+// A Client keeps a number of sessions to one server open. Make one with [NewTCPClient],
+// [NewWSClient] or [NewUDPClient]. All its methods may be called from any goroutine.
 //
-// Its goroutines are one per session and one per dial in progress; waiting for the next attempt holds
-// none. Done tells when all have ended.
+// Its goroutines are one per session and one per dial in progress; waiting for the next attempt
+// holds none. Done tells when all have ended.
 type Client struct {
 	ep   *endpoint
 	opts ClientOptions
@@ -171,7 +171,7 @@ type Client struct {
 var _ EndPoint = (*Client)(nil)
 
 // A dialer makes one connection; ctx carries the dial timeout and ends with Close.
-type dialer func(ctx context.Context, o *ClientOptions) (transport, error)
+type dialer func(ctx context.Context, o *ClientOptions) (protocol, error)
 
 func newClient(opts []ClientOption, dial dialer, k kind) *Client {
 	c := &Client{dial: dial, changed: make(chan struct{})}
@@ -188,13 +188,13 @@ func newClient(opts []ClientOption, dial dialer, k kind) *Client {
 	return c
 }
 
-// NewTCPClient returns a client of plain TCP sessions. What is wrong with the options is reported by
-// RunEventLoop.
+// NewTCPClient returns a client of plain TCP sessions. What is wrong with the options is reported
+// by RunEventLoop.
 func NewTCPClient(opts ...ClientOption) *Client {
 	return newClient(opts, dialTCP, tcpClient)
 }
 
-func dialTCP(ctx context.Context, o *ClientOptions) (transport, error) {
+func dialTCP(ctx context.Context, o *ClientOptions) (protocol, error) {
 	conn, err := dialConn(ctx, o, o.Addr)
 	if err != nil {
 		return nil, err
@@ -210,8 +210,9 @@ func dialConn(ctx context.Context, o *ClientOptions, addr string) (net.Conn, err
 // ID implements [EndPoint].
 func (c *Client) ID() uint64 { return c.ep.id }
 
-// RunEventLoop begins to dial and returns. Only bad options are errors: a server that is not there is dialled
-// again until Close. newSession prepares each session. Use Ready to wait for the first one.
+// RunEventLoop begins to dial and returns. Only bad options are errors: a server that is not there
+// is dialled again until Close. newSession prepares each session. Use Ready to wait for the first
+// one.
 func (c *Client) RunEventLoop(newSession NewSessionCallback) error {
 	switch {
 	case c.err != nil:
@@ -227,8 +228,8 @@ func (c *Client) RunEventLoop(newSession NewSessionCallback) error {
 	return nil
 }
 
-// Ready waits until a session is open and returns it, as Session does. It may end at any time, like every session.
-// When ctx ends first, the error tells also why the latest dial failed.
+// Ready waits until a session is open and returns it, as Session does. It may end at any time, like
+// every session. When ctx ends first, the error tells also why the latest dial failed.
 func (c *Client) Ready(ctx context.Context) (Session, error) {
 	for {
 		c.mu.Lock()
@@ -350,14 +351,15 @@ func (c *Client) opened(*session) {
 	c.signal()
 }
 
-// freed is the report of a session whose descriptor is free: the refill does not wait for its OnClose.
+// freed is the report of a session whose descriptor is free: the refill does not wait for its
+// OnClose.
 func (c *Client) freed(s *session) {
 	proved := s.Stats().BytesRead > 0 || now()-s.bornAt > int64(c.opts.ReconnectMax)
 	c.lost(s.Err(), proved)
 }
 
-// lost gives a slot back and sets the back-off timer, unless it is set already: whatever is missing when it
-// fires is dialled then.
+// lost gives a slot back and sets the back-off timer, unless it is set already: whatever is missing
+// when it fires is dialled then.
 func (c *Client) lost(err error, proved bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

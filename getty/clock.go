@@ -24,13 +24,13 @@ const longest = math.MaxInt64 / 4
 // nanos returns d as session times count, however long it is.
 func nanos(d time.Duration) int64 { return int64(min(d, longest)) }
 
-// A clock keeps all time limits of a session with one timer of the endpoint's wheel. The hot paths only
-// store when something happened; when the timer fires it looks which limit is over and sets itself to
-// the next one that may be. No deadline ever reaches the descriptor, since TLS and decompressors
-// never recover from one.
+// A clock keeps all time limits of a session with one timer of the endpoint's wheel. The hot paths
+// only store when something happened; when the timer fires it looks which limit is over and sets
+// itself to the next one that may be. No deadline ever reaches the descriptor, since TLS and
+// decompressors never recover from one.
 //
-// The limits look at what the peer did. What it sent is noted by the goroutine that reads. What it took is
-// found out by looks (backlog), but only while there is something for it to take.
+// The limits look at what the peer did. What it sent is noted by the goroutine that reads. What it
+// took is found out by looks (backlog), but only while there is something for it to take.
 type clock struct {
 	s *session
 
@@ -41,7 +41,7 @@ type clock struct {
 	heardAt   atomic.Int64 // the peer's last sign of life, or the end of a pause in which it could give none
 	begunAt   atomic.Int64 // the incomplete package's first byte, moved by those that follow; 0: there is none
 	stalledAt atomic.Int64 // last progress of a write that waits for the peer, 0: none waits
-	drainBy   atomic.Int64 // when a graceful end is over, 0: none is in progress
+	drainAt   atomic.Int64 // when WaitTime began to limit a graceful end, 0: none is in progress
 
 	mu      sync.Mutex
 	timer   *timerwheel.Timer // guarded by mu; nil until a limit needs it
@@ -61,8 +61,8 @@ type looks struct {
 	reprieve [3]reprieve // of the read, the idle and the write limit
 }
 
-// A backlog is what the looks found of the bytes on their way to the peer: those that the kernel, or a
-// connection that has none behind it, took and the peer has not acknowledged.
+// A backlog is what the looks found of the bytes on their way to the peer: those that the kernel,
+// or a connection that has none behind it, took and the peer has not acknowledged.
 type backlog struct {
 	since   int64 // the first of the looks in a row that found bytes waiting, 0: the latest found none
 	again   int64 // the next look
@@ -70,8 +70,9 @@ type backlog struct {
 	waiting int64 // bytes it has still to take
 }
 
-// smallBacklog is how many bytes may wait for the peer without being taken for something it reads. A ping or
-// a heartbeat is acknowledged by the peer's kernel, however dead the process behind it, so that says nothing.
+// smallBacklog is how many bytes may wait for the peer without being taken for something it reads.
+// A ping or a heartbeat is acknowledged by the peer's kernel, however dead the process behind it,
+// so that says nothing.
 const smallBacklog = 4 << 10
 
 // A reprieve is a limit that was over and did not strike.
@@ -81,8 +82,8 @@ type reprieve struct {
 	looks int8  // how often input waited in the kernel
 }
 
-// maxReprieves is how often a limit is put off for input that waits in the kernel, a quarter of the limit each
-// time. A reader that has not come to it by then never will.
+// maxReprieves is how often a limit is put off for input that waits in the kernel, a quarter of the
+// limit each time. A reader that has not come to it by then never will.
 const maxReprieves = 8
 
 const (
@@ -97,12 +98,6 @@ func (c *clock) init(s *session) {
 	c.idleLimit.Store(nanos(s.opts.IdleTimeout))
 	c.cronPeriod.Store(nanos(s.opts.CronPeriod))
 	c.heardAt.Store(now())
-}
-
-// A pinger is a transport that keeps an idle peer in touch.
-type pinger interface {
-	pingEvery() time.Duration
-	ping(s *session)
 }
 
 // start begins to watch; the session's options are set.
@@ -160,7 +155,8 @@ func (c *clock) unstalled() {
 	}
 }
 
-// sentMuch notes that so much was sent since the peer had taken everything that it may need time to read it.
+// sentMuch notes that so much was sent since the peer had taken everything that it may need time to
+// read it.
 func (c *clock) sentMuch() {
 	if every := c.lookEvery(); every > 0 {
 		t := now()
@@ -174,8 +170,8 @@ func (c *clock) sentMuch() {
 	}
 }
 
-// A package that arrives has ReadTimeout to become complete. It gets more time while it keeps up a pace:
-// paceBytes in each ReadTimeout, or pacePerSecond where that is more.
+// A package that arrives has ReadTimeout to become complete. It gets more time while it keeps up a
+// pace: paceBytes in each ReadTimeout, or pacePerSecond where that is more.
 const (
 	paceBytes     = 1 << 10
 	pacePerSecond = 256
@@ -213,8 +209,8 @@ func (c *clock) complete() {
 	}
 }
 
-// shift makes the read and idle clocks stand still for the d that have just passed, in which the peer could not
-// be heard.
+// shift makes the read and idle clocks stand still for the d that have just passed, in which the
+// peer could not be heard.
 func (c *clock) shift(d int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -232,13 +228,14 @@ func (c *clock) moveLocked(which int, since *atomic.Int64, at, to int64) {
 	}
 }
 
-func (c *clock) armDrain(d time.Duration) {
-	t := now() + int64(d)
-	c.drainBy.Store(t)
+// drain lets WaitTime begin to limit a graceful end, or begin again.
+func (c *clock) drain() {
+	t := now()
+	c.drainAt.Store(t)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.live = true
-	c.armLocked(t)
+	c.armLocked(t + c.s.life.waitTime.Load())
 }
 
 // arm makes sure that the timer fires by t.
@@ -261,8 +258,8 @@ func (c *clock) armLocked(t int64) {
 	c.timer.Reset(d)
 }
 
-// review runs on the wheel, and after a limit changed: it ends the session if a limit is over, posts the
-// ticks that are due, and sets the timer for what comes next. It never blocks.
+// review runs on the wheel, and after a limit changed: it ends the session if a limit is over,
+// posts the ticks that are due, and sets the timer for what comes next. It never blocks.
 func (c *clock) review() {
 	c.mu.Lock()
 	t := now()
@@ -272,15 +269,17 @@ func (c *clock) review() {
 		c.due = 0
 	}
 	var next soonest
-	if by := c.drainBy.Load(); by != 0 {
-		if wait := c.s.waitTime.Load(); t >= by && c.isLate(late, wait) && !c.spared {
+	if at := c.drainAt.Load(); at != 0 {
+		wait := max(c.s.life.waitTime.Load(), 0)
+		by := at + wait
+		if t >= by && c.isLate(late, wait) && !c.spared {
 			c.spared = true
 			by = t + wait/2
-			c.drainBy.Store(by)
+			c.drainAt.Store(by - wait)
 		}
 		if t >= by {
 			c.mu.Unlock()
-			c.s.spawn(c.s.expire)
+			c.s.spawn(c.s.life.expire)
 			return
 		}
 		next.add(by)
@@ -288,7 +287,7 @@ func (c *clock) review() {
 	ask, err := c.limitsLocked(t, late, &next)
 	if err != nil {
 		c.mu.Unlock()
-		c.s.spawn(func() { c.s.fail(err) })
+		c.s.spawn(func() { c.s.life.fail(err) })
 		return
 	}
 	tick, ping := false, false
@@ -300,10 +299,10 @@ func (c *clock) review() {
 	}
 	c.mu.Unlock()
 	if tick {
-		c.s.post(flagCron)
+		c.s.turn.post(flagCron)
 	}
 	if ping {
-		c.s.spawn(func() { c.s.tr.(pinger).ping(c.s) })
+		c.s.spawn(func() { c.s.proto.(pinger).ping() })
 	}
 }
 
@@ -316,12 +315,12 @@ func (n *soonest) add(at int64) {
 	}
 }
 
-// limitsLocked returns the error of a limit that is over at t, or adds when those that run may be. ask says that
-// the peer is to be asked for a sign of life.
+// limitsLocked returns the error of a limit that is over at t, or adds when those that run may be.
+// ask says that the peer is to be asked for a sign of life.
 func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error) {
 	s := c.s
 	c.lookLocked(t, next)
-	if limit := s.writeTimeout.Load(); limit > 0 {
+	if limit := s.outbox.writeTimeout.Load(); limit > 0 {
 		if c.overLocked(writeReprieve, &c.stalledAt, limit, t, late, next) {
 			return false, ErrWriteTimeout
 		}
@@ -352,8 +351,8 @@ func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error)
 		return false, nil
 	}
 	at := c.heardAt.Load()
-	// A session that can ask its peer for a sign of life does so when half of the time is over at the latest,
-	// and leaves it the other half.
+	// A session that can ask its peer for a sign of life does so when half of the time is over at
+	// the latest, and leaves it the other half.
 	if c.pings() && t >= at+idle/2 {
 		asked := c.askedAt
 		if ask = asked < at; ask {
@@ -372,8 +371,8 @@ func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error)
 	return c.looks != nil && c.looks.reprieve[idleReprieve] == reprieve{at: t - idle/2, late: true}, nil
 }
 
-// overLocked reports whether a limit that runs since *since is over at t and has to strike; if not, it adds when
-// it may be.
+// overLocked reports whether a limit that runs since *since is over at t and has to strike; if not,
+// it adds when it may be.
 func (c *clock) overLocked(which int, since *atomic.Int64, limit, t, late int64, next *soonest) bool {
 	at := since.Load()
 	if at == 0 {
@@ -388,8 +387,9 @@ func (c *clock) overLocked(which int, since *atomic.Int64, limit, t, late int64,
 		*r = reprieve{at: at}
 	}
 	if c.isLate(late, limit) && !r.late {
-		// Some of the time was our own absence. What waited for us is seen soon, and what the peer would have
-		// been asked for meanwhile it is asked for now: it gets half of the time again, once.
+		// Some of the time was our own absence. What waited for us is seen soon, and what the peer
+		// would have been asked for meanwhile it is asked for now: it gets half of the time again,
+		// once.
 		if again := t - limit/2; since.CompareAndSwap(at, again) {
 			*r = reprieve{at: again, late: true}
 		}
@@ -421,19 +421,19 @@ func quarter(limit int64) int64 { return max(limit/4, int64(time.Millisecond)) }
 
 // inputWaits reports whether the reader has something to read, be it the end of the stream.
 func (c *clock) inputWaits() (waits bool) {
-	state, err := alive(c.s.tr.netConn())
+	state, err := alive(c.s.proto.netConn())
 	return err == nil && state != netx.Open
 }
 
 // unacknowledged returns how many bytes the kernel holds for the peer, if it can tell.
 func (c *clock) unacknowledged() (n int, ok bool) {
-	n, err := sendQueue(c.s.tr.netConn())
+	n, err := sendQueue(c.s.proto.netConn())
 	return n, err == nil
 }
 
 // lookEvery returns how often to look what the peer has taken, 0 for never.
 func (c *clock) lookEvery() (every int64) {
-	if limit := c.s.writeTimeout.Load(); limit > 0 && c.stalledAt.Load() != 0 {
+	if limit := c.s.outbox.writeTimeout.Load(); limit > 0 && c.stalledAt.Load() != 0 {
 		every = quarter(limit)
 	}
 	if limit := c.idleLimit.Load(); limit > 0 && (every == 0 || limit/4 < every) {
@@ -442,13 +442,14 @@ func (c *clock) lookEvery() (every int64) {
 	return every
 }
 
-// lookLocked looks what the peer has taken since the last look, if it is time. For a write that waits any of it
-// is progress. A kernel calls a socket writable only when much of its buffer is free (Linux: a third), for which
-// a peer that reads slowly may need longer than any limit, so it is not enough to see writes go on.
+// lookLocked looks what the peer has taken since the last look, if it is time. For a write that
+// waits any of it is progress. A kernel calls a socket writable only when much of its buffer is
+// free (Linux: a third), for which a peer that reads slowly may need longer than any limit, so it
+// is not enough to see writes go on.
 func (c *clock) lookLocked(t int64, next *soonest) {
 	s := c.s
 	every, stalled := c.lookEvery(), c.stalledAt.Load()
-	if every == 0 || !s.queues {
+	if every == 0 || !s.outbox.queues {
 		c.calmLocked()
 		return
 	}
@@ -467,9 +468,7 @@ func (c *clock) lookLocked(t int64, next *soonest) {
 	case b.again == 0 && stalled == 0 && (idle <= 0 || t < c.heardAt.Load()+idle):
 		return
 	}
-	s.qMu.Lock()
-	taken, waiting := int64(s.count.BytesWritten), int64(s.detached-s.gone.Load())
-	s.qMu.Unlock()
+	taken, waiting := int64(s.count.BytesWritten.Load()), int64(s.outbox.onTheWay())
 	if n, ok := c.unacknowledged(); ok {
 		taken -= int64(n)
 		waiting += int64(n)
@@ -508,20 +507,18 @@ func (c *clock) calmLocked() {
 	}
 	c.looks.backlog = backlog{}
 	s := c.s
-	s.qMu.Lock()
-	s.lookAfter = s.count.BytesWritten + smallBacklog
-	s.qMu.Unlock()
+	s.outbox.lookAgainAfter(smallBacklog)
 }
 
 // pings reports whether the session asks its peer for signs of life.
 func (c *clock) pings() bool {
-	p, ok := c.s.tr.(pinger)
+	p, ok := c.s.proto.(pinger)
 	return ok && p.pingEvery() > 0
 }
 
-// ticksLocked reports which ticks are due at t and adds the next ones. The phases of many sessions spread
-// out by chance, and ticks that were missed merge into one. With ask there is one that may make the peer answer: a
-// ping, or else a tick, in which heartbeats are written.
+// ticksLocked reports which ticks are due at t and adds the next ones. The phases of many sessions
+// spread out by chance, and ticks that were missed merge into one. With ask there is one that may
+// make the peer answer: a ping, or else a tick, in which heartbeats are written.
 func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) {
 	if period := c.cronPeriod.Load(); period > 0 {
 		if c.cronAt == 0 {
@@ -533,7 +530,7 @@ func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) 
 		next.add(c.cronAt)
 	}
 	if c.pings() {
-		period := nanos(c.s.tr.(pinger).pingEvery())
+		period := nanos(c.s.proto.(pinger).pingEvery())
 		if c.pingAt == 0 {
 			c.pingAt = t + 1 + rand.Int64N(period)
 		} else if t >= c.pingAt || ask {
@@ -548,15 +545,15 @@ func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) 
 	return tick, ping
 }
 
-// busy reports whether the session's own side keeps it from hearing the peer. ticking says that this is only a tick's
-// callback, which is no sign of life.
+// busy reports whether the session's own side keeps it from hearing the peer. ticking says that
+// this is only a tick's callback, which is no sign of life.
 func (s *session) busy() (busy, ticking bool) {
 	switch {
 	case s.has(flagBlocked) && !s.opts.ReadWhileBlocked:
 		return true, false
-	case s.mailbox() != nil && s.box.waiting():
+	case s.inboxIfStarted() != nil && s.inbox.waiting():
 		return true, false
-	case s.inTurn():
+	case s.turn.inProgress():
 		return true, s.has(flagTick)
 	}
 	return false, false

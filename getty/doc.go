@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package getty runs sessions over TCP, UDP and WebSocket behind one interface: a codec cuts the bytes into
-// packages, a listener gets them in order, and writing is safe from any goroutine, coalesced and bounded.
-// It is built on Go's own net package and works on every platform that has one.
+// Package getty runs sessions over TCP, UDP and WebSocket behind one interface: a codec cuts the
+// bytes into packages, a listener gets them in order, and writing is safe from any goroutine,
+// coalesced and bounded. It is built on Go's own net package and works on every platform that has
+// one.
 //
-// Do not use it for HTTP or gRPC, which have better servers of their own, for a single connection with
-// a simple loop, or to hold a million idle connections on one small machine: a session has a goroutine.
+// Do not use it for HTTP or gRPC, which have better servers of their own, for a single connection
+// with a simple loop, or to hold a million idle connections on one small machine: a session has a
+// goroutine.
 //
 //	server := getty.NewTCPServer(getty.WithLocalAddress(":7000"))
 //	err := server.RunEventLoop(func(s getty.Session) error {
@@ -15,31 +17,32 @@
 //
 // # Parts
 //
-// A [Server] ([NewTCPServer], [NewUDPEndPoint], [NewWSServer], [WSHandler]) or a [Client] ([NewTCPClient],
-// [NewUDPClient], [NewWSClient]) makes a [Session] for each connection. The [NewSessionCallback] gives the
-// session a [Reader], a [Writer] and an [EventListener]. Options are functions over [ServerOptions] and
-// [ClientOptions], whose fields are the documentation; nothing panics on bad options, RunEventLoop reports
-// them.
+// A [Server] ([NewTCPServer], [NewUDPEndPoint], [NewWSServer], [WSHandler]) or a [Client]
+// ([NewTCPClient], [NewUDPClient], [NewWSClient]) makes a [Session] for each connection. The
+// [NewSessionCallback] gives the session a [Reader], a [Writer] and an [EventListener]. Options are
+// functions over [ServerOptions] and [ClientOptions], whose fields are the documentation; nothing
+// panics on bad options, RunEventLoop reports them.
 //
 // # Concurrency and order
 //
-// All methods of sessions and endpoints may be called from any goroutine and from callbacks; Shutdown waits
-// for callbacks and so may not be called from one. The callbacks of a session are serial and in order,
-// see [EventListener]; where they run is its [Dispatch].
+// All methods of sessions and endpoints may be called from any goroutine and from callbacks;
+// Shutdown waits for callbacks and so may not be called from one. The callbacks of a session are
+// serial and in order, see [EventListener]; where they run is its [Dispatch].
 //
 // # Ownership
 //
-// A session owns one goroutine, its reader; beside it there is, while bytes wait for a slow peer, one that
-// flushes. Endpoints end them all: Close and Shutdown stop them, Done waits for them. An idle session holds
-// no buffer. Who owns the bytes of a package is told at [Reader] and [Writer]; whatever is written is
-// copied before the call returns.
+// A session owns one goroutine, its reader; beside it there is, while bytes wait for a slow peer,
+// one that flushes. Endpoints end them all: Close and Shutdown stop them, Done waits for them. An
+// idle session holds no buffer. Who owns the bytes of a package is told at [Reader] and [Writer];
+// whatever is written is copied before the call returns.
 //
 // # Limits
 //
-// Everything is bounded by default: the size of a package, the queue to the peer, the mailbox from it, the
-// number of sessions. At each limit the sender is slowed down or told, nothing is dropped in silence; what a
-// session could not send or deliver is in its [SessionStats].
+// Everything is bounded by default: the size of a package, the queue to the peer, the mailbox from
+// it, the number of sessions. At each limit the sender is slowed down or told, nothing is dropped
+// in silence; what a session could not send or deliver is in its [SessionStats].
 //
-// In steady state a message costs no allocation with [Inline] dispatch and the length-field codec, and at most
-// one through an ordered pool; tests assert both. docs/architecture.md of the project tells how it works.
+// In steady state a message costs no allocation with [Inline] dispatch and the length-field codec,
+// and at most one through an ordered pool; tests assert both. docs/architecture.md of the project
+// tells how it works.
 package getty

@@ -24,8 +24,8 @@ import (
 type EndPoint interface {
 	// ID is unique among all endpoints of the process.
 	ID() uint64
-	// RunEventLoop starts the endpoint and returns: a server when it listens, a client when it has begun
-	// to dial. Bad options and a busy port are errors.
+	// RunEventLoop starts the endpoint and returns: a server when it listens, a client when it has
+	// begun to dial. Bad options and a busy port are errors.
 	RunEventLoop(NewSessionCallback) error
 	// Sessions yields the open sessions, in no order. Others may come and go meanwhile.
 	Sessions() iter.Seq[Session]
@@ -33,12 +33,13 @@ type EndPoint interface {
 	Stats() EndPointStats
 	// IsClosed reports whether Close or Shutdown was called.
 	IsClosed() bool
-	// Shutdown ends gracefully: nothing new, every session handles what it has read, flushes and closes;
-	// when ctx ends, the rest is closed at once. It returns when OnClose of all sessions has returned,
-	// or when ctx has ended and a callback does not return; it must not be called from a callback.
+	// Shutdown ends gracefully: nothing new, every session handles what it has read, flushes and
+	// closes; when ctx ends, the rest is closed at once. It returns when OnClose of all sessions
+	// has returned, or when ctx has ended and a callback does not return; it must not be called
+	// from a callback.
 	Shutdown(ctx context.Context) (Report, error)
-	// Close ends at once what does not drain within the sessions' WaitTime. It does not wait, so that
-	// callbacks may call it.
+	// Close ends at once what does not drain within the sessions' WaitTime. It does not wait, so
+	// that callbacks may call it.
 	Close()
 	// Done returns a channel that is closed when, after Close or Shutdown, all has ended: sessions,
 	// callbacks and goroutines.
@@ -65,7 +66,8 @@ type Report struct {
 	Stuck   []string // sessions in whose callbacks ctx ended, as Stat tells them
 }
 
-// endpoint is what servers and clients share: the session table, the wheel, the pool, the goroutines.
+// endpoint is what servers and clients share: the session table, the wheel, the pool, the
+// goroutines.
 type endpoint struct {
 	id   uint64
 	self EndPoint
@@ -212,8 +214,8 @@ func (e *endpoint) taskPool() taskpool.Pool {
 	return e.pool
 }
 
-// reserve takes a place in the table for a session, unless limit are taken. openReserved uses it; unreserve
-// gives it back.
+// reserve takes a place in the table for a session, unless limit are taken. openReserved uses it;
+// unreserve gives it back.
 func (e *endpoint) reserve(limit int) bool {
 	if n := e.table.Add(1); limit > 0 && n > int64(limit) {
 		e.unreserve()
@@ -224,18 +226,18 @@ func (e *endpoint) reserve(limit int) bool {
 
 func (e *endpoint) unreserve() { e.table.Add(-1) }
 
-// open starts a session on tr on a goroutine of its own, unless the endpoint is closing or full.
-func (e *endpoint) open(tr transport, limit int, prepare NewSessionCallback) (*session, error) {
+// open starts a session on proto on a goroutine of its own, unless the endpoint is closing or full.
+func (e *endpoint) open(proto protocol, limit int, prepare NewSessionCallback) (*session, error) {
 	if !e.reserve(limit) {
 		e.stats.refused.Add(1)
 		return nil, ErrTooManySessions
 	}
-	return e.openReserved(tr, prepare)
+	return e.openReserved(proto, prepare)
 }
 
 // openReserved is open for a session that has its place. Where it fails the place is free again.
-func (e *endpoint) openReserved(tr transport, prepare NewSessionCallback) (*session, error) {
-	s := newSession(e, tr, e.opts)
+func (e *endpoint) openReserved(proto protocol, prepare NewSessionCallback) (*session, error) {
+	s := newSession(e, proto, e.opts)
 	e.mu.Lock()
 	if e.closing {
 		e.mu.Unlock()
@@ -264,7 +266,7 @@ func (e *endpoint) opened(s *session) {
 // refused is the report of a session that did not open.
 func (e *endpoint) refused(s *session, err error) {
 	e.stats.refused.Add(1)
-	e.log.Warn("getty: session refused", "session", s.id, "peer", peerText(s.tr.remoteAddr), "error", limitText(err))
+	e.log.Warn("getty: session refused", "session", s.id, "peer", peerText(s.proto.remoteAddr), "error", limitText(err))
 	e.freed(s)
 	e.ended(s)
 }
@@ -337,7 +339,7 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	before := e.statsSnapshot().Total.Unsent
 	all := e.snapshot()
 	for _, s := range all {
-		s.drain()
+		s.life.drain()
 	}
 	var r Report
 	select {
@@ -349,7 +351,7 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	}
 	rest := e.snapshot()
 	for _, s := range rest {
-		s.fail(fmt.Errorf("%w: shutdown ended: %w", ErrSessionClosed, context.Cause(ctx)))
+		s.life.fail(fmt.Errorf("%w: shutdown ended: %w", ErrSessionClosed, context.Cause(ctx)))
 	}
 	r.Forced = len(rest)
 	r.Drained = len(all) - r.Forced
@@ -373,12 +375,13 @@ type watched struct {
 	calm  int    // how often in a row it needed no watch
 }
 
-// watchCalm is how often in a row a session needs no watch before it leaves the list. A busy one is found
-// without a queue most of the time, and joining again costs more than being looked at.
+// watchCalm is how often in a row a session needs no watch before it leaves the list. A busy one is
+// found without a queue most of the time, and joining again costs more than being looked at.
 const watchCalm = 4
 
-// watch puts s on the list of sessions with packages queued in a turn. A long turn must not hold them back:
-// about every millisecond, while there are any, the wheel looks for queues that stayed since it last did.
+// watch puts s on the list of sessions with packages queued in a turn. A long turn must not hold
+// them back: about every millisecond, while there are any, the wheel looks for queues that stayed
+// since it last did.
 func (e *endpoint) watch(s *session) {
 	if !s.setFlag(flagWatched) {
 		return
@@ -401,15 +404,15 @@ func (e *endpoint) review() {
 	defer e.watchMu.Unlock()
 	keep := e.watched[:0]
 	for _, w := range e.watched {
-		late, calm := w.s.lookAtQueue(&w.flush)
+		late, calm := w.s.outbox.late(&w.flush)
 		if late {
-			w.s.spawn(w.s.flushLate)
+			w.s.spawn(w.s.outbox.flushLate)
 		}
 		if !calm {
 			w.calm = 0
 		} else if w.calm++; w.calm >= watchCalm {
 			w.s.clearFlag(flagWatched) // who queues from here on joins again
-			if _, calm = w.s.lookAtQueue(&w.flush); calm || !w.s.setFlag(flagWatched) {
+			if _, calm = w.s.outbox.late(&w.flush); calm || !w.s.setFlag(flagWatched) {
 				continue
 			}
 		}
@@ -422,8 +425,8 @@ func (e *endpoint) review() {
 	}
 }
 
-// wheelUse counts the endpoints that use the wheel of the process, which is made with the first of them
-// and closed with the last.
+// wheelUse counts the endpoints that use the wheel of the process, which is made with the first of
+// them and closed with the last.
 var wheelUse struct {
 	sync.Mutex
 	n     int               // guarded by the mutex

@@ -16,8 +16,8 @@ var (
 	// [net.ErrClosed].
 	ErrSessionClosed error = &sentinel{"getty: session closed", net.ErrClosed}
 
-	// ErrSessionBlocked reports a package that was not accepted because the bytes queued for the peer
-	// had reached the high mark; over UDP, because the send buffer of the socket is full.
+	// ErrSessionBlocked reports a package that was not accepted because the bytes queued for the
+	// peer had reached the high mark; over UDP, because the send buffer of the socket is full.
 	ErrSessionBlocked = errors.New("getty: session blocked: queue above the high mark, or socket full")
 
 	// ErrWriteTimeout reports a write that the kernel did not take in time. It also matches
@@ -29,20 +29,19 @@ var (
 	// matches [ErrWriteTimeout].
 	ErrUnacknowledged error = &sentinel{"getty: closed over unacknowledged bytes", ErrWriteTimeout}
 
-	// ErrReadTimeout reports a package that was begun and neither completed within ReadTimeout nor kept up
-	// the pace that it describes. It also
-	// matches [os.ErrDeadlineExceeded].
+	// ErrReadTimeout reports a package that was begun and neither completed within ReadTimeout nor
+	// kept up the pace that it describes. It also matches [os.ErrDeadlineExceeded].
 	ErrReadTimeout error = &sentinel{"getty: read timeout: package begun and not completed", os.ErrDeadlineExceeded}
 
-	// ErrIdleTimeout reports a session whose peer gave no sign of life for IdleTimeout. It also matches
-	// [os.ErrDeadlineExceeded].
+	// ErrIdleTimeout reports a session whose peer gave no sign of life for IdleTimeout. It also
+	// matches [os.ErrDeadlineExceeded].
 	ErrIdleTimeout error = &sentinel{"getty: idle timeout", os.ErrDeadlineExceeded}
 
 	// ErrTooLong reports a package larger than MaxMsgLen.
 	ErrTooLong = errors.New("getty: package longer than MaxMsgLen")
 
-	// ErrBadReader reports a Reader or Writer that broke its contract: an impossible length, a package
-	// of zero bytes, a missing codec, an encoder that writes to a session.
+	// ErrBadReader reports a Reader or Writer that broke its contract: an impossible length, a
+	// package of zero bytes, a missing codec, an encoder that writes to a session.
 	ErrBadReader = errors.New("getty: codec broke its contract")
 
 	// ErrProtocol reports a WebSocket peer that broke RFC 6455 or RFC 7692.
@@ -58,8 +57,8 @@ var (
 	// [net.ErrClosed].
 	ErrEndpointClosed error = &sentinel{"getty: endpoint closed", net.ErrClosed}
 
-	// ErrSessionStarted reports a setter that has no effect any more because the session's callbacks
-	// have begun; call it in the new-session callback.
+	// ErrSessionStarted reports a setter that has no effect any more because the session's
+	// callbacks have begun; call it in the new-session callback.
 	ErrSessionStarted = errors.New("getty: session already started")
 )
 

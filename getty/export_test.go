@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"github.com/gostkit/kit/bytespool"
 )
 
 // PendingTimers returns how many timers the wheel of the process holds.
@@ -25,41 +23,41 @@ func PendingTimers() int {
 // Held tells which memory a session of a byte stream holds. It races with a session that is not idle.
 func Held(ss Session) (readBuffer, batch, mailQueues bool) {
 	s := ss.(*session)
-	if s.box != nil {
-		s.box.mu.Lock()
-		mailQueues = s.box.in != nil || s.box.cur != nil
-		s.box.mu.Unlock()
+	if s.inbox != nil {
+		s.inbox.mu.Lock()
+		mailQueues = s.inbox.in != nil || s.inbox.cur != nil
+		s.inbox.mu.Unlock()
 	}
-	return streamOf(s).buf != nil, HoldsBatch(ss), mailQueues
+	return streamOf(s).in.Held() != 0, HoldsBatch(ss), mailQueues
 }
 
 func streamOf(s *session) *stream {
-	if ws, ok := s.tr.(*webSocket); ok {
+	if ws, ok := s.proto.(*webSocket); ok {
 		return ws.stream
 	}
-	return s.tr.(*stream)
+	return s.proto.(*stream)
 }
 
 // HoldsBatch tells whether a session holds memory for packages to be sent.
 func HoldsBatch(ss Session) bool {
 	s := ss.(*session)
-	s.encMu.Lock()
-	defer s.encMu.Unlock()
-	return s.out != nil
+	s.outbox.encMu.Lock()
+	defer s.outbox.encMu.Unlock()
+	return s.outbox.out != nil
 }
 
 // AwaitsReview reports whether it was left to the holder of the encoder lock to look whether the queue has fallen.
 func AwaitsReview(ss Session) bool { return ss.(*session).has(flagReview) }
 
 // KeptBuffer returns the size of the buffer that holds an incomplete package.
-func KeptBuffer(ss Session) int { return len(ss.(*session).tr.(*stream).buf) }
+func KeptBuffer(ss Session) int { return ss.(*session).proto.(*stream).in.Held() }
 
 // ControlHeld returns how many bytes of control frames wait for a flush.
 func ControlHeld(ss Session) int {
 	s := ss.(*session)
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	return len(s.sideLocked().control)
+	s.outbox.mu.Lock()
+	defer s.outbox.mu.Unlock()
+	return len(s.outbox.sideLocked().control)
 }
 
 // BackOff returns the longest wait of a client that has failed so often.
@@ -70,17 +68,17 @@ func BackOff(interval, most time.Duration, failures int) time.Duration {
 // MarksHeld returns how many callers of Flush a session knows of.
 func MarksHeld(ss Session) int {
 	s := ss.(*session)
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	return len(s.sideLocked().marks)
+	s.outbox.mu.Lock()
+	defer s.outbox.mu.Unlock()
+	return len(s.outbox.sideLocked().marks)
 }
 
 // InLine returns how many writers wait for the queue to fall.
 func InLine(ss Session) int {
 	s := ss.(*session)
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	return len(s.sideLocked().line)
+	s.outbox.mu.Lock()
+	defer s.outbox.mu.Unlock()
+	return len(s.outbox.sideLocked().line)
 }
 
 // WasAway makes a session's clock believe that this process did not run for d, and has its timer fire.
@@ -93,12 +91,12 @@ func WasAway(ss Session, d time.Duration) {
 		}
 	}
 	c.mu.Lock()
-	for !ss.IsClosed() && (c.due == 0 || s.inTurn() || s.mailbox() != nil && s.box.waiting()) {
+	for !ss.IsClosed() && (c.due == 0 || s.turn.inProgress() || s.inboxIfStarted() != nil && s.inbox.waiting()) {
 		c.mu.Unlock() // it has not begun, or a callback is at work, which is a sign of life
 		time.Sleep(time.Millisecond)
 		c.mu.Lock()
 	}
-	for _, p := range []*atomic.Int64{&c.heardAt, &c.begunAt, &c.stalledAt, &c.drainBy} {
+	for _, p := range []*atomic.Int64{&c.heardAt, &c.begunAt, &c.stalledAt, &c.drainAt} {
 		if at := p.Load(); at != 0 {
 			p.Store(at - int64(d))
 		}
@@ -133,9 +131,9 @@ func (f FakeWriter) AwaitWritable() error                                    { r
 // Fake puts f in the place of the writing half of a UDP session's socket.
 func Fake(ss Session, f FakeWriter) {
 	s := ss.(*session)
-	s.encMu.Lock()
-	defer s.encMu.Unlock()
-	s.tr.(*datagrams).out = f
+	s.outbox.encMu.Lock()
+	defer s.outbox.encMu.Unlock()
+	s.proto.(*datagrams).out = f
 }
 
 // Limits returns what MaxMsgLen, ReadTimeout, IdleTimeout, WriteTimeout, WaitTime and CronPeriod mean for a session;
@@ -144,7 +142,7 @@ func Limits(ss Session) [6]int64 {
 	s := ss.(*session)
 	return [6]int64{
 		s.maxMsgLen.Load(), max(s.clock.readLimit.Load(), 0), max(s.clock.idleLimit.Load(), 0),
-		max(s.writeTimeout.Load(), 0), max(s.waitTime.Load(), 0), max(s.clock.cronPeriod.Load(), 0),
+		max(s.outbox.writeTimeout.Load(), 0), max(s.life.waitTime.Load(), 0), max(s.clock.cronPeriod.Load(), 0),
 	}
 }
 
@@ -153,41 +151,6 @@ var NewLogger = newLogger
 
 // OptionNames returns the options that optionuse.go lists.
 func OptionNames() []string { return slices.Collect(maps.Keys(optionUse)) }
-
-// BatchKeeps returns how many references a batch keeps that has sent n packages in memory of their own,
-// offered to the kernel in larger and smaller runs, when it is given back.
-func BatchKeeps(n int) (kept int) {
-	b := newBatch()
-	for range n {
-		whole := bytespool.Get(1)
-		b.append(whole, whole, nil)
-		b.ends = append(b.ends, b.size)
-	}
-	for len(b.offer()) > 0 {
-		b.took(1)
-		b.iov = iovecs{}
-	}
-	b.free()
-	for _, s := range b.segs[:cap(b.segs)] {
-		if s.b != nil || s.whole != nil || s.w != nil {
-			kept++
-		}
-	}
-	for _, r := range b.runs[:cap(b.runs)] {
-		if r != nil {
-			kept++
-		}
-	}
-	for _, c := range b.chunks[:cap(b.chunks)] {
-		if c != nil {
-			kept++
-		}
-	}
-	if b.buf != nil {
-		kept++
-	}
-	return kept
-}
 
 // HasFreed reports whether a session's descriptor is closed, or about to be.
 func HasFreed(ss Session) bool { return ss.(*session).has(flagHard) }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gostkit/kit/getty/internal/wire"
 	"github.com/gostkit/kit/netx"
 )
 
@@ -31,7 +32,7 @@ var _ net.Conn = (*foreign)(nil)
 
 // contain returns conn, behind a foreign unless it is a connection of package net.
 func (e *endpoint) contain(conn net.Conn) net.Conn {
-	if socketOf(conn) != nil {
+	if wire.Socket(conn) != nil {
 		return conn
 	}
 	if f, ok := conn.(*foreign); ok { // a hijacked connection that our own accept loop took
@@ -70,16 +71,25 @@ func (c *foreign) guard(where string, method func() error) (err error) {
 	return method()
 }
 
-// Read implements [net.Conn].
+// maxEmptyReads is how many reads in a row may bring nothing, as in package bufio.
+const maxEmptyReads = 100
+
+// Read implements [net.Conn]. It never returns zero bytes without an error. [io.Reader] allows that and
+// says that nothing has happened then: a [net.Pipe] passes on the empty writes of its other end.
 func (c *foreign) Read(p []byte) (n int, err error) {
-	err = c.guard("net.Conn.Read", func() (err error) {
-		n, err = c.conn.Read(p)
-		return err
-	})
-	if n < 0 || n > len(p) {
-		return 0, fmt.Errorf("getty: %T.Read returned %d of %d bytes", c.conn, n, len(p))
+	for range maxEmptyReads {
+		err = c.guard("net.Conn.Read", func() (err error) {
+			n, err = c.conn.Read(p)
+			return err
+		})
+		if n < 0 || n > len(p) {
+			return 0, fmt.Errorf("getty: %T.Read returned %d of %d bytes", c.conn, n, len(p))
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
 	}
-	return n, err
+	return 0, io.ErrNoProgress
 }
 
 // Write implements [net.Conn].
@@ -182,7 +192,7 @@ func (t *stream) awaitClosed() {
 
 // awaitClosed waits until the session's descriptor is free; closeHard was called.
 func (s *session) awaitClosed() {
-	if t, ok := s.tr.(interface{ awaitClosed() }); ok {
+	if t, ok := s.proto.(interface{ awaitClosed() }); ok {
 		t.awaitClosed()
 	}
 }

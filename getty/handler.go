@@ -10,8 +10,9 @@ import "net/netip"
 type NewSessionCallback func(Session) error
 
 // An EventListener receives what happens to a session. Unless the dispatch is [Unordered], the
-// callbacks of one session never run at the same time and follow one order: OnOpen, then OnMessage in
-// the order of the wire with OnCron between them, then OnError at most once, then OnClose exactly once.
+// callbacks of one session never run at the same time and follow one order: OnOpen, then OnMessage
+// in the order of the wire with OnCron between them, then OnError at most once, then OnClose
+// exactly once.
 //
 // A panic in a callback ends that session with a [PanicError]; the process lives.
 type EventListener interface {
@@ -21,22 +22,23 @@ type EventListener interface {
 	// OnMessage delivers one package, as the Reader returned it. How long it may be kept is told at
 	// [Reader].
 	OnMessage(s Session, pkg any)
-	// OnCron is called about every CronPeriod, if that is set. Ticks that could not be served in time
-	// merge into one.
+	// OnCron is called about every CronPeriod, if that is set. Ticks that could not be served in
+	// time merge into one.
 	OnCron(Session)
-	// OnError is called at most once, before OnClose, when the session does not end clean: err is then
-	// what [Session.Err] returns. Clean ends are an own Close that drained, an own CloseNow with nothing
-	// left unsent, and the peer's end of stream between two packages.
+	// OnError is called at most once, before OnClose, when the session does not end clean: err is
+	// then what [Session.Err] returns. Clean ends are an own Close that drained, an own CloseNow
+	// with nothing left unsent, and the peer's end of stream between two packages.
 	OnError(s Session, err error)
-	// OnClose is the last callback, when the descriptor is already free. The cause and the final counts
-	// are in [Session.Err] and [Session.Stats].
+	// OnClose is the last callback, when the descriptor is already free. The cause and the final
+	// counts are in [Session.Err] and [Session.Stats].
 	OnClose(Session)
 }
 
 // A WritableListener is an EventListener that wants to know when a session whose queue had reached
 // the high mark has fallen to the low mark again.
 type WritableListener interface {
-	// OnWritable follows the same rules as OnCron: it never overlaps another callback of the session.
+	// OnWritable follows the same rules as OnCron: it never overlaps another callback of the
+	// session.
 	OnWritable(Session)
 }
 
@@ -72,24 +74,25 @@ type Reader interface {
 	Read(s Session, b []byte) (pkg any, n int, err error)
 }
 
-// A ResumingReader is a Reader that need not look twice at bytes which could not complete a package.
-// Where it is implemented it is called instead of Read; seen is the number of leading bytes of b that
-// the previous call was already given, 0 for a fresh package.
+// A ResumingReader is a Reader that need not look twice at bytes which could not complete a
+// package. Where it is implemented it is called instead of Read; seen is the number of leading
+// bytes of b that the previous call was already given, 0 for a fresh package.
 type ResumingReader interface {
 	ReadResume(s Session, b []byte, seen int) (pkg any, n int, err error)
 }
 
 // A Writer encodes one package. The engine copies the result before WritePkg returns, so that a
 // Writer may reuse its buffer. Calls of one session are serial, in the order of the wire. A Writer
-// must not write to a session or flush it: it gets [ErrBadReader] where that would wait for itself. Like a callback,
-// a Writer at work is waited for by the session's end: OnClose comes when it has returned.
+// must not write to a session or flush it: it gets [ErrBadReader] where that would wait for itself.
+// Like a callback, a Writer at work is waited for by the session's end: OnClose comes when it has
+// returned.
 type Writer interface {
 	Write(s Session, pkg any) ([]byte, error)
 }
 
-// An AppendWriter is a Writer that encodes straight into the send buffer: it appends the wire form of
-// pkg to dst and returns the extended slice, as append does. Where it is implemented it is called
-// instead of Write; nothing is allocated or copied then.
+// An AppendWriter is a Writer that encodes straight into the send buffer: it appends the wire form
+// of pkg to dst and returns the extended slice, as append does. Where it is implemented it is
+// called instead of Write; nothing is allocated or copied then.
 type AppendWriter interface {
 	AppendPkg(dst []byte, s Session, pkg any) ([]byte, error)
 }
@@ -108,8 +111,8 @@ type Releaser interface {
 }
 
 // A UDPContext is the package of an unconnected UDP endpoint: what was decoded from, or is to be
-// encoded into, one datagram, and the peer it came from or goes to. The engine never changes one that
-// it was given.
+// encoded into, one datagram, and the peer it came from or goes to. The engine never changes one
+// that it was given.
 type UDPContext struct {
 	// Pkg is what the Reader made of the datagram, or what the Writer makes it of.
 	Pkg any
@@ -117,14 +120,16 @@ type UDPContext struct {
 	// PeerAddr is where the datagram came from, or goes to.
 	PeerAddr netip.AddrPort
 
-	// LocalAddr is the address of this host that the datagram was sent to, or is to be sent from; the zero Addr
-	// leaves that to the kernel. An endpoint on a wildcard address has to answer from the address that was
-	// asked, since a connected peer hears no other; Reply does. It is set by the engine where the system can
-	// tell (on Linux; not for a multicast over IPv6). Elsewhere a write with one fails.
+	// LocalAddr is the address of this host that the datagram was sent to, or is to be sent from;
+	// the zero Addr leaves that to the kernel. An endpoint on a wildcard address has to answer from
+	// the address that was asked, since a connected peer hears no other; Reply does. It is set by
+	// the engine where the system can tell (on Linux; not for a multicast over IPv6). Elsewhere a
+	// write with one fails.
 	LocalAddr netip.Addr
 }
 
-// Reply returns pkg as the answer to c: to the peer that c came from, from the address that it was sent to.
+// Reply returns pkg as the answer to c: to the peer that c came from, from the address that it was
+// sent to.
 func (c UDPContext) Reply(pkg any) UDPContext {
 	c.Pkg = pkg
 	return c

@@ -72,15 +72,6 @@ func TestDrainedQueueHoldsNothing(t *testing.T) {
 	}
 }
 
-// A pooled batch refers to nothing, however large it was.
-//
-// case: 13
-func TestPooledBatchRefersToNothing(t *testing.T) {
-	for _, n := range []int{1, 3, 64, 65, 120} {
-		require.Zero(t, getty.BatchKeeps(n), "%d packages", n)
-	}
-}
-
 // A small package behind a huge one costs what a small one costs.
 //
 // case: 18

@@ -30,13 +30,14 @@ type Dispatch int
 const (
 	// DispatchAuto is Ordered where a Pool is set, else Inline. WebSocket servers take Ordered.
 	DispatchAuto Dispatch = iota
-	// Inline runs OnMessage on the goroutine that reads. It costs least; a slow handler stops reading.
+	// Inline runs OnMessage on the goroutine that reads. It costs least; a slow handler stops
+	// reading.
 	Inline
-	// Ordered runs OnMessage on a pool, the packages of one session one after the other in the order
-	// of the wire. A slow handler delays its own session only.
+	// Ordered runs OnMessage on a pool, the packages of one session one after the other in the
+	// order of the wire. A slow handler delays its own session only.
 	Ordered
-	// Unordered runs each package as a task of its own: OnMessage and OnCron of one session may overlap.
-	// OnOpen still precedes them all, OnError and OnClose follow when all have returned.
+	// Unordered runs each package as a task of its own: OnMessage and OnCron of one session may
+	// overlap. OnOpen still precedes them all, OnError and OnClose follow when all have returned.
 	Unordered
 )
 
@@ -55,46 +56,51 @@ func (d Dispatch) String() string {
 	return fmt.Sprintf("Dispatch(%d)", int(d))
 }
 
-// SlowConsumer says what happens to a package written with timeout 0 while the queue is at the high mark.
+// SlowConsumer says what happens to a package written with timeout 0 while the queue is at the high
+// mark.
 type SlowConsumer int
 
 const (
 	// SlowReject refuses the package with [ErrSessionBlocked]; the session lives.
 	SlowReject SlowConsumer = iota
-	// SlowClose refuses the package and closes the session at once, with ErrSessionBlocked as the cause.
+	// SlowClose refuses the package and closes the session at once, with ErrSessionBlocked as the
+	// cause.
 	SlowClose
 )
 
-// SessionOptions are the limits and policies that every session of an endpoint starts with. The zero
-// value of each field means its default. The durations, MaxMsgLen and CronPeriod can be changed for
-// one session with its setters.
+// SessionOptions are the limits and policies that every session of an endpoint starts with. The
+// zero value of each field means its default. The durations, MaxMsgLen and CronPeriod can be
+// changed for one session with its setters.
 type SessionOptions struct {
 	// MaxMsgLen is the largest package in bytes, before and after decompression. It bounds what is
-	// buffered for an incomplete package, whatever the Reader answers. 0 or negative: DefaultMaxMsgLen.
+	// buffered for an incomplete package, whatever the Reader answers. 0 or negative:
+	// DefaultMaxMsgLen.
 	MaxMsgLen int
 
-	// ReadTimeout is the time from the first byte of a package (on WebSocket: a message) to its last. A
-	// session that needs longer ends with ErrReadTimeout. A package that keeps arriving gets more: each of
-	// its bytes puts the end off by ReadTimeout/1024, but by no more than 1/256 s, and never to more than
-	// ReadTimeout from now. So a peer that sends 1 KiB of its package in each ReadTimeout, or 256 bytes a
-	// second if that is more, is never cut, and one that pauses for ReadTimeout always is. Silence between
-	// packages is not limited. Datagrams have no such limit. 0: DefaultReadTimeout; negative: no limit.
+	// ReadTimeout is the time from the first byte of a package (on WebSocket: a message) to its
+	// last. A session that needs longer ends with ErrReadTimeout. A package that keeps arriving
+	// gets more: each of its bytes puts the end off by ReadTimeout/1024, but by no more than 1/256
+	// s, and never to more than ReadTimeout from now. So a peer that sends 1 KiB of its package in
+	// each ReadTimeout, or 256 bytes a second if that is more, is never cut, and one that pauses
+	// for ReadTimeout always is. Silence between packages is not limited. Datagrams have no such
+	// limit. 0: DefaultReadTimeout; negative: no limit.
 	ReadTimeout time.Duration
 
-	// IdleTimeout is how long the peer may give no sign of life before the session ends with ErrIdleTimeout.
-	// Signs of life are bytes that it sent, and bytes that it took of more than 4 KiB that waited for it: that
-	// it acknowledged, where the system can tell, or that the connection took in pieces of at most 64 KiB. The
-	// latter are looked for in each quarter of the time. What this side sends is none, pings and heartbeats
-	// included; a WebSocket session with a PingPeriod asks its peer after half of the time at the latest. A
-	// session that finds its time over only because this process did not run, looks once more, asks its
-	// peer (by a ping, or else by an OnCron ahead of its time) and waits for half of the time. 0 or negative: no limit.
+	// IdleTimeout is how long the peer may give no sign of life before the session ends with
+	// ErrIdleTimeout. Signs of life are bytes that it sent, and bytes that it took of more than 4
+	// KiB that waited for it: that it acknowledged, where the system can tell, or that the
+	// connection took in pieces of at most 64 KiB. The latter are looked for in each quarter of the
+	// time. What this side sends is none, pings and heartbeats included; a WebSocket session with a
+	// PingPeriod asks its peer after half of the time at the latest. A session that finds its time
+	// over only because this process did not run, looks once more, asks its peer (by a ping, or
+	// else by an OnCron ahead of its time) and waits for half of the time. 0 or negative: no limit.
 	IdleTimeout time.Duration
 
-	// WriteTimeout is how long queued bytes may wait without the peer taking any of them: acknowledging
-	// them, where the system can tell, which is looked for in each quarter of the time; else the connection
-	// taking them in pieces of at most 64 KiB. A session whose peer takes nothing for so long ends with
-	// ErrWriteTimeout. It is also the limit of a WritePkg with a negative timeout. 0: DefaultWriteTimeout;
-	// negative: no limit.
+	// WriteTimeout is how long queued bytes may wait without the peer taking any of them:
+	// acknowledging them, where the system can tell, which is looked for in each quarter of the
+	// time; else the connection taking them in pieces of at most 64 KiB. A session whose peer takes
+	// nothing for so long ends with ErrWriteTimeout. It is also the limit of a WritePkg with a
+	// negative timeout. 0: DefaultWriteTimeout; negative: no limit.
 	WriteTimeout time.Duration
 
 	// WaitTime is how long Close flushes what is queued, and then how long it waits for the peer's
@@ -107,17 +113,18 @@ type SessionOptions struct {
 	// negative: until it is closed.
 	HalfClose time.Duration
 
-	// CronPeriod is the time between two OnCron callbacks; the first comes after a random part of it.
-	// 0 or negative: no OnCron.
+	// CronPeriod is the time between two OnCron callbacks; the first comes after a random part of
+	// it. 0 or negative: no OnCron.
 	CronPeriod time.Duration
 
 	// HighWater is the number of queued bytes at which no further package is accepted and reading
-	// stops; LowWater, which must be smaller, is where both begin again. A queue never holds more than
-	// HighWater plus one package. 0: DefaultHighWater and DefaultLowWater (or a quarter of HighWater).
+	// stops; LowWater, which must be smaller, is where both begin again. A queue never holds more
+	// than HighWater plus one package. 0: DefaultHighWater and DefaultLowWater (or a quarter of
+	// HighWater).
 	HighWater, LowWater int
 
-	// ReadWhileBlocked keeps reading above the high mark. The default, false, makes a peer that floods
-	// and never reads stop itself.
+	// ReadWhileBlocked keeps reading above the high mark. The default, false, makes a peer that
+	// floods and never reads stop itself.
 	ReadWhileBlocked bool
 
 	// SlowConsumer is the policy for packages written with timeout 0 at the high mark.
@@ -126,22 +133,23 @@ type SessionOptions struct {
 	// Dispatch says where OnMessage runs.
 	Dispatch Dispatch
 
-	// Pool runs the handlers of Ordered and Unordered sessions. It must outlive the endpoint. nil: with
-	// such a dispatch the endpoint makes an elastic pool of its own, and stops it when it has ended.
+	// Pool runs the handlers of Ordered and Unordered sessions. It must outlive the endpoint. nil:
+	// with such a dispatch the endpoint makes an elastic pool of its own, and stops it when it has
+	// ended.
 	Pool taskpool.Pool
 
-	// MailboxLen and MailboxBytes bound what is decoded and not yet handled in Ordered and Unordered
-	// sessions, in packages and in bytes of the wire. A full mailbox stops reading; nothing is dropped
-	// on a stream. 0: DefaultMailboxLen, DefaultMailboxBytes.
+	// MailboxLen and MailboxBytes bound what is decoded and not yet handled in Ordered and
+	// Unordered sessions, in packages and in bytes of the wire. A full mailbox stops reading;
+	// nothing is dropped on a stream. 0: DefaultMailboxLen, DefaultMailboxBytes.
 	MailboxLen, MailboxBytes int
 
-	// Logger gets what has no other way out, as warnings and errors: panics, a session that did not open (a
-	// forgotten codec or listener, an error of a callback), refused connections, failed accepts and dials,
-	// datagrams that no [PacketErrorListener] hears of. A record has the endpoint, such as "server-3", and the
-	// peer's address; what a peer may have put into a text is quoted and cut. An endpoint writes at most ten
-	// records of one message at once, and one more each second; the next tells how many were suppressed.
-	// Packages are never logged. nil: slog.Default() as it is when the endpoint is made;
-	// slog.New(slog.DiscardHandler) is silent.
+	// Logger gets what has no other way out, as warnings and errors: panics, a session that did not
+	// open (a forgotten codec or listener, an error of a callback), refused connections, failed
+	// accepts and dials, datagrams that no [PacketErrorListener] hears of. A record has the
+	// endpoint, such as "server-3", and the peer's address; what a peer may have put into a text is
+	// quoted and cut. An endpoint writes at most ten records of one message at once, and one more
+	// each second; the next tells how many were suppressed. Packages are never logged. nil:
+	// slog.Default() as it is when the endpoint is made; slog.New(slog.DiscardHandler) is silent.
 	Logger *slog.Logger
 }
 

@@ -28,43 +28,43 @@ type ServerOptions struct {
 	// SessionOptions are what every session starts with.
 	SessionOptions
 
-	// Addr is where to listen, "host:port"; port 0 takes a free one. Without it the server listens on
-	// a free port of the loopback address.
+	// Addr is where to listen, "host:port"; port 0 takes a free one. Without it the server listens
+	// on a free port of the loopback address.
 	Addr string
 
-	// Listener, if set, is used instead of Addr; the server closes it. If somebody else does (Accept
-	// reports [net.ErrClosed]), the server closes itself and its sessions. Any other error of Accept is
-	// logged and Accept is called again after a pause.
+	// Listener, if set, is used instead of Addr; the server closes it. If somebody else does
+	// (Accept reports [net.ErrClosed]), the server closes itself and its sessions. Any other error
+	// of Accept is logged and Accept is called again after a pause.
 	Listener net.Listener
 
-	// MaxSessions is how many sessions may be open or opening. One more connection is closed at once
-	// and counted. 0: DefaultMaxSessions; negative: no limit.
+	// MaxSessions is how many sessions may be open or opening. One more connection is closed at
+	// once and counted. 0: DefaultMaxSessions; negative: no limit.
 	MaxSessions int
 
 	// DrainTimeout is how long Serve lets sessions drain when its context has ended.
 	// 0: DefaultDrainTimeout; negative: not at all.
 	DrainTimeout time.Duration
 
-	// HandshakeTimeout is how long a peer may take for what precedes a session: the TLS handshake of a
-	// connection that comes from a Listener of the user's, the request of a WebSocket upgrade. For a UDP
-	// endpoint it is how long RunEventLoop waits for OnOpen.
-	// 0: DefaultHandshakeTimeout.
+	// HandshakeTimeout is how long a peer may take for what precedes a session: the TLS handshake
+	// of a connection that comes from a Listener of the user's, the request of a WebSocket upgrade.
+	// For a UDP endpoint it is how long RunEventLoop waits for OnOpen. 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
-	// MultipathTCP accepts Multipath TCP (RFC 8684) where the system knows it. Go's own listeners do by
-	// default; here it is a choice, since such a listener costs a little for every connection.
+	// MultipathTCP accepts Multipath TCP (RFC 8684) where the system knows it. Go's own listeners
+	// do by default; here it is a choice, since such a listener costs a little for every
+	// connection.
 	MultipathTCP bool
 
-	// Socket are options for every accepted connection. Linger is used if it is negative: a session waits
-	// for its peer as WaitTime says, never in the kernel.
+	// Socket are options for every accepted connection. Linger is used if it is negative: a session
+	// waits for its peer as WaitTime says, never in the kernel.
 	Socket netx.SocketOptions
 
 	WebSocketServerOptions
 	UDPServerOptions
 }
 
-// A ServerOption changes one of the options. The With functions are shorthands for common fields; any
-// function of this type can set the others.
+// A ServerOption changes one of the options. The With functions are shorthands for common fields;
+// any function of this type can set the others.
 type ServerOption func(*ServerOptions)
 
 // WithLocalAddress sets Addr.
@@ -82,8 +82,8 @@ func WithServerDispatch(d Dispatch) ServerOption { return func(o *ServerOptions)
 // WithMaxSessions sets MaxSessions.
 func WithMaxSessions(n int) ServerOption { return func(o *ServerOptions) { o.MaxSessions = n } }
 
-// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there after
-// an error too.
+// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there
+// after an error too.
 func (o *ServerOptions) fill(k kind) error {
 	err := unused(k, o)
 	if o.MaxSessions == 0 {
@@ -158,8 +158,8 @@ func checkSocket(o *netx.SocketOptions, network string) error {
 // A Server accepts connections and runs a session for each. Make one with [NewTCPServer],
 // [NewWSServer] or [NewUDPEndPoint]. All its methods may be called from any goroutine.
 //
-// Its goroutines are one that accepts and one per session, on WebSocket also one per connection that is
-// still shaking hands and one that starts those; Done tells when all have ended.
+// Its goroutines are one that accepts and one per session, on WebSocket also one per connection
+// that is still shaking hands and one that starts those; Done tells when all have ended.
 type Server struct {
 	ep      *endpoint
 	opts    ServerOptions
@@ -193,8 +193,8 @@ func newServer(opts []ServerOption, sv service, k kind) *Server {
 	return s
 }
 
-// NewTCPServer returns a server of plain TCP sessions. What is wrong with the options is reported by
-// RunEventLoop and Serve.
+// NewTCPServer returns a server of plain TCP sessions. What is wrong with the options is reported
+// by RunEventLoop and Serve.
 func NewTCPServer(opts ...ServerOption) *Server {
 	return newServer(opts, &streamService{shakes: newHandshakes()}, tcpServer)
 }
@@ -202,8 +202,8 @@ func NewTCPServer(opts ...ServerOption) *Server {
 // ID implements [EndPoint].
 func (s *Server) ID() uint64 { return s.ep.id }
 
-// RunEventLoop listens and returns; sessions are served until Close or Shutdown. newSession prepares
-// each of them.
+// RunEventLoop listens and returns; sessions are served until Close or Shutdown. newSession
+// prepares each of them.
 func (s *Server) RunEventLoop(newSession NewSessionCallback) error {
 	switch {
 	case s.err != nil:
@@ -259,9 +259,10 @@ func (s *Server) closedError() error {
 	return fmt.Errorf("%w: %w", ErrEndpointClosed, s.cause)
 }
 
-// Serve is RunEventLoop that blocks until ctx ends or the server is closed. When ctx ends, the sessions
-// have DrainTimeout to drain; the result is nil if all did. A server that was closed returns
-// [ErrEndpointClosed]; one that has closed itself, since somebody else closed its listener, says so too.
+// Serve is RunEventLoop that blocks until ctx ends or the server is closed. When ctx ends, the
+// sessions have DrainTimeout to drain; the result is nil if all did. A server that was closed
+// returns [ErrEndpointClosed]; one that has closed itself, since somebody else closed its listener,
+// says so too.
 func (s *Server) Serve(ctx context.Context, newSession NewSessionCallback) error {
 	if err := s.RunEventLoop(newSession); err != nil {
 		return err
@@ -283,8 +284,8 @@ func (s *Server) setAddr(a net.Addr) {
 	s.addr = a
 }
 
-// Addr returns where the server listens, nil before RunEventLoop has returned and if the Listener does not
-// know.
+// Addr returns where the server listens, nil before RunEventLoop has returned and if the Listener
+// does not know.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()

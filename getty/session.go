@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// A Session is one connection, whatever carries it. All methods may be called from any goroutine and
-// from callbacks unless they say otherwise. Every method is exported, so that a handler can be tested
-// with a fake; sessions may be compared with == and used as map keys.
+// A Session is one connection, whatever carries it. All methods may be called from any goroutine
+// and from callbacks unless they say otherwise. Every method is exported, so that a handler can be
+// tested with a fake; sessions may be compared with == and used as map keys.
 type Session interface {
 	Connection
 	Setup
@@ -20,14 +20,15 @@ type Session interface {
 	// EndPoint returns the server or client that the session belongs to.
 	EndPoint() EndPoint
 
-	// Close begins the end and returns at once: no further package is delivered or accepted, what is
-	// queued is flushed for at most WaitTime, then the peer is told the end of the stream, and input is
-	// discarded until the peer ends too or WaitTime has passed. Done is closed after OnClose. Further
-	// calls do nothing.
+	// Close begins the end and returns at once: no further package is delivered or accepted, what
+	// is queued is flushed for at most WaitTime, then the peer is told the end of the stream, and
+	// input is discarded until the peer ends too or WaitTime has passed. Done is closed after
+	// OnClose. Further calls do nothing.
 	Close()
 	// CloseNow frees the descriptor at once. What is still queued is counted as unsent.
 	CloseNow()
-	// IsClosed reports whether the session no longer accepts packages, because it is closing or closed.
+	// IsClosed reports whether the session no longer accepts packages, because it is closing or
+	// closed.
 	IsClosed() bool
 	// Done returns a channel that is closed after OnClose has returned.
 	Done() <-chan struct{}
@@ -50,17 +51,20 @@ type Connection interface {
 	LocalAddr() string
 	RemoteAddr() string
 	// Conn returns the net.Conn that carries the session, to read addresses or set socket options.
-	// Reading from it or writing to it breaks the session. It is nil where a session has none of its own.
+	// Reading from it or writing to it breaks the session. It is nil where a session has none of
+	// its own.
 	Conn() net.Conn
-	// GetActive returns when the peer last gave a sign of life, as IdleTimeout of [SessionOptions] describes it.
+	// GetActive returns when the peer last gave a sign of life, as IdleTimeout of [SessionOptions]
+	// describes it.
 	GetActive() time.Time
 	// UpdateActive makes now count as a sign of life of the peer.
 	UpdateActive()
 }
 
-// Setup is the part of a [Session] that configures it. The setters of codec and listener belong into
-// the [NewSessionCallback] and return [ErrSessionStarted] later; the others may be called at any time
-// and take effect at once. Zero and negative values mean what they mean in [SessionOptions].
+// Setup is the part of a [Session] that configures it. The setters of codec and listener belong
+// into the [NewSessionCallback] and return [ErrSessionStarted] later; the others may be called at
+// any time and take effect at once. Zero and negative values mean what they mean in
+// [SessionOptions].
 type Setup interface {
 	// SetPkgHandler sets the codec; SetReader and SetWriter set one half of it.
 	SetPkgHandler(ReadWriter) error
@@ -84,42 +88,45 @@ type Setup interface {
 
 // PkgWriter is the part of a [Session] that writes.
 //
-// timeout says when a call returns. With 0 it queues and returns at once with sent == total; above the
-// high mark it fails with [ErrSessionBlocked]. With timeout > 0 it returns when the kernel has taken
-// the bytes; a negative timeout is the same with the session's WriteTimeout. Above the high mark it waits
-// first; those that wait are served in the order in which they came, and while there are any, timeout 0
-// fails as well, unless a callback of the session is running. When the time is over and
-// no byte of the package has left, the package is withdrawn: sent is 0, the error is [ErrWriteTimeout]
-// and the session lives. If a part has left, the session ends with that error, but for a negative
-// timeout: then the call goes on for as long as the peer keeps taking bytes. The timeout belongs to
-// the call alone.
+// timeout says when a call returns. With 0 it queues and returns at once with sent == total; above
+// the high mark it fails with [ErrSessionBlocked]. With timeout > 0 it returns when the kernel has
+// taken the bytes; a negative timeout is the same with the session's WriteTimeout. Above the high
+// mark it waits first; those that wait are served in the order in which they came, and while there
+// are any, timeout 0 fails as well, unless a callback of the session is running. When the time is
+// over and no byte of the package has left, the package is withdrawn: sent is 0, the error is
+// [ErrWriteTimeout] and the session lives. If a part has left, the session ends with that error,
+// but for a negative timeout: then the call goes on for as long as the peer keeps taking bytes. The
+// timeout belongs to the call alone.
 //
-// Over UDP nothing is queued: a datagram is sent in the call that writes it. While the send buffer of the socket
-// is full, timeout 0 fails with [ErrSessionBlocked] and any other waits for room.
+// Over UDP nothing is queued: a datagram is sent in the call that writes it. While the send buffer
+// of the socket is full, timeout 0 fails with [ErrSessionBlocked] and any other waits for room.
 //
-// Packages queued from within a callback leave together when the turn ends (a turn is all callbacks of
-// one read, or of one batch of the mailbox), when 64 KiB wait, or about a millisecond after the first
-// was queued. All others are offered to the kernel at once.
+// Packages queued from within a callback leave together when the turn ends (a turn is all callbacks
+// of one read, or of one batch of the mailbox), when 64 KiB wait, or about a millisecond after the
+// first was queued. All others are offered to the kernel at once.
 type PkgWriter interface {
-	// WritePkg encodes and writes one package. total is its size on the wire, sent what the kernel has
-	// taken, or what was queued with timeout 0. An encoder's error leaves the session open.
+	// WritePkg encodes and writes one package. total is its size on the wire, sent what the kernel
+	// has taken, or what was queued with timeout 0. An encoder's error leaves the session open.
 	WritePkg(pkg any, timeout time.Duration) (total, sent int, err error)
-	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with its [context.Cause].
+	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with its
+	// [context.Cause].
 	WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error)
-	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied. The result is how many
-	// of the caller's bytes were accepted, whatever the transport puts around them. No bytes are an empty
-	// message over UDP and WebSocket; on a byte stream they are nothing.
+	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied. The result
+	// is how many of the caller's bytes were accepted, whatever the transport puts around them. No
+	// bytes are an empty message over UDP and WebSocket; on a byte stream they are nothing.
 	WriteBytes(b []byte) (int, error)
 	// WriteBytesArray queues several encoded packages that leave together, none between them. It
-	// accepts all or nothing, but for UDP, where each is a datagram and the result tells how many bytes
-	// were sent before one failed.
+	// accepts all or nothing, but for UDP, where each is a datagram and the result tells how many
+	// bytes were sent before one failed.
 	WriteBytesArray(pkgs ...[]byte) (int, error)
-	// Flush offers everything queued to the kernel and returns when it was taken. It fails on a session that is
-	// closing or closed, with [ErrSessionClosed], since what was queued may not be sent any more; see Stats.
+	// Flush offers everything queued to the kernel and returns when it was taken. It fails on a
+	// session that is closing or closed, with [ErrSessionClosed], since what was queued may not be
+	// sent any more; see Stats.
 	Flush(ctx context.Context) error
 }
 
-// Attributes is the part of a [Session] that stores the user's own values. See [Key] for typed ones.
+// Attributes is the part of a [Session] that stores the user's own values. See [Key] for typed
+// ones.
 type Attributes interface {
 	// GetAttribute returns the value of key, nil if there is none.
 	GetAttribute(key any) any

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// SessionStats are the counters of a session. A snapshot is not taken at one instant; each number in it
-// is exact once OnClose runs.
+// SessionStats are the counters of a session. A snapshot is not taken at one instant; each number
+// in it is exact once OnClose runs.
 type SessionStats struct {
 	BytesRead    uint64 // bytes taken from the kernel
 	BytesWritten uint64 // bytes taken by the kernel
@@ -16,7 +16,7 @@ type SessionStats struct {
 	Writes       uint64 // successful write calls
 	PkgsRead     uint64 // packages decoded
 	PkgsWritten  uint64 // packages taken by the kernel as a whole
-	Queued       uint64 // bytes accepted and not yet taken by the kernel; while a package is being encoded, perhaps without the latest
+	Queued       uint64 // bytes accepted and not yet taken by the kernel; may lag while a package is being encoded
 	Unsent       uint64 // packages accepted and not taken as a whole, and Unacked; known at the end
 	UnsentBytes  uint64 // their remaining bytes, and UnackedBytes
 	Unacked      uint64 // at least so many packages written that UnackedBytes belong to
@@ -26,28 +26,41 @@ type SessionStats struct {
 	Dropped      uint64 // datagrams dropped: malformed, truncated, or the mailbox was full
 }
 
-// tally adds n to one of the session's counters. The busy ones are counted where qMu is held anyway.
-func (s *session) tally(counter *uint64, n int) {
-	s.qMu.Lock()
-	*counter += uint64(n)
-	s.qMu.Unlock()
+// counters are what SessionStats is made of. The busy ones have a single writer each: the reader
+// counts what it reads and decodes, the holder of the flush token what it writes. Counting takes no
+// lock.
+type counters struct {
+	Reads, BytesRead, PkgsRead        atomic.Uint64
+	Writes, BytesWritten, PkgsWritten atomic.Uint64
+	Unsent, UnsentBytes               atomic.Uint64
+	Unacked, UnackedBytes             atomic.Uint64
+	Undelivered, Withdrawn, Dropped   atomic.Uint64
 }
 
-// tallyRead counts a read of n bytes.
-func (s *session) tallyRead(n int) {
-	s.qMu.Lock()
-	s.count.Reads++
-	s.count.BytesRead += uint64(n)
-	s.qMu.Unlock()
+// read counts a read of n bytes.
+func (c *counters) read(n int) {
+	c.Reads.Add(1)
+	c.BytesRead.Add(uint64(n))
+}
+
+// undelivered counts n packages that were decoded and that nobody will see.
+func (c *counters) undelivered(n int) { c.Undelivered.Add(uint64(n)) }
+
+func (c *counters) snapshot() SessionStats {
+	return SessionStats{
+		BytesRead: c.BytesRead.Load(), BytesWritten: c.BytesWritten.Load(),
+		Reads: c.Reads.Load(), Writes: c.Writes.Load(),
+		PkgsRead: c.PkgsRead.Load(), PkgsWritten: c.PkgsWritten.Load(),
+		Unsent: c.Unsent.Load(), UnsentBytes: c.UnsentBytes.Load(),
+		Unacked: c.Unacked.Load(), UnackedBytes: c.UnackedBytes.Load(),
+		Undelivered: c.Undelivered.Load(), Withdrawn: c.Withdrawn.Load(), Dropped: c.Dropped.Load(),
+	}
 }
 
 // Stats implements [Session].
 func (s *session) Stats() SessionStats {
-	queued := s.tryQueuedBytes()
-	s.qMu.Lock()
-	st := s.count
-	s.qMu.Unlock()
-	st.Queued = queued
+	st := s.count.snapshot()
+	st.Queued = s.outbox.tryQueuedBytes()
 	return st
 }
 

@@ -5,4 +5,4 @@
 package getty
 
 // giveLast does nothing here: a connection that is closed over unread input is reset.
-func (t *stream) giveLast(*session) {}
+func (t *stream) giveLast() {}

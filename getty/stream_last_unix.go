@@ -9,17 +9,18 @@ import (
 	"syscall"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/wire"
 )
 
 // giveLast empties the socket of a session whose reader may be held by a callback: closing over
 // unread input would reset the connection, and with it what the peer has not taken yet. A peer that
 // sends faster than that is not outrun.
-func (t *stream) giveLast(*session) {
+func (t *stream) giveLast() {
 	inner, err := innermost(t.netConn())
 	if err != nil {
 		return
 	}
-	sc := socketOf(inner)
+	sc := wire.Socket(inner)
 	if sc == nil {
 		return
 	}
@@ -27,7 +28,7 @@ func (t *stream) giveLast(*session) {
 	if err != nil {
 		return
 	}
-	buf := bytespool.Get(readSize)
+	buf := bytespool.Get(wire.ReadSize)
 	defer bytespool.Put(buf)
 	_ = rc.Control(func(fd uintptr) {
 		for range 64 {

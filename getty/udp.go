@@ -16,14 +16,15 @@ import (
 	"time"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/sendq"
+	"github.com/gostkit/kit/getty/internal/wire"
 	"github.com/gostkit/kit/netx"
-	"github.com/gostkit/kit/taskpool"
 )
 
 // UDPServerOptions are the part of [ServerOptions] that only UDP endpoints use.
 type UDPServerOptions struct {
-	// IgnoreProbes gives the dial probes of clients to the Reader like any other datagram, instead of
-	// answering them.
+	// IgnoreProbes gives the dial probes of clients to the Reader like any other datagram, instead
+	// of answering them.
 	IgnoreProbes bool
 }
 
@@ -33,24 +34,24 @@ type UDPClientOptions struct {
 	// answer ends the wait, silence for so long counts as connected. 0: 200 ms; negative: no wait.
 	ProbeWait time.Duration
 
-	// ProbePayload is a datagram to send instead of the probe that getty's endpoint answers; whatever
-	// comes back is the first package.
+	// ProbePayload is a datagram to send instead of the probe that getty's endpoint answers;
+	// whatever comes back is the first package.
 	ProbePayload []byte
 
 	// NoProbe dials without a probe: a peer that is not there shows with the first write.
 	NoProbe bool
 
-	// KeepOnRefused keeps a session open when the peer's host reports later that nobody has the port; it
-	// is then told to OnPacketError, or to the writer that met it. The default ends the session, and the client
-	// dials again, as it does whenever only a new socket helps: the address of this host that the session used
-	// has gone, or its device is down.
+	// KeepOnRefused keeps a session open when the peer's host reports later that nobody has the
+	// port; it is then told to OnPacketError, or to the writer that met it. The default ends the
+	// session, and the client dials again, as it does whenever only a new socket helps: the address
+	// of this host that the session used has gone, or its device is down.
 	KeepOnRefused bool
 }
 
-// A PacketErrorListener is an EventListener that wants to know of datagrams that went wrong without ending
-// the session: those that the Reader refused, that were truncated, and what the kernel reported while
-// reading, such as an ICMP refusal. It follows the rules of OnMessage. Errors of writing are returned to
-// the writer instead.
+// A PacketErrorListener is an EventListener that wants to know of datagrams that went wrong without
+// ending the session: those that the Reader refused, that were truncated, and what the kernel
+// reported while reading, such as an ICMP refusal. It follows the rules of OnMessage. Errors of
+// writing are returned to the writer instead.
 type PacketErrorListener interface {
 	OnPacketError(s Session, err error)
 }
@@ -63,17 +64,18 @@ const (
 	maxPayload  = 64<<10 - 1 - 28 // what one carries over IPv4
 )
 
-// NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are [UDPContext],
-// and so must be what is written to it. With a pool its dispatch is Unordered unless Ordered is asked
-// for, which would serve all peers one after the other. When the session ends, by a panic of its handler too,
-// the endpoint is closed: Serve returns and Done is closed. RunEventLoop returns when OnOpen has, or
-// HandshakeTimeout has passed. A session that does not open is its error, which also matches [ErrEndpointClosed].
+// NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are
+// [UDPContext], and so must be what is written to it. With a pool its dispatch is Unordered unless
+// Ordered is asked for, which would serve all peers one after the other. When the session ends, by
+// a panic of its handler too, the endpoint is closed: Serve returns and Done is closed.
+// RunEventLoop returns when OnOpen has, or HandshakeTimeout has passed. A session that does not
+// open is its error, which also matches [ErrEndpointClosed].
 func NewUDPEndPoint(opts ...ServerOption) *Server {
 	return newServer(opts, &packetService{quit: make(chan struct{})}, udpEndPoint)
 }
 
-// NewUDPClient returns a client of connected UDP sessions, whose packages are what its codec makes of
-// one datagram each.
+// NewUDPClient returns a client of connected UDP sessions, whose packages are what its codec makes
+// of one datagram each.
 func NewUDPClient(opts ...ClientOption) *Client {
 	return newClient(opts, dialUDP, udpClient)
 }
@@ -128,7 +130,7 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 	case <-opened:
 	case <-freed: // perhaps after OnOpen
 		if !ss.has(flagOpen) {
-			return nil, fmt.Errorf("the session did not open: %w (%w)", ss.failure(), ErrEndpointClosed)
+			return nil, fmt.Errorf("the session did not open: %w (%w)", ss.life.failure(), ErrEndpointClosed)
 		}
 	case <-v.quit: // while OnOpen runs
 	case <-limit.C:
@@ -138,8 +140,9 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 
 func (v *packetService) stop() { v.once.Do(func() { close(v.quit) }) }
 
-// A probe is what a client sends to learn whether anybody is there: a magic word, a nonce, and padding that
-// makes it longer than its answer, so that nobody can use an endpoint to amplify traffic.
+// A probe is what a client sends to learn whether anybody is there: a magic word, a nonce, and
+// padding that makes it longer than its answer, so that nobody can use an endpoint to amplify
+// traffic.
 const (
 	probeMagic  = "getty\x00?1"
 	answerMagic = "getty\x00!1"
@@ -155,8 +158,8 @@ func newProbe() []byte {
 	return p
 }
 
-// answersTo reports whether b is an endpoint's answer to probe, or the probe itself, which a plain echo server
-// sends back.
+// answersTo reports whether b is an endpoint's answer to probe, or the probe itself, which a plain
+// echo server sends back.
 func answersTo(probe, b []byte) bool {
 	return bytes.Equal(b, probe) || len(b) == answerSize && string(b[:len(answerMagic)]) == answerMagic &&
 		string(b[len(answerMagic):]) == string(probe[len(probeMagic):len(probeMagic)+nonceSize])
@@ -166,7 +169,7 @@ func isProbe(b []byte) bool {
 	return len(b) == probeSize && string(b[:len(probeMagic)]) == probeMagic
 }
 
-func dialUDP(ctx context.Context, o *ClientOptions) (transport, error) {
+func dialUDP(ctx context.Context, o *ClientOptions) (protocol, error) {
 	p := netx.Probe{Wait: o.ProbeWait}
 	var probe []byte
 	switch {
@@ -192,9 +195,10 @@ func dialUDP(ctx context.Context, o *ClientOptions) (transport, error) {
 	return t, nil
 }
 
-// datagrams is the transport of UDP. Nothing is queued: a datagram is sent, or refused, in the call that
-// writes it.
+// datagrams is the protocol of UDP. Nothing is queued: a datagram is sent, or refused, in the call
+// that writes it.
 type datagrams struct {
+	s         *session
 	conn      *net.UDPConn
 	in        *netx.PacketConn
 	out       packetWriter // guarded by encMu: the same, but for tests
@@ -222,26 +226,25 @@ func newDatagrams(conn *net.UDPConn) (*datagrams, error) {
 	return &datagrams{conn: conn, in: p, out: p}, nil
 }
 
-func (t *datagrams) queues() bool                       { return false }
-func (t *datagrams) netConn() net.Conn                  { return t.conn }
-func (t *datagrams) localAddr() net.Addr                { return t.conn.LocalAddr() }
-func (t *datagrams) remoteAddr() net.Addr               { return t.conn.RemoteAddr() }
-func (t *datagrams) close() error                       { return t.conn.Close() }
-func (t *datagrams) write(*session, *batch, bool) error { return nil }
-func (t *datagrams) closeWrite(s *session) error        { s.closeHard(); return nil }
+func (t *datagrams) attach(s *session)                   { t.s = s }
+func (t *datagrams) queues() bool                        { return false }
+func (t *datagrams) netConn() net.Conn                   { return t.conn }
+func (t *datagrams) localAddr() net.Addr                 { return t.conn.LocalAddr() }
+func (t *datagrams) remoteAddr() net.Addr                { return t.conn.RemoteAddr() }
+func (t *datagrams) close() error                        { return t.conn.Close() }
+func (t *datagrams) write(*sendq.Batch, wire.Mode) error { return nil }
+func (t *datagrams) closeWrite() error                   { t.s.life.closeHard(); return nil }
+func (t *datagrams) farewell() []byte                    { return nil }
+func (t *datagrams) discard() error                      { return io.EOF } // what comes destroys nothing
 
-// ends reports whether err, from a read or write of a client, ends its session, so that the client dials
-// again: nobody has the port, or only a new socket helps.
+// ends reports whether err, from a read or write of a client, ends its session, so that the client
+// dials again: nobody has the port, or only a new socket helps.
 func (t *datagrams) ends(err error) bool {
 	return t.connected && (errors.Is(err, syscall.ECONNREFUSED) && !t.keepRefused || netx.NeedsNewSocket(t.conn, err))
 }
 
-func (t *datagrams) farewell(*session) []byte { return nil }
-
-func (t *datagrams) discard(*session) error { return io.EOF } // what comes destroys nothing
-
 // encode sends one datagram.
-func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
+func (t *datagrams) encode(pkg any, _ *sendq.Waiter) (int, error) {
 	var to netip.AddrPort
 	var local netip.Addr
 	if !t.connected {
@@ -261,49 +264,49 @@ func (t *datagrams) encode(s *session, pkg any, _ *waiter) (int, error) {
 	}
 	buf := bytespool.Get(2048)
 	defer bytespool.Put(buf)
-	p, err := s.marshal(buf[:0], pkg)
+	p, _, err := t.s.codec.marshal(buf[:0], pkg)
 	if err != nil {
 		return 0, err
 	}
-	return t.send(s, p, to, local)
+	return t.send(p, to, local)
 }
 
 // encodeRaw sends a datagram for each package.
-func (t *datagrams) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
+func (t *datagrams) encodeRaw(one []byte, more [][]byte) (int, error) {
 	if !t.connected {
 		return 0, errors.New("getty: an unconnected UDP endpoint writes UDPContext, which names the peer")
 	}
-	return oneByOne(one, more, func(p []byte) (int, error) { return t.send(s, p, netip.AddrPort{}, netip.Addr{}) })
+	return oneByOne(one, more, func(p []byte) (int, error) { return t.send(p, netip.AddrPort{}, netip.Addr{}) })
 }
 
-// send sends one datagram, or says why it cannot be sent now. It does not wait: encMu is held, which all other
-// writers need.
-func (t *datagrams) send(s *session, p []byte, to netip.AddrPort, local netip.Addr) (int, error) {
+// send sends one datagram, or says why it cannot be sent now. It does not wait: encMu is held,
+// which all other writers need.
+func (t *datagrams) send(p []byte, to netip.AddrPort, local netip.Addr) (int, error) {
+	s := t.s
 	switch err := t.out.TryWrite(p, to, local); {
 	case err == nil:
 	case err == netx.ErrWouldBlock:
-		t.full(s)
+		t.full()
 		return 0, ErrSessionBlocked
 	case s.has(flagHard):
-		return 0, s.refusal()
+		return 0, s.outbox.refusal()
 	case t.ends(err):
-		s.fail(err)
+		s.life.fail(err)
 		return 0, err
 	default:
 		return 0, err
 	}
 	n := len(p)
-	s.qMu.Lock()
-	s.count.Writes++
-	s.count.BytesWritten += uint64(n)
-	s.count.PkgsWritten++
-	s.qMu.Unlock()
+	s.count.Writes.Add(1)
+	s.count.BytesWritten.Add(uint64(n))
+	s.count.PkgsWritten.Add(1)
 	return n, nil
 }
 
-// full notes that the socket has no room, and starts one goroutine that waits for it and then wakes all writers
-// that want to wait. Reading goes on meanwhile: there is no queue that could fall.
-func (t *datagrams) full(s *session) {
+// full notes that the socket has no room, and starts one goroutine that waits for it and then wakes
+// all writers that want to wait. Reading goes on meanwhile: there is no queue that could fall.
+func (t *datagrams) full() {
+	s := t.s
 	if !s.setFlag(flagBlocked) {
 		return // one is waiting already
 	}
@@ -312,15 +315,16 @@ func (t *datagrams) full(s *session) {
 		// The error is that of a closed socket; refuse has woken all writers then.
 		_ = out.AwaitWritable()
 		s.clearFlag(flagBlocked)
-		s.unblocked()
+		s.outbox.unblocked()
 	})
 }
 
-// serve reads datagrams until the socket is closed. No error about a datagram ends it, but for those on a client's
-// session that a new socket cures.
-func (t *datagrams) serve(s *session) error {
+// serve reads datagrams until the socket is closed. No error about a datagram ends it, but for
+// those on a client's session that a new socket cures.
+func (t *datagrams) serve() error {
+	s := t.s
 	if t.first != nil {
-		if err := t.received(s, t.first, UDPContext{}, false); err != nil {
+		if err := t.received(t.first, UDPContext{}, false); err != nil {
 			return err
 		}
 		s.endRead()
@@ -333,7 +337,7 @@ func (t *datagrams) serve(s *session) error {
 		b, from, truncated, err := in.read()
 		if err == nil {
 			failures = 0
-			err = t.received(s, b, from, truncated)
+			err = t.received(b, from, truncated)
 			s.endRead()
 			in.done()
 			if err != nil {
@@ -348,7 +352,7 @@ func (t *datagrams) serve(s *session) error {
 		case t.ends(err) || !netx.IsPacketError(err):
 			return err
 		}
-		if err := s.packetError(err, netip.AddrPort{}); err != nil {
+		if err := t.packetError(err, netip.AddrPort{}); err != nil {
 			return err
 		}
 		if failures++; failures > 64 { // the kernel hands out errors without end: do not spin on them
@@ -358,12 +362,13 @@ func (t *datagrams) serve(s *session) error {
 }
 
 // received handles one datagram.
-func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bool) error {
-	s.tallyRead(len(b))
+func (t *datagrams) received(b []byte, from UDPContext, truncated bool) error {
+	s := t.s
+	s.count.read(len(b))
 	switch {
-	case s.flags.Or(flagReading)&(flagClosing|flagDrain) != 0:
+	case s.swapIn(flagReading)&(flagClosing|flagDrain) != 0:
 		// Nothing new: a flood must not put the end off.
-		s.tally(&s.count.Dropped, 1)
+		s.count.Dropped.Add(1)
 		return nil
 	case t.answer && isProbe(b):
 		if t.rate.allow() {
@@ -374,135 +379,59 @@ func (t *datagrams) received(s *session, b []byte, from UDPContext, truncated bo
 	case t.probe != nil && answersTo(t.probe, b):
 		return nil
 	case truncated || len(b) > int(s.maxMsgLen.Load()):
-		s.tally(&s.count.Dropped, 1)
+		s.count.Dropped.Add(1)
 		limit := min(len(b), int(s.maxMsgLen.Load()))
-		return s.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, limit, from.PeerAddr), from.PeerAddr)
+		return t.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, limit, from.PeerAddr), from.PeerAddr)
 	}
-	err := s.turnDatagram(b, from)
+	err := t.deliver(b, from)
 	s.clock.touch()
 	return err
 }
 
-// turnDatagram decodes and delivers one datagram, a turn of its own. The error ends the session.
-func (s *session) turnDatagram(b []byte, from UDPContext) error {
-	pkg, bad, err := s.decodeDatagram(b)
-	if err != nil {
+// deliver decodes and delivers one datagram, a turn of its own. The error ends the session: a
+// panic.
+func (t *datagrams) deliver(b []byte, from UDPContext) error {
+	s, where := t.s, "Reader"
+	var pkg any
+	var bad error // which concerns this datagram only
+	err := s.turn.guard(&where, func() error {
+		pkg, bad = s.codec.whole("datagram", b, false)
+		return nil
+	})
+	switch {
+	case err != nil:
 		return err
-	}
-	if bad != nil {
-		s.tally(&s.count.Dropped, 1)
-		return s.packetError(bad, from.PeerAddr)
+	case bad != nil:
+		s.count.Dropped.Add(1)
+		return t.packetError(bad, from.PeerAddr)
 	}
 	if from.PeerAddr.IsValid() {
 		from.Pkg = pkg
 		pkg = from
 	}
-	if s.box == nil {
-		return s.deliver(pkg)
+	if s.inbox != nil {
+		return s.inbox.postDatagram(pkg, len(b))
 	}
-	s.tally(&s.count.PkgsRead, 1)
-	if !s.box.hasRoom() {
-		s.tally(&s.count.Dropped, 1) // there is no way to slow a sender down
-		releaseGuarded(pkg)
-		return nil
-	}
-	return s.postDatagram(mail{pkg, len(b)})
+	given := false
+	return s.turn.run(wire.Try, func() (any, bool) {
+		first := !given
+		given = true
+		return pkg, first
+	}, func(string, bool) { s.count.PkgsRead.Add(1) })
 }
 
-// postDatagram hands a datagram to the mailbox and wakes whoever handles it. Where a pool has no room, it drops the
-// datagram that has waited longest instead of waiting: reading goes on, whatever handlers wait for.
-func (s *session) postDatagram(m mail) error {
-	s.box.put([]mail{m})
-	var err error
-	if s.dispatch == Ordered {
-		err = s.box.strand.TryWake()
-	} else {
-		err = s.box.pool.TrySubmit(s.handleOne)
+// packetError tells the listener of a datagram that went wrong, or the log; from is its sender, if
+// that is known. The error ends the session: a panic.
+func (t *datagrams) packetError(bad error, from netip.AddrPort) error {
+	s := t.s
+	if l, ok := s.turn.listener.(PacketErrorListener); ok {
+		return s.turn.callback("OnPacketError", func() { l.OnPacketError(s, bad) })
 	}
-	switch {
-	case err == nil:
-		return nil
-	case !errors.Is(err, taskpool.ErrFull):
-		return fmt.Errorf("getty: task pool: %w", err)
+	peer := peerText(t.remoteAddr)
+	if from.IsValid() {
+		peer = from.String()
 	}
-	if old, ok := s.box.withdraw(); ok { // else a handler has come for it after all
-		s.tally(&s.count.Dropped, 1)
-		releaseGuarded(old.pkg)
-	}
-	return nil
-}
-
-// decodeDatagram calls the Reader. bad concerns this datagram only; err is a panic.
-func (s *session) decodeDatagram(b []byte) (pkg any, bad, err error) {
-	done := false
-	defer func() {
-		if !done {
-			err = s.panicked("Reader", recover())
-		}
-	}()
-	var n int
-	pkg, n, bad = s.reader.Read(s, b)
-	switch {
-	case bad != nil:
-	case pkg == nil:
-		bad = fmt.Errorf("%w: a datagram of %d bytes holds no whole package", io.ErrUnexpectedEOF, len(b))
-	case n != len(b):
-		release(pkg)
-		bad = fmt.Errorf("%w: Read took %d bytes of a datagram of %d", ErrBadReader, n, len(b))
-	}
-	done = true
-	return pkg, bad, err
-}
-
-// deliver runs OnMessage for one package, as a turn on the goroutine that reads.
-func (s *session) deliver(pkg any) (err error) {
-	s.beginTurn()
-	where, done := "OnMessage", false
-	defer func() {
-		if !done {
-			err = s.panicked(where, recover())
-		}
-		s.endTurn(1, false)
-	}()
-	if s.has(flagsAttended) {
-		s.servePending(&where)
-	}
-	if s.has(flagClosing) {
-		s.tally(&s.count.Undelivered, 1)
-	} else {
-		where = "OnMessage"
-		s.listener.OnMessage(s, pkg)
-	}
-	where = "Release"
-	release(pkg)
-	done = true
-	return nil
-}
-
-// packetError tells the listener of a datagram that went wrong, or the log; from is its sender, if that is known.
-// The error ends the session: a panic.
-func (s *session) packetError(bad error, from netip.AddrPort) (err error) {
-	l, ok := s.listener.(PacketErrorListener)
-	if !ok {
-		peer := peerText(s.tr.remoteAddr)
-		if from.IsValid() {
-			peer = from.String()
-		}
-		s.ep.log.Warn("getty: datagram dropped", "session", s.id, "peer", peer, "error", limitText(bad))
-		return nil
-	}
-	s.beginTurn()
-	done := false
-	defer func() {
-		if !done {
-			err = s.panicked("OnPacketError", recover())
-		}
-		s.endTurn(0, false)
-	}()
-	if !s.has(flagClosing) {
-		l.OnPacketError(s, bad)
-	}
-	done = true
+	s.ep.log.Warn("getty: datagram dropped", "session", s.id, "peer", peer, "error", limitText(bad))
 	return nil
 }
 
@@ -531,8 +460,8 @@ func (l *probeLimit) allow() bool {
 	return true
 }
 
-// packetReader reads datagrams. A connected client leases its buffer when a datagram is there, where the
-// platform can do that; an endpoint holds one.
+// packetReader reads datagrams. A connected client leases its buffer when a datagram is there,
+// where the platform can do that; an endpoint holds one.
 type packetReader struct {
 	packets   *netx.PacketConn
 	connected bool

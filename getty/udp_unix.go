@@ -10,10 +10,11 @@ import (
 	"syscall"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// rawPacket reads a connected socket's datagrams into a buffer that is leased when one is there. The buffer
-// is larger than any datagram, so that nothing is truncated.
+// rawPacket reads a connected socket's datagrams into a buffer that is leased when one is there.
+// The buffer is larger than any datagram, so that nothing is truncated.
 type rawPacket struct {
 	rc  syscall.RawConn
 	fn  func(fd uintptr) bool
@@ -41,7 +42,7 @@ func (r *rawPacket) read() ([]byte, error) {
 func (r *rawPacket) try(fd uintptr) bool {
 	buf := bytespool.Get(maxDatagram)
 	for {
-		n, err := recvNow(int(fd), buf)
+		n, err := wire.Recv(fd, buf)
 		switch err {
 		case syscall.EINTR:
 			continue

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/sendq"
+	"github.com/gostkit/kit/getty/internal/wire"
 	"github.com/gostkit/kit/getty/internal/wsframe"
 	"github.com/gostkit/kit/taskpool"
 )
@@ -42,7 +44,7 @@ func (e *CloseError) Error() string {
 	return fmt.Sprintf("getty: the WebSocket peer closed with code %d %q", e.Code, e.Reason)
 }
 
-// A webSocket is the transport of WebSocket sessions: a stream whose packages are messages, cut out
+// A webSocket is the protocol of WebSocket sessions: a stream whose packages are messages, cut out
 // of it by package wsframe. What one read brought is one turn, as on a stream.
 //
 // Control frames (RFC 6455, section 5.5) do not pass through the encoder. They are queued beside
@@ -66,21 +68,16 @@ type webSocket struct {
 	messages int   // how many were completed
 	size     int   // of the latest
 	pongs    int   // bytes of pongs queued and not flushed
-	early    bool  // bytes of stream.buf came with the handshake
 
 	room int // guarded by encMu: the header of recent messages
 }
 
-// newWebSocket returns the transport that follows a handshake. early is what the peer sent with it
+// newWebSocket returns the protocol that follows a handshake. early is what the peer sent with it
 // already.
 func newWebSocket(st *stream, client, compress bool, early []byte) *webSocket {
 	t := &webSocket{stream: st, client: client, compress: compress}
 	t.dec.Client, t.dec.Deflate = client, compress
-	if len(early) > 0 {
-		t.buf = bytespool.Get(max(len(early), minReadRoom))
-		t.kept = copy(t.buf, early)
-		t.early = true
-	}
+	t.in.Add(early)
 	return t
 }
 
@@ -97,79 +94,54 @@ func (v *violation) Unwrap() error { return v.err }
 var errPeerClosed = errors.New("getty: close frame")
 
 // serve reads messages until the peer's close frame or the end of input.
-func (t *webSocket) serve(s *session) error {
-	defer t.stream.drop()
+func (t *webSocket) serve() error {
 	defer t.dec.Free()
-	need := 0
-	for {
-		if s.has(flagDrain | flagBlocked | flagClosing) {
-			s.endRead()
-			if s.holds() {
-				if t.kept == 0 {
-					t.drop()
-				}
-				s.awaitWhile(s.holds)
-			}
-		}
-		n, err := t.fill(s, need)
-		t.late = s.has(flagClosing)
-		if n > 0 {
-			s.tallyRead(n)
-			s.clock.touch()
-			b := t.buf[:t.kept+n]
-			before := t.messages
-			more, perr := t.input(s, b)
-			if perr != nil {
-				return t.failed(s, perr)
-			}
-			need = more
-			t.keep(b, t.used)
-			within := t.kept > 0 || t.dec.Open()
-			if !within || t.messages != before {
-				s.clock.complete()
-			}
-			if within {
-				s.clock.arrived(n)
-			}
-		}
-		switch {
-		case err == nil:
-		case err == io.EOF && !s.has(flagClosing):
-			return io.ErrUnexpectedEOF // the stream ended without a close frame
-		default:
-			t.readFailed(s, err)
-			return err
-		}
-	}
+	return t.stream.read(t)
 }
 
-// fill waits for input and reads it behind what is kept. What came with the handshake is the first.
-func (t *webSocket) fill(s *session, need int) (n int, err error) {
-	if t.early {
-		t.early = false
-		n, t.kept = t.kept, 0
-	} else {
-		n, err = t.stream.read(s, need)
+// MayRead implements wire.Handler. A closing session reads on, up to the peer's close frame.
+func (t *webSocket) MayRead() bool { return t.s.beginRead() }
+
+// Idle implements wire.Handler.
+func (t *webSocket) Idle() bool { return t.s.idle() }
+
+// Received implements wire.Handler.
+func (t *webSocket) Received(n int) bool {
+	s := t.s
+	t.late = !s.readBegun()
+	s.count.read(n)
+	s.clock.touch()
+	before := t.messages
+	t.in.Need, t.err = t.input(t.in.Bytes())
+	if t.err != nil {
+		return false
 	}
-	t.last = n
-	return n, err
+	t.in.Consume(t.used)
+	within := t.within()
+	if !within || t.messages != before {
+		s.clock.complete()
+	}
+	if within {
+		s.clock.arrived(n)
+	}
+	return true
 }
 
-// input delivers the messages that b holds. t.used tells how many bytes are done with; the rest needs
-// so many in all, 0 if that is unknown.
-func (t *webSocket) input(s *session, b []byte) (need int, err error) {
+// within implements decoding: a stream that ends without a close frame ends inside of something.
+func (t *webSocket) within() bool { return t.in.Len() > 0 || t.dec.Open() }
+
+// input delivers the messages that b holds. t.used tells how many bytes are done with; the rest
+// needs so many in all, 0 if that is unknown.
+func (t *webSocket) input(b []byte) (need int, err error) {
+	s := t.s
 	t.used, t.at = 0, 0
-	switch {
-	case t.late:
-	case s.box == nil:
-		_, need, err = s.turnsInline(b, 0)
-	default:
-		_, need, err = s.turnMailbox(b, 0)
+	if !t.late {
+		_, need, err = s.input(b, 0)
 	}
 	if err == nil && t.end == nil && s.has(flagClosing) {
 		// What is left is skipped, up to the peer's close frame.
 		t.late = true
-		_, need, err = t.decode(s, b[t.used-t.at:])
+		_, need, err = t.decode(b[t.used-t.at:])
 	}
 	if t.end != nil {
 		err = t.end // also where a turn has no use for it, since the session is closing
@@ -180,22 +152,23 @@ func (t *webSocket) input(s *session, b []byte) (need int, err error) {
 }
 
 // decode implements framing.
-func (t *webSocket) decode(s *session, b []byte) (pkg any, n int, err error) {
-	pkg, n, err = t.next(s, b)
+func (t *webSocket) decode(b []byte) (pkg any, n int, err error) {
+	pkg, n, err = t.next(b)
 	if t.pongs > 0 { // before the handler is called, which may take long
 		t.pongs = 0
-		s.flush()
+		t.s.outbox.flush(wire.Try)
 	}
 	return pkg, n, err
 }
 
 // next decodes the next message of b. Control frames and fragments before it are consumed, which
 // t.at remembers until a package comes.
-func (t *webSocket) next(s *session, b []byte) (pkg any, n int, err error) {
+func (t *webSocket) next(b []byte) (pkg any, n int, err error) {
+	s := t.s
 	for {
 		m, used, need, err := t.dec.Next(b[t.at:], s.MaxMsgLen())
 		if err != nil {
-			t.end = t.broken(s, err)
+			t.end = t.broken(err)
 			return nil, 0, t.end
 		}
 		if used == 0 {
@@ -205,20 +178,20 @@ func (t *webSocket) next(s *session, b []byte) (pkg any, n int, err error) {
 		t.used += used
 		switch m.Op {
 		case wsframe.Ping:
-			t.control(s, wsframe.Pong, m.Payload)
+			t.control(wsframe.Pong, m.Payload)
 			if t.pongs += len(m.Payload) + 2; t.pongs >= maxControl/2 {
 				t.pongs = 0
-				s.flush()
+				s.outbox.flush(wire.Try)
 			}
 		case wsframe.Close:
-			t.end = t.peerClosed(s, m.Payload)
+			t.end = t.peerClosed(m.Payload)
 			return nil, 0, t.end
 		case wsframe.Text, wsframe.Binary:
 			t.messages++
 			if t.late {
 				continue
 			}
-			if pkg, err = t.parse(s, m.Payload, m.Op == wsframe.Text); err != nil {
+			if pkg, err = t.parse(m.Payload, m.Op == wsframe.Text); err != nil {
 				return nil, 0, err
 			}
 			n, t.at = t.at, 0
@@ -233,34 +206,21 @@ func (t *webSocket) next(s *session, b []byte) (pkg any, n int, err error) {
 func (t *webSocket) weigh(n int) int { return max(n, t.size) }
 
 // parse makes a package of one message.
-func (t *webSocket) parse(s *session, b []byte, text bool) (pkg any, err error) {
-	n := len(b)
-	if tr, ok := s.reader.(TypedReader); ok {
-		pkg, err = tr.ReadTyped(s, b, text)
-	} else {
-		pkg, n, err = s.reader.Read(s, b)
-	}
+func (t *webSocket) parse(b []byte, text bool) (pkg any, err error) {
+	pkg, err = t.s.codec.whole("message", b, text)
 	switch {
-	case err != nil && errors.Is(err, ErrTooLong):
+	case err == nil:
+		return pkg, nil
+	case errors.Is(err, ErrTooLong):
 		return nil, &violation{wsframe.CodeTooBig, err}
-	case err != nil:
-		return nil, &violation{wsframe.CodePolicy, err}
-	case pkg == nil:
-		err = fmt.Errorf("%w: a message of %d bytes holds no whole package", io.ErrUnexpectedEOF,
-			len(b))
-		return nil, &violation{wsframe.CodePolicy, err}
-	case n != len(b):
-		release(pkg)
-		err = fmt.Errorf("%w: Read took %d bytes of a message of %d", ErrBadReader, n, len(b))
-		return nil, &violation{wsframe.CodePolicy, err}
 	}
-	return pkg, nil
+	return nil, &violation{wsframe.CodePolicy, err}
 }
 
 // broken translates what the decoder says.
-func (t *webSocket) broken(s *session, err error) error {
+func (t *webSocket) broken(err error) error {
 	if wsframe.TooBig(err) {
-		err = fmt.Errorf("%w: a message of more than %d bytes", ErrTooLong, s.MaxMsgLen())
+		err = fmt.Errorf("%w: a message of more than %d bytes", ErrTooLong, t.s.MaxMsgLen())
 		return &violation{wsframe.CodeTooBig, err}
 	}
 	code := wsframe.CodeProtocol
@@ -271,14 +231,14 @@ func (t *webSocket) broken(s *session, err error) error {
 }
 
 // peerClosed takes the peer's close frame.
-func (t *webSocket) peerClosed(s *session, payload []byte) error {
+func (t *webSocket) peerClosed(payload []byte) error {
 	code, reason, err := wsframe.ParseClose(payload)
 	if err != nil {
-		return t.broken(s, err)
+		return t.broken(err)
 	}
 	t.code.CompareAndSwap(0, int32(code)) // the answer carries the same
 	if code != wsframe.CodeNormal && code != wsframe.CodeGoingAway &&
-		code != wsframe.CodeNone && !s.has(flagClosing) {
+		code != wsframe.CodeNone && !t.s.has(flagClosing) {
 		return &peerEnd{&CloseError{code, reason}}
 	}
 	return errPeerClosed
@@ -289,21 +249,23 @@ type peerEnd struct{ *CloseError }
 
 func (e *peerEnd) Is(target error) bool { return target == errPeerClosed }
 
-// failed ends the input for err, which turned up in it or in a callback. The result is that of serve.
-func (t *webSocket) failed(s *session, err error) error {
+// failed ends the input for err, which turned up in it or in a callback. The result is that of
+// serve.
+func (t *webSocket) failed(err error) error {
+	s := t.s
 	var v *violation
 	var e *peerEnd
 	closing := s.has(flagClosing)
 	switch {
 	case errors.Is(err, errPeerClosed):
-		t.peerEnded(s)
+		t.peerEnded()
 		if closing || !errors.As(err, &e) {
 			return io.EOF
 		}
 		return e.CloseError
 	case s.has(flagHard | flagRefuse): // the failure of a callback, which has sent its close frame
 		if errors.As(err, &v) {
-			t.peerEnded(s)
+			t.peerEnded()
 			return v.err
 		}
 		return err
@@ -313,25 +275,22 @@ func (t *webSocket) failed(s *session, err error) error {
 	default:
 		t.code.CompareAndSwap(0, wsframe.CodeInternal)
 	}
-	t.peerEnded(s) // there is nothing to wait for but the end of the stream
+	t.peerEnded() // there is nothing to wait for but the end of the stream
 	return err
 }
 
 // giveLast ends our stream though the peer has sent no close frame.
-func (t *webSocket) giveLast(s *session) {
-	t.peerEnded(s)
-	t.stream.giveLast(s)
+func (t *webSocket) giveLast() {
+	t.peerEnded()
+	t.stream.giveLast()
 }
 
 // peerEnded notes that no further frame of the peer counts, and ends our stream if our close frame
 // has left.
-func (t *webSocket) peerEnded(s *session) {
+func (t *webSocket) peerEnded() {
 	t.gotEnd.Store(true)
-	s.qMu.Lock()
-	sent := s.finSent
-	s.qMu.Unlock()
-	if sent {
-		_ = t.stream.closeWrite(s)
+	if t.s.outbox.hasSentEnd() {
+		_ = t.stream.closeWrite()
 	}
 }
 
@@ -339,15 +298,15 @@ func (t *webSocket) peerEnded(s *session) {
 const failureWait = 500 * time.Millisecond
 
 // failing implements failer.
-func (t *webSocket) failing(s *session, err error) bool {
+func (t *webSocket) failing(err error) bool {
 	code := failureCode(err)
-	return code != 0 && t.tell(s, code)
+	return code != 0 && t.tell(code)
 }
 
 // dismiss implements failer.
-func (t *webSocket) dismiss(s *session, err error) {
-	if t.tell(s, cmp.Or(failureCode(err), wsframe.CodeInternal)) {
-		_ = t.discard(s)
+func (t *webSocket) dismiss(err error) {
+	if t.tell(cmp.Or(failureCode(err), wsframe.CodeInternal)) {
+		_ = t.discard()
 	}
 }
 
@@ -374,41 +333,42 @@ func failureCode(err error) int {
 // reports whether it could: not if another end has begun. The reader discards what the peer still
 // sends, since a descriptor that is closed over unread input destroys the close frame; the clock
 // limits that.
-func (t *webSocket) tell(s *session, code int) bool {
+func (t *webSocket) tell(code int) bool {
+	s := t.s
 	if s.has(flagHard) {
 		return false
 	}
 	if s.has(flagRefuse) {
 		return t.gotEnd.Load() // such an end sends a close frame too, and is limited
 	}
-	wait := min(time.Duration(s.waitTime.Load()), failureWait)
-	s.waitTime.Store(int64(wait))
+	wait := min(time.Duration(s.life.waitTime.Load()), failureWait)
+	s.life.waitTime.Store(int64(wait))
 	t.code.CompareAndSwap(0, int32(code))
 	t.gotEnd.Store(true)
-	s.shut()
+	s.life.shut()
 	return true
 }
 
 // control queues a control frame. A flush has to follow.
-func (t *webSocket) control(s *session, op byte, payload []byte) {
+func (t *webSocket) control(op byte, payload []byte) {
 	f := wsframe.Frame{Op: op, Masked: t.client}
 	var room [wsframe.MaxHeader + wsframe.MaxControl]byte
-	s.queueControl(f.Append(room[:0], payload), op == wsframe.Pong)
+	t.s.outbox.queueControl(f.Append(room[:0], payload), op == wsframe.Pong)
 }
 
 func (t *webSocket) pingEvery() time.Duration { return t.pings }
 
-func (t *webSocket) ping(s *session) {
-	t.control(s, wsframe.Ping, nil)
-	s.flush()
+func (t *webSocket) ping() {
+	t.control(wsframe.Ping, nil)
+	t.s.outbox.flush(wire.Try)
 }
 
 // farewell is the close frame of a session that ends.
-func (t *webSocket) farewell(s *session) []byte {
+func (t *webSocket) farewell() []byte {
 	code := int(t.code.Load())
 	if code == 0 {
 		code = wsframe.CodeNormal
-		if s.ep.isClosed() && !t.client {
+		if t.s.ep.isClosed() && !t.client {
 			code = wsframe.CodeGoingAway
 		}
 	}
@@ -418,11 +378,11 @@ func (t *webSocket) farewell(s *session) []byte {
 
 // closeWrite follows the close frame. Only when both were exchanged may the TCP connection end;
 // serve waits for the peer's, and WaitTime limits that.
-func (t *webSocket) closeWrite(s *session) error {
+func (t *webSocket) closeWrite() error {
 	if !t.gotEnd.Load() {
 		return nil
 	}
-	return t.stream.closeWrite(s)
+	return t.stream.closeWrite()
 }
 
 // frame is the frame of a message.
@@ -435,97 +395,64 @@ func (t *webSocket) frame(text bool) wsframe.Frame {
 }
 
 // encode encodes pkg and frames it as one message. encMu is held.
-func (t *webSocket) encode(s *session, pkg any, w *waiter) (int, error) {
+func (t *webSocket) encode(pkg any, w *sendq.Waiter) (int, error) {
+	o, c := &t.s.outbox, &t.s.codec
 	text := t.text
-	if tw, ok := s.writer.(TypedWriter); ok {
+	if tw, ok := c.writer.(TypedWriter); ok {
 		text = tw.IsText(pkg)
 	}
 	switch {
-	case s.appender == nil:
-		p, err := s.marshal(nil, pkg)
+	case c.appender == nil:
+		p, _, err := c.marshal(nil, pkg)
 		if err != nil {
 			return 0, err
 		}
-		return t.message(s, p, text, w)
+		return t.message(p, text, w)
 	case t.compress:
-		buf := bytespool.Get(s.hint)
+		buf := bytespool.Get(o.hint)
 		defer bytespool.Put(buf)
-		p, err := s.appender.AppendPkg(buf[:0], s, pkg)
+		p, err := c.appender.AppendPkg(buf[:0], t.s, pkg)
 		if err != nil {
 			return 0, err
 		}
-		s.sized(len(p))
-		return t.message(s, p, text, w)
+		o.sized(len(p))
+		return t.message(p, text, w)
 	}
-	return t.encodeInPlace(s, pkg, t.frame(text), w)
+	return t.encodeInPlace(pkg, t.frame(text), w)
 }
 
 // encodeInPlace encodes pkg behind the room for a header, where it is to be sent from.
-func (t *webSocket) encodeInPlace(s *session, pkg any, f wsframe.Frame, w *waiter) (int, error) {
-	o := t.area(s, s.hint+wsframe.MaxHeader)
+func (t *webSocket) encodeInPlace(pkg any, f wsframe.Frame, w *sendq.Waiter) (int, error) {
+	o := &t.s.outbox
+	b := o.batch()
 	// The header has mostly the size that it had before.
 	room := max(t.room, wsframe.HeaderSize(0, t.client))
-	p, err := s.appender.AppendPkg(o.tail[:room], s, pkg)
+	p, err := t.s.codec.appender.AppendPkg(b.Reserve(o.hint + wsframe.MaxHeader)[:room], t.s, pkg)
 	if err == nil && len(p) < room {
 		err = fmt.Errorf("%w: AppendPkg returned less than it was given", ErrBadReader)
 	}
 	if err != nil {
-		bytespool.Put(o.whole)
+		b.Cancel()
 		return 0, err
 	}
 	n := len(p) - room
-	s.sized(n)
+	o.sized(n)
 	t.room = wsframe.HeaderSize(n, t.client)
-	return o.publish(s, f.Seal(p, room), w), nil
+	return o.queue(f.Seal(p, room), w), nil
 }
 
 // encodeRaw frames each package as one message.
-func (t *webSocket) encodeRaw(s *session, one []byte, more [][]byte) (int, error) {
-	return oneByOne(one, more, func(p []byte) (int, error) { return t.message(s, p, t.text, nil) })
+func (t *webSocket) encodeRaw(one []byte, more [][]byte) (int, error) {
+	return oneByOne(one, more, func(p []byte) (int, error) { return t.message(p, t.text, nil) })
 }
 
 // message frames p as one message and queues it.
-func (t *webSocket) message(s *session, p []byte, text bool, w *waiter) (int, error) {
-	f := t.frame(text)
+func (t *webSocket) message(p []byte, text bool, w *sendq.Waiter) (int, error) {
+	o, f := &t.s.outbox, t.frame(text)
 	if !f.Compressed {
-		o := t.area(s, len(p)+wsframe.MaxHeader)
-		return o.publish(s, f.Append(o.tail, p), w), nil
+		return o.queue(f.Append(o.batch().Reserve(len(p)+wsframe.MaxHeader), p), w), nil
 	}
-	o := t.area(s, len(p)+len(p)>>10+64) // also for bytes that do not compress
+	dst := o.batch().Reserve(len(p) + len(p)>>10 + 64) // also for bytes that do not compress
 	room := wsframe.HeaderSize(len(p), t.client)
-	return o.publish(s, f.Seal(wsframe.AppendDeflated(o.tail[:room], p), room), w), nil
-}
-
-// An area is where a message is put together: the tail of the batch's memory, or for a large one
-// whole, which is memory of its own.
-type area struct{ tail, whole []byte }
-
-func (t *webSocket) area(s *session, size int) area {
-	b := s.batch()
-	if size < largeSize {
-		return area{tail: b.tail(size)}
-	}
-	whole := bytespool.Get(size)
-	return area{whole[:0], whole}
-}
-
-// publish queues p, which was appended to o.tail, in place unless it outgrew that. It returns p's
-// size.
-func (o area) publish(s *session, p []byte, w *waiter) int {
-	b := s.batch()
-	switch {
-	case o.whole == nil:
-		b.claim(o.tail, p)
-	case len(p) < largeSize: // not worth so much memory
-		tail := b.tail(len(p))
-		small := append(tail, p...)
-		b.claim(tail, small)
-		bytespool.Put(o.whole)
-		p, o.whole = small, nil
-	case &p[0] != &o.whole[0]:
-		bytespool.Put(o.whole)
-		o.whole = nil
-	}
-	s.publish(p, o.whole, w, nil)
-	return len(p)
+	return o.queue(f.Seal(wsframe.AppendDeflated(dst[:room], p), room), w), nil
 }

@@ -25,15 +25,15 @@ type WebSocketClientOptions struct {
 	// Subprotocols are asked for in the order of preference.
 	Subprotocols []string
 
-	// Compression offers permessage-deflate (RFC 7692) without context takeover. A server may decline.
+	// Compression offers permessage-deflate (RFC 7692) without context takeover. A server may
+	// decline.
 	Compression bool
 
 	// TextMessages sends text instead of binary messages; see TypedWriter for a choice per package.
 	TextMessages bool
 
-	// PingPeriod is how often a session pings whose peer is silent; the answer is a sign of life for
-	// IdleTimeout, the ping is none.
-	// 0: never.
+	// PingPeriod is how often a session pings whose peer is silent; the answer is a sign of life
+	// for IdleTimeout, the ping is none. 0: never.
 	PingPeriod time.Duration
 
 	// MaxHeaderBytes bounds the server's answer to the upgrade request. 0: 16 KiB.
@@ -48,7 +48,7 @@ func NewWSClient(opts ...ClientOption) *Client {
 // errLongAnswer fails a dial.
 var errLongAnswer = errors.New("getty: websocket: the server's answer is longer than MaxHeaderBytes")
 
-func dialWebSocket(ctx context.Context, o *ClientOptions) (transport, error) {
+func dialWebSocket(ctx context.Context, o *ClientOptions) (protocol, error) {
 	u, err := url.Parse(o.Addr)
 	if err != nil {
 		return nil, err
@@ -106,6 +106,9 @@ func exchange(
 	limited := &io.LimitedReader{R: conn, N: int64(most)}
 	br := bufio.NewReaderSize(limited, 1<<10)
 	resp, err := http.ReadResponse(br, req)
+	for err == nil && resp.StatusCode/100 == 1 && resp.StatusCode != http.StatusSwitchingProtocols {
+		resp, err = http.ReadResponse(br, req) // any number of interim answers may come first
+	}
 	if err != nil {
 		if limited.N <= 0 {
 			return nil, errLongAnswer

@@ -22,27 +22,27 @@ import (
 
 // WebSocketServerOptions are the part of [ServerOptions] that only WebSocket servers use.
 type WebSocketServerOptions struct {
-	// Path is the only path that is served, in its decoded form: no pattern, and nothing that would have to be
-	// encoded but letters beyond ASCII. "": "/".
+	// Path is the only path that is served, in its decoded form: no pattern, and nothing that would
+	// have to be encoded but letters beyond ASCII. "": "/".
 	Path string
 
-	// AllowedOrigins are the origins ("https://example.com") that may connect beside the server's own;
-	// "*" allows all. Requests without an Origin header, which browsers always send, are allowed.
+	// AllowedOrigins are the origins ("https://example.com") that may connect beside the server's
+	// own; "*" allows all. Requests without an Origin header, which browsers always send, are
+	// allowed.
 	AllowedOrigins []string
 
 	// Subprotocols are offered in the order of preference.
 	Subprotocols []string
 
-	// Compression accepts permessage-deflate (RFC 7692) without context takeover. MaxMsgLen bounds a
-	// message after decompression.
+	// Compression accepts permessage-deflate (RFC 7692) without context takeover. MaxMsgLen bounds
+	// a message after decompression.
 	Compression bool
 
 	// TextMessages sends text instead of binary messages; see TypedWriter for a choice per package.
 	TextMessages bool
 
-	// PingPeriod is how often a session is pinged whose peer is silent; the answer is a sign of life for
-	// IdleTimeout, the ping is none.
-	// 0: never.
+	// PingPeriod is how often a session is pinged whose peer is silent; the answer is a sign of
+	// life for IdleTimeout, the ping is none. 0: never.
 	PingPeriod time.Duration
 
 	// MaxHeaderBytes bounds the upgrade request. 0: 16 KiB.
@@ -54,8 +54,9 @@ const (
 	httpSlack        = 4096 // what net/http adds to a server's MaxHeaderBytes
 )
 
-// NewWSServer returns a server of WebSocket sessions (RFC 6455). One package is one message, whatever its
-// size. The dispatch is Ordered unless another is chosen, so that pings are answered while a handler runs.
+// NewWSServer returns a server of WebSocket sessions (RFC 6455). One package is one message,
+// whatever its size. The dispatch is Ordered unless another is chosen, so that pings are answered
+// while a handler runs.
 //
 // Connections count for MaxSessions from the moment they are accepted. One too many is answered
 // with status 503.
@@ -63,17 +64,18 @@ func NewWSServer(opts ...ServerOption) *Server {
 	return newServer(opts, &webService{}, wsServer)
 }
 
-// A WSEndPoint is a WebSocket server that is mounted on the user's own http.Server. Its sessions outlive
-// the request, and http.Server.Shutdown does not know them: Shutdown or Close of the WSEndPoint ends them.
+// A WSEndPoint is a WebSocket server that is mounted on the user's own http.Server. Its sessions
+// outlive the request, and http.Server.Shutdown does not know them: Shutdown or Close of the
+// WSEndPoint ends them.
 type WSEndPoint struct {
 	*Server
 	prepare NewSessionCallback
 }
 
-// WSHandler returns an http.Handler that upgrades every request to a session, on the user's own mux and
-// server; newSession prepares each. Addr, Listener, MultipathTCP, Path, MaxHeaderBytes and DrainTimeout are
-// errors here; the limits on time and header size before the upgrade are those of the http.Server. Bad
-// options are answered with status 500 and logged.
+// WSHandler returns an http.Handler that upgrades every request to a session, on the user's own mux
+// and server; newSession prepares each. Addr, Listener, MultipathTCP, Path, MaxHeaderBytes and
+// DrainTimeout are errors here; the limits on time and header size before the upgrade are those of
+// the http.Server. Bad options are answered with status 500 and logged.
 func WSHandler(newSession NewSessionCallback, opts ...ServerOption) *WSEndPoint {
 	e := &WSEndPoint{Server: newServer(opts, &mountedService{}, wsHandler), prepare: newSession}
 	if e.err == nil && newSession == nil {
@@ -102,8 +104,8 @@ type mountedService struct{}
 func (mountedService) start(*Server, NewSessionCallback) (net.Addr, error) { return nil, nil }
 func (mountedService) stop()                                               {}
 
-// webService gives what is accepted to an http.Server that knows one path. The http.Server never sees the
-// listener: it would give up at the first error that it does not know.
+// webService gives what is accepted to an http.Server that knows one path. The http.Server never
+// sees the listener: it would give up at the first error that it does not know.
 type webService struct {
 	acceptor
 
@@ -147,8 +149,8 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 	return addr, nil
 }
 
-// stop closes the listener and the connections that are still shaking hands; those of sessions were taken
-// over and stay.
+// stop closes the listener and the connections that are still shaking hands; those of sessions were
+// taken over and stay.
 func (v *webService) stop() {
 	v.acceptor.stop()
 	v.srvMu.Lock()
@@ -193,10 +195,10 @@ func (f *feed) Close() error {
 // Addr implements [net.Listener].
 func (f *feed) Addr() net.Addr { return textAddr{} }
 
-// upgrades follows the connections that an http.Server has and that are no sessions yet: the endpoint's end
-// waits for their goroutines, and a request that never reached the handler is a refusal like any other.
-// Each has a place among the sessions from the moment it is accepted, so that those who never ask for
-// an upgrade count too.
+// upgrades follows the connections that an http.Server has and that are no sessions yet: the
+// endpoint's end waits for their goroutines, and a request that never reached the handler is a
+// refusal like any other. Each has a place among the sessions from the moment it is accepted, so
+// that those who never ask for an upgrade count too.
 type upgrades struct {
 	ep     *endpoint
 	limit  int
@@ -351,7 +353,11 @@ func (s *Server) switchProtocols(
 
 // originAllowed is the origin policy: the same origin, and those that the options name.
 func (s *Server) originAllowed(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
+	lines := r.Header.Values("Origin")
+	if len(lines) > 1 {
+		return false // RFC 6454, section 7.3: there is one, so nobody knows which of them is true
+	}
+	origin := strings.Join(lines, "")
 	if origin == "" {
 		return true
 	}

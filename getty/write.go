@@ -7,140 +7,147 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/sendq"
+	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// Writing takes two locks. encMu is held while a package is encoded and queued: it is what makes the order
-// of encoding the order of the wire, and user code runs under it. qMu guards the flush token, what needs no
-// encoder, and the counters, for a few instructions at a time. Close takes qMu only; Stats and a flush try
-// encMu but never wait for it.
+// flushSize is how many queued bytes are offered to the kernel before the turn ends.
+const flushSize = 64 << 10
 
-// outbound is the part of a session that queues and flushes.
-type outbound struct {
+// An outbox is what a session has encoded and not handed to the kernel, and the ways to get it
+// there. Sessions of datagrams use its encoder lock only: what is written there is sent, or
+// refused, at once.
+//
+// It has two locks. encMu is held while a package is encoded and queued: it makes the order of
+// encoding the order of the wire, and user code runs under it. mu guards the flush token and what
+// needs no encoder, for a few instructions at a time. encMu comes before mu. Close takes mu only;
+// Stats and a flush try encMu but never wait for it.
+type outbox struct {
+	s      *session
+	queues bool // what is encoded is queued, for a flush to write
+
 	encMu    sync.Mutex
-	out      *batch        // guarded by encMu: accepted and not taken by a flush
+	out      *sendq.Batch  // guarded by encMu: accepted and not taken by a flush
 	appended uint64        // guarded by encMu: bytes ever queued
 	largest  int           // guarded by encMu: the largest package ever queued
-	hint     int           // guarded by encMu: recent package size, to leave a chunk before it is outgrown
+	hint     int           // guarded by encMu: the size that the next package is expected to have
 	gone     atomic.Uint64 // bytes ever taken by the kernel, withdrawn or discarded
 
-	qMu       sync.Mutex
-	qCond     sync.Cond    // on qMu: the queue fell, was emptied or failed, a turn or the session is ending
-	count     SessionStats // guarded by qMu, but for Queued, which is worked out
-	side      *sideQueue   // guarded by qMu: made when first needed
-	detached  uint64       // guarded by qMu: appended, when a flush last took the queue
-	lookAfter uint64       // guarded by qMu: after so many bytes written the clock looks what the peer took
-	flushing  bool         // guarded by qMu: the flush token; its holder owns the batch it took
-	gathering bool         // guarded by qMu: the token's holder lets others write before it takes the queue
-	gain      int8         // guarded by qMu: how much gathering has paid lately
-	tries     uint8        // guarded by qMu
-	finSent   bool         // guarded by qMu
-	controls  uint64       // guarded by qMu: bytes of control frames ever taken by a flush
-	refused   error        // guarded by qMu: why nothing is accepted any more
+	writeTimeout atomic.Int64
+
+	mu        sync.Mutex
+	changed   sync.Cond     // on mu: the queue fell, was emptied or failed, or the session is ending
+	side      *sideQueue    // guarded by mu: made when first needed
+	detached  atomic.Uint64 // appended, when a flush last took the queue; changed with mu held
+	lookAfter uint64        // guarded by mu: after so many bytes written the clock looks what the peer took
+	flushing  bool          // guarded by mu: the flush token; its holder owns the batch it took
+	gathering bool          // guarded by mu: the token's holder lets others write before it takes the queue
+	gain      int8          // guarded by mu: how much gathering has paid lately
+	tries     uint8         // guarded by mu
+	finSent   bool          // guarded by mu
+	controls  uint64        // guarded by mu: bytes of control frames ever taken by a flush
+	refused   error         // guarded by mu: why nothing is accepted any more
+}
+
+func (o *outbox) init(s *session, queues bool) {
+	o.s, o.queues = s, queues
+	o.changed.L = &o.mu
+	o.hint = 256
+	o.lookAfter = smallBacklog
+	o.writeTimeout.Store(nanos(s.opts.WriteTimeout))
 }
 
 // A sideQueue is what needs no encoder to be queued. Most sessions never have one.
 type sideQueue struct {
-	control  []byte    // control frames, and after them the farewell
-	late     []byte    // the latest answer for which control had no room
-	marks    []*waiter // callers of Flush
-	line     []*waiter // callers that wait for the queue to fall, the first come first
-	admitted bool      // one of them may write and has not done so yet
+	control  []byte          // control frames, and after them the farewell
+	late     []byte          // the latest answer for which control had no room
+	marks    []*sendq.Waiter // callers of Flush
+	line     []*sendq.Waiter // callers that wait for the queue to fall, the first come first
+	admitted bool            // one of them may write and has not done so yet
 }
 
 // sideLocked returns the side queue.
-func (s *session) sideLocked() *sideQueue {
-	if s.side == nil {
-		s.side = new(sideQueue)
+func (o *outbox) sideLocked() *sideQueue {
+	if o.side == nil {
+		o.side = new(sideQueue)
 	}
-	return s.side
+	return o.side
 }
 
-// WritePkg implements [Session].
-func (s *session) WritePkg(pkg any, timeout time.Duration) (total, sent int, err error) {
+// writePkg is WritePkg of the session.
+func (o *outbox) writePkg(pkg any, timeout time.Duration) (total, sent int, err error) {
 	if timeout == 0 {
-		total, waiting, err := s.encode(hasty, func() (int, error) { return s.tr.encode(s, pkg, nil) })
+		total, waiting, err := o.encode(hasty, func() (int, error) { return o.s.proto.encode(pkg, nil) })
 		if err != nil {
-			s.slowConsumer(err)
+			o.slowConsumer(err)
 			return total, 0, err
 		}
-		s.afterEncode(waiting)
+		o.afterEncode(waiting)
 		return total, total, nil
 	}
 	if timeout < 0 {
-		return s.writeAndWait(patience{timeout: time.Duration(s.writeTimeout.Load()), progress: true}, pkg)
+		return o.writeAndWait(patience{timeout: time.Duration(o.writeTimeout.Load()), progress: true}, pkg)
 	}
-	return s.writeAndWait(patience{timeout: timeout}, pkg)
+	return o.writeAndWait(patience{timeout: timeout}, pkg)
 }
 
-// WritePkgContext implements [Session].
-func (s *session) WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error) {
+// writePkgContext is WritePkgContext of the session.
+func (o *outbox) writePkgContext(ctx context.Context, pkg any) (total, sent int, err error) {
 	if ctx.Err() != nil {
 		return 0, 0, context.Cause(ctx)
 	}
-	return s.writeAndWait(patience{time.Duration(s.writeTimeout.Load()), ctx, true}, pkg)
-}
-
-// WriteBytes implements [Session].
-func (s *session) WriteBytes(b []byte) (int, error) { return s.writeRaw(b, nil) }
-
-// WriteBytesArray implements [Session].
-func (s *session) WriteBytesArray(pkgs ...[]byte) (int, error) {
-	if len(pkgs) == 0 {
-		return 0, nil
-	}
-	return s.writeRaw(nil, pkgs)
+	return o.writeAndWait(patience{time.Duration(o.writeTimeout.Load()), ctx, true}, pkg)
 }
 
 // writeRaw queues what is encoded already: one package, or more.
-func (s *session) writeRaw(one []byte, more [][]byte) (int, error) {
-	n, waiting, err := s.encode(hasty, func() (int, error) { return s.tr.encodeRaw(s, one, more) })
+func (o *outbox) writeRaw(one []byte, more [][]byte) (int, error) {
+	n, waiting, err := o.encode(hasty, func() (int, error) { return o.s.proto.encodeRaw(one, more) })
 	if err != nil {
-		s.slowConsumer(err)
+		o.slowConsumer(err)
 		return n, err
 	}
-	s.afterEncode(waiting)
+	o.afterEncode(waiting)
 	return n, nil
 }
 
-// slowConsumer applies the policy to a package that was not to wait and could not be queued for err.
-func (s *session) slowConsumer(err error) {
-	if err == ErrSessionBlocked && s.opts.SlowConsumer == SlowClose {
-		s.fail(err)
+// slowConsumer applies the policy to a package that was not to wait and could not be queued for
+// err.
+func (o *outbox) slowConsumer(err error) {
+	if err == ErrSessionBlocked && o.s.opts.SlowConsumer == SlowClose {
+		o.s.life.fail(err)
 	}
 }
 
-// Flush implements [Session].
-func (s *session) Flush(ctx context.Context) error {
-	if !s.queues {
+// flushAll is Flush of the session.
+func (o *outbox) flushAll(ctx context.Context) error {
+	if !o.queues {
 		return nil
 	}
-	if s.encMu.TryLock() {
-		s.unlockEncoder()
-	} else if insideEncoder() {
+	if o.encMu.TryLock() {
+		o.unlockEncoder()
+	} else if insideEncoder(0) {
 		return fmt.Errorf("%w: an encoder flushes a session", ErrBadReader)
 	}
-	w := newWaiter()
-	if wait, err := s.enqueueMark(w); !wait {
-		w.free()
+	w := sendq.NewWaiter()
+	if wait, err := o.enqueueMark(w); !wait {
+		w.Free()
 		return err
 	}
-	s.flush()
-	_, withdrawn, err := s.await(w, patience{ctx: ctx})
+	o.flush(wire.Try)
+	_, withdrawn, err := o.await(w, patience{ctx: ctx})
 	if withdrawn {
-		s.forget(w)
+		o.forget(w)
 	}
 	return err
 }
 
-// patience is how long a caller waits: for timeout if that is positive, and until ctx ends if there is one. With
-// progress, timeout does not limit a package of which a part has left: the clock ends the session when its peer
-// takes nothing any more.
+// patience is how long a caller waits: for timeout if that is positive, and until ctx ends if there
+// is one. With progress, timeout does not limit a package of which a part has left: the clock ends
+// the session when its peer takes nothing any more.
 type patience struct {
 	timeout  time.Duration
 	ctx      context.Context
@@ -155,34 +162,34 @@ func (p patience) done() <-chan struct{} {
 }
 
 // writeAndWait queues pkg and returns when the kernel has taken it or p is over.
-func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error) {
+func (o *outbox) writeAndWait(p patience, pkg any) (total, sent int, err error) {
 	limit := p.timeout
 	var begun time.Time
 	as := newcomer
 	defer func() {
 		if as == admitted { // also after a panic, or the session's end
-			s.admitNext()
+			o.admitNext()
 		}
 	}()
 	for {
-		w := newWaiter()
+		w := sendq.NewWaiter()
 		var waiting int
-		total, waiting, err = s.encode(as, func() (int, error) { return s.tr.encode(s, pkg, w) })
+		total, waiting, err = o.encode(as, func() (int, error) { return o.s.proto.encode(pkg, w) })
 		if err == nil {
 			if as == admitted {
 				as = newcomer
-				s.admitNext()
+				o.admitNext()
 			}
-			return s.awaitPkg(w, p, total, waiting)
+			return o.awaitPkg(w, p, total, waiting)
 		}
-		w.free()
+		w.Free()
 		if err != ErrSessionBlocked {
 			return total, 0, err
 		}
 		if begun.IsZero() {
 			begun = time.Now()
 		}
-		if as, err = s.awaitRoom(as, p); err != nil {
+		if as, err = o.awaitRoom(as, p); err != nil {
 			return total, 0, err
 		}
 		if limit > 0 {
@@ -194,15 +201,15 @@ func (s *session) writeAndWait(p patience, pkg any) (total, sent int, err error)
 }
 
 // awaitPkg waits for a queued package of total bytes, one of waiting in the queue.
-func (s *session) awaitPkg(w *waiter, p patience, total, waiting int) (int, int, error) {
-	if !s.queues {
-		w.free()
+func (o *outbox) awaitPkg(w *sendq.Waiter, p patience, total, waiting int) (int, int, error) {
+	if !o.queues {
+		w.Free()
 		return total, total, nil
 	}
-	s.offer(waiting >= flushSize)
-	sent, withdrawn, err := s.await(w, p)
+	o.offer(waiting >= flushSize)
+	sent, withdrawn, err := o.await(w, p)
 	if withdrawn {
-		s.tally(&s.count.Withdrawn, 1)
+		o.s.count.Withdrawn.Add(1)
 	}
 	if err == nil {
 		sent = total
@@ -210,13 +217,12 @@ func (s *session) awaitPkg(w *waiter, p patience, total, waiting int) (int, int,
 	return total, sent, err
 }
 
-// await waits for w, whose memory it gives back. When p is over it withdraws w, if that can still be done;
-// a package of which a part has left ends the session instead.
-func (s *session) await(w *waiter, p patience) (sent int, withdrawn bool, err error) {
+// await waits for w, whose memory it gives back. When p is over it withdraws w, if that can still
+// be done; a package of which a part has left ends the session instead.
+func (o *outbox) await(w *sendq.Waiter, p patience) (sent int, withdrawn bool, err error) {
 	select {
-	case <-w.ch:
-		sent, err = w.sent, w.err
-		w.free()
+	case <-w.Done():
+		sent, err = w.Result()
 		return sent, false, err
 	default:
 	}
@@ -227,247 +233,140 @@ func (s *session) await(w *waiter, p patience) (sent int, withdrawn bool, err er
 		expired = t.C
 	}
 	select {
-	case <-w.ch:
+	case <-w.Done():
 	case <-expired:
 		err = ErrWriteTimeout
 	case <-p.done():
 		err = context.Cause(p.ctx)
 	}
 	if err != nil {
-		if w.withdraw() {
+		if w.Withdraw() {
 			return 0, true, err
 		}
 		if err == ErrWriteTimeout && p.progress {
 			p.timeout = 0
-			return s.await(w, p)
+			return o.await(w, p)
 		}
-		if w.state.Load() == waiterPartial {
-			s.fail(err)
+		if w.Partial() {
+			o.s.life.fail(err)
 		}
-		// Soon: the kernel has taken it all, or the session ends. Only then is the package's memory free.
-		<-w.ch
+		// Soon: the kernel has taken it all, or the session ends. Only then is the package's memory
+		// free.
+		<-w.Done()
 	}
-	sent, err = w.sent, w.err
-	w.free()
+	sent, err = w.Result()
 	return sent, false, err
 }
 
 // beginEncode takes the encoder lock, unless the session accepts no package of this writer now.
-func (s *session) beginEncode(as entry) error {
-	if s.has(flagRefuse) {
-		return s.refusal()
+func (o *outbox) beginEncode(as entry) error {
+	if o.s.has(flagRefuse) {
+		return o.refusal()
 	}
-	if !s.encMu.TryLock() {
-		if err := s.lockEncoder(); err != nil {
+	if !o.encMu.TryLock() {
+		if err := o.lockEncoder(); err != nil {
 			return err
 		}
 	}
 	switch {
-	case s.has(flagRefuse): // the last moment: what gets past this is sent, or counted as unsent
-		s.unlockEncoder()
-		return s.refusal()
-	case s.queuedBytes() >= uint64(s.opts.HighWater), s.behindLine(as):
-		s.unlockEncoder()
+	case o.s.has(flagRefuse): // the last moment: what gets past this is sent, or counted as unsent
+		o.unlockEncoder()
+		return o.refusal()
+	case o.queuedBytes() >= uint64(o.s.opts.HighWater), o.behindLine(as):
+		o.unlockEncoder()
 		return ErrSessionBlocked
 	}
 	return nil
 }
 
 // lockEncoder takes a contended encoder lock, but not for an encoder that would wait for itself.
-func (s *session) lockEncoder() error {
+func (o *outbox) lockEncoder() error {
 	for range 16 {
 		runtime.Gosched()
-		if s.encMu.TryLock() {
+		if o.encMu.TryLock() {
 			return nil
 		}
 	}
-	if insideEncoder() {
+	if insideEncoder(1) {
 		return fmt.Errorf("%w: an encoder writes to a session", ErrBadReader)
 	}
-	s.encMu.Lock()
+	o.encMu.Lock()
 	return nil
 }
 
-// tryEncoder takes the encoder lock without waiting. If it cannot, it leaves flagWant or flagReview for the
-// holder, and tries once more, since the holder may have looked just before.
-func (s *session) tryEncoder(leave uint32) bool {
-	if s.encMu.TryLock() {
+// tryEncoder takes the encoder lock without waiting. If it cannot, it leaves flagWant or flagReview
+// for the holder, and tries once more, since the holder may have looked just before.
+func (o *outbox) tryEncoder(leave uint32) bool {
+	if o.encMu.TryLock() {
 		return true
 	}
-	s.setFlag(leave)
-	return s.encMu.TryLock()
+	o.s.setFlag(leave)
+	return o.encMu.TryLock()
 }
 
-// unlockEncoder lets go of the encoder lock. Who tried it meanwhile has left what it wanted to its holder,
-// whatever that held it for.
-func (s *session) unlockEncoder() {
-	s.encMu.Unlock()
-	if f := s.flags.Load(); f&(flagWant|flagReview) != 0 {
+// unlockEncoder lets go of the encoder lock. Who tried it meanwhile has left what it wanted to its
+// holder, whatever that held it for.
+func (o *outbox) unlockEncoder() {
+	o.encMu.Unlock()
+	if f := o.s.bits.Load(); f&(flagWant|flagReview) != 0 {
 		if f&flagWant != 0 {
-			s.flush()
+			o.flush(wire.Try)
 		}
-		if f&flagReview != 0 && s.clearFlag(flagReview) {
-			s.reviewBlock()
-		}
-	}
-}
-
-// insideEncoder reports whether the calling goroutine is running an encoder.
-func insideEncoder() bool {
-	const above = 5 // the encode that wants the lock
-	pc := make([]uintptr, 64)
-	n := runtime.Callers(above, pc)
-	for n == len(pc) { // a recursive encoder
-		pc = make([]uintptr, 2*len(pc))
-		n = runtime.Callers(above, pc)
-	}
-	frames := runtime.CallersFrames(pc[:n])
-	for {
-		f, more := frames.Next()
-		if strings.HasSuffix(f.Function, "getty.(*session).encode") {
-			return true
-		}
-		if !more {
-			return false
+		if f&flagReview != 0 && o.s.clearFlag(flagReview) {
+			o.reviewBlock()
 		}
 	}
 }
 
-// encode runs use, which encodes a package and queues or sends it, under the encoder lock. It returns the
-// size on the wire and how many bytes the queue holds. When use fails, panics or ends the goroutine, the queue is
-// as it was.
-func (s *session) encode(as entry, use func() (int, error)) (n, waiting int, err error) {
-	if err = s.beginEncode(as); err != nil {
+// encode runs use, which encodes a package and queues or sends it, under the encoder lock. It
+// returns the size on the wire and how many bytes the queue holds. When use fails, panics or ends
+// the goroutine, the queue is as it was.
+//
+//go:noinline
+func (o *outbox) encode(as entry, use func() (int, error)) (n, waiting int, err error) {
+	if err = o.beginEncode(as); err != nil {
 		return 0, 0, err
 	}
 	ok := false
 	defer func() {
 		if !ok {
-			s.endEncode()
-			err = s.panicked("Writer", recover())
+			if o.out != nil {
+				o.out.Cancel()
+			}
+			o.endEncode()
+			err = o.s.turn.panicked("Writer", recover())
 		}
 	}()
 	n, err = use()
 	ok = true
-	return n, s.endEncode(), err
+	return n, o.endEncode(), err
 }
 
-// endEncode releases the encoder lock and returns how many bytes the queue holds. A batch that was made for a
-// package which then could not be encoded is given back.
-func (s *session) endEncode() (waiting int) {
-	if b := s.out; b != nil {
-		waiting = b.size
-		if len(b.segs) == 0 {
-			s.out = nil
-			b.free()
+// endEncode releases the encoder lock and returns how many bytes the queue holds. A batch that was
+// made for a package which then could not be encoded is given back.
+func (o *outbox) endEncode() (waiting int) {
+	if b := o.out; b != nil {
+		waiting = b.Size()
+		if b.Empty() {
+			o.out = nil
+			b.Free()
 		}
 	}
-	s.unlockEncoder()
+	o.unlockEncoder()
 	return waiting
-}
-
-// marshal encodes pkg behind dst, or into memory of the Writer's own, which has to be copied.
-func (s *session) marshal(dst []byte, pkg any) ([]byte, error) {
-	switch {
-	case s.appender != nil:
-		return s.appender.AppendPkg(dst, s, pkg)
-	case s.writer != nil:
-		return s.writer.Write(s, pkg)
-	}
-	// Whoever does not look at the result of a write would wonder for long.
-	s.ep.log.Warn("getty: write without a Writer", "session", s.id, "peer", peerText(s.tr.remoteAddr))
-	return nil, fmt.Errorf("%w: no Writer set", ErrBadReader)
 }
 
 var errNoBytes = fmt.Errorf("%w: a package of no bytes", ErrBadReader)
 
-// encodeStream queues a package of a byte stream. encMu is held.
-func (s *session) encodeStream(pkg any, w *waiter) (int, error) {
-	if s.appender == nil {
-		p, err := s.marshal(nil, pkg)
-		if err != nil {
-			return 0, err
-		}
-		return s.queueRaw(p, nil, w)
-	}
-	if s.hint > largeSize {
-		return s.encodeLarge(pkg, w)
-	}
-	b := s.batch()
-	tail := b.tail(s.hint)
-	p, err := s.appender.AppendPkg(tail, s, pkg)
-	if err != nil {
-		return 0, err
-	}
-	n := len(p)
-	if n == 0 {
-		return 0, errNoBytes
-	}
-	s.sized(n)
-	b.claim(tail, p) // else it outgrew the chunk and has memory of its own
-	s.publish(p, nil, w, nil)
-	return n, nil
-}
-
-// maxHint bounds the room that is made for a package because of its predecessor's size: a small one behind a
-// huge one must not cost what the huge one did.
+// maxHint bounds the room that is made for a package because of its predecessor's size: a small one
+// behind a huge one must not cost what the huge one did.
 const maxHint = 256 << 10
 
 // sized notes the size of a package, for the room to encode the next one into.
-func (s *session) sized(n int) { s.hint = min(max(n+n/4, 64), maxHint) }
+func (o *outbox) sized(n int) { o.hint = min(max(n+n/4, 64), maxHint) }
 
-// encodeLarge encodes into a pooled buffer of the size that recent packages had.
-func (s *session) encodeLarge(pkg any, w *waiter) (int, error) {
-	whole := bytespool.Get(s.hint)
-	p, err := s.appender.AppendPkg(whole[:0], s, pkg)
-	n := len(p)
-	s.sized(n)
-	switch {
-	case err != nil:
-	case n < largeSize: // also 0, which is refused
-		_, err = s.queueRaw(p, nil, w)
-	case &p[0] == &whole[0]:
-		s.batch()
-		s.publish(p, whole, w, nil)
-		return n, nil
-	default: // it outgrew whole and has memory of its own
-		s.batch()
-		s.publish(p, nil, w, nil)
-	}
-	bytespool.Put(whole)
-	return n, err
-}
-
-// queueRaw copies encoded packages into the queue as one entry.
-func (s *session) queueRaw(one []byte, more [][]byte, w *waiter) (int, error) {
-	total := len(one)
-	for _, p := range more {
-		total += len(p)
-	}
-	if total == 0 {
-		return 0, errNoBytes
-	}
-	var tail, whole []byte
-	b := s.batch()
-	if total < largeSize {
-		tail = b.tail(total)
-	} else {
-		whole = bytespool.Get(total)
-		tail = whole[:0]
-	}
-	p := append(tail, one...)
-	for _, part := range more {
-		p = append(p, part...)
-	}
-	if whole == nil {
-		b.claim(tail, p)
-	}
-	s.publish(p, whole, w, more)
-	return total, nil
-}
-
-// oneByOne is encodeRaw of a transport of messages: use takes each package by itself. An error ends it. It counts
-// the caller's bytes, not what the transport makes of them.
+// oneByOne is encodeRaw of a protocol of messages: use takes each package by itself. An error ends
+// it. It counts the caller's bytes, not what the transport makes of them.
 func oneByOne(one []byte, more [][]byte, use func([]byte) (int, error)) (total int, err error) {
 	if more == nil {
 		if _, err = use(one); err == nil {
@@ -485,137 +384,134 @@ func oneByOne(one []byte, more [][]byte, use func([]byte) (int, error)) (total i
 }
 
 // batch returns the batch that is being filled. encMu is held.
-func (s *session) batch() *batch {
-	if s.out == nil {
-		s.out = newBatch()
+func (o *outbox) batch() *sendq.Batch {
+	if o.out == nil {
+		o.out = sendq.New()
 	}
-	return s.out
+	return o.out
 }
 
-// publish puts encoded bytes into the queue: one package, or those that parts are the pieces of. whole, if
-// not nil, is their memory and goes back to bytespool. encMu is held.
-func (s *session) publish(p, whole []byte, w *waiter, parts [][]byte) {
-	b := s.out
-	if len(b.segs) == 0 {
-		s.setFlag(flagQueued)
+// queue adds p, which was appended to what the batch reserved, and returns its size. encMu is held.
+func (o *outbox) queue(p []byte, w *sendq.Waiter) int {
+	o.out.Add(p, w)
+	o.added(len(p))
+	return len(p)
+}
+
+// added notes that n bytes were added to the batch. encMu is held.
+func (o *outbox) added(n int) {
+	o.largest = max(o.largest, n)
+	if !o.s.has(flagQueued) {
+		o.s.setFlag(flagQueued)
 	}
-	end := b.size
-	for _, q := range parts {
-		if end += len(q); len(q) > 0 {
-			b.ends = append(b.ends, end)
-		}
-	}
-	b.append(p, whole, w)
-	if parts == nil {
-		b.ends = append(b.ends, b.size)
-	}
-	s.appended += uint64(len(p))
-	s.largest = max(s.largest, len(p))
-	if !s.has(flagBlocked) && s.queuedBytes() >= uint64(s.opts.HighWater) {
-		s.setFlag(flagBlocked) // the flush that must follow looks whether it is over
+	o.appended += uint64(n)
+	if !o.s.has(flagBlocked) && o.queuedBytes() >= uint64(o.s.opts.HighWater) {
+		o.s.setFlag(flagBlocked) // the flush that must follow looks whether it is over
 	}
 }
 
 // queuedBytes returns how many bytes are queued or on their way to the kernel. encMu is held.
-func (s *session) queuedBytes() uint64 { return s.appended - s.gone.Load() }
+func (o *outbox) queuedBytes() uint64 { return o.appended - o.gone.Load() }
 
-// tryQueuedBytes is queuedBytes for who does not hold encMu. While an encoder is at work it does not see what
-// was queued since the last flush.
-func (s *session) tryQueuedBytes() uint64 {
+// tryQueuedBytes is queuedBytes for who does not hold encMu. While an encoder is at work it does
+// not see what was queued since the last flush.
+func (o *outbox) tryQueuedBytes() uint64 {
 	for range 4 {
-		if s.encMu.TryLock() {
-			n := s.queuedBytes()
-			s.unlockEncoder()
+		if o.encMu.TryLock() {
+			n := o.queuedBytes()
+			o.unlockEncoder()
 			return n
 		}
 		runtime.Gosched()
 	}
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	return s.detached - s.gone.Load()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.onTheWay()
 }
 
 // enqueueMark queues a flush mark, and reports whether there is anything to wait for.
-func (s *session) enqueueMark(w *waiter) (wait bool, err error) {
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	if s.refused != nil || s.emptyLocked() && !s.flushing {
-		return false, s.refused
+func (o *outbox) enqueueMark(w *sendq.Waiter) (wait bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.refused != nil || o.emptyLocked() && !o.flushing {
+		return false, o.refused
 	}
-	side := s.sideLocked()
+	side := o.sideLocked()
 	side.marks = append(side.marks, w)
 	return true, nil
 }
 
-// afterEncode decides when a package that nobody waits for goes to the kernel; waiting is what the queue holds.
-func (s *session) afterEncode(waiting int) {
+// afterEncode decides when a package that nobody waits for goes to the kernel; waiting is what the
+// queue holds.
+func (o *outbox) afterEncode(waiting int) {
 	switch {
-	case !s.queues:
-	case !s.inTurn():
-		s.offer(waiting >= flushSize)
+	case !o.queues:
+	case !o.s.turn.inProgress():
+		o.offer(waiting >= flushSize)
 	case waiting >= flushSize:
-		s.flushLate()
-	case !s.has(flagWatched):
-		s.ep.watch(s)
+		o.flushLate()
+	case !o.s.has(flagWatched):
+		o.s.ep.watch(o.s)
 	}
 }
 
-// reviewBlock ends the pause that began at the high mark if the queue has fallen to the low mark. It is called
-// whenever bytes have gone; who holds the encoder lock meanwhile looks again.
-func (s *session) reviewBlock() {
-	if !s.queues {
+// reviewBlock ends the pause that began at the high mark if the queue has fallen to the low mark.
+// It is called whenever bytes have gone; who holds the encoder lock meanwhile looks again.
+func (o *outbox) reviewBlock() {
+	if !o.queues {
 		return // a socket was full, which says nothing about a queue: see datagrams.full
 	}
-	if !s.tryEncoder(flagReview) {
+	if !o.tryEncoder(flagReview) {
 		return
 	}
-	low := s.queuedBytes() <= uint64(s.opts.LowWater)
+	low := o.queuedBytes() <= uint64(o.s.opts.LowWater)
 	if low {
-		low = s.clearFlag(flagBlocked)
+		low = o.s.clearFlag(flagBlocked)
 	}
-	s.unlockEncoder()
+	o.unlockEncoder()
 	if low {
-		s.unblocked()
+		o.unblocked()
 	}
 }
 
 // unblocked tells everybody that the queue has fallen.
-func (s *session) unblocked() {
-	s.qMu.Lock()
-	if s.side != nil && !s.side.admitted {
-		s.admitLocked()
+func (o *outbox) unblocked() {
+	o.mu.Lock()
+	if o.side != nil && !o.side.admitted {
+		o.admitLocked()
 	}
-	s.qCond.Broadcast()
-	s.qMu.Unlock()
-	if s.started.Load() { // else listener and dispatch may still change
-		if _, ok := s.listener.(WritableListener); !ok && s.dispatch != Ordered {
+	o.changed.Broadcast()
+	o.mu.Unlock()
+	if o.s.started.Load() { // else listener and dispatch may still change
+		if _, ok := o.s.turn.listener.(WritableListener); !ok && o.s.dispatch != Ordered {
 			return
 		}
 	}
-	s.post(flagWritable) // also without a listener for it: the mailbox stood still
+	o.s.turn.post(flagWritable) // also without a listener for it: the mailbox stood still
 }
 
-// forget takes w, which does not wait any more, from the side queue. A mark may have left it with a flush.
-func (s *session) forget(w *waiter) {
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	side := s.sideLocked()
-	for _, list := range []*[]*waiter{&side.marks, &side.line} {
+// forget takes w, which does not wait any more, from the side queue. A mark may have left it with a
+// flush.
+func (o *outbox) forget(w *sendq.Waiter) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	side := o.sideLocked()
+	for _, list := range []*[]*sendq.Waiter{&side.marks, &side.line} {
 		if i := slices.Index(*list, w); i >= 0 {
 			*list = slices.Delete(*list, i, i+1)
 		}
 	}
 	if len(side.line) == 0 && !side.admitted {
-		s.clearFlag(flagLine)
+		o.s.clearFlag(flagLine)
 	}
 }
 
 // refusal returns why nothing is accepted.
-func (s *session) refusal() error {
-	s.qMu.Lock()
-	defer s.qMu.Unlock()
-	if s.refused == nil {
+func (o *outbox) refusal() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.refused == nil {
 		return ErrSessionClosed
 	}
-	return s.refused
+	return o.refused
 }

@@ -2,7 +2,7 @@
 
 //go:build unix && !linux && !aix
 
-package getty
+package wire
 
 import "syscall"
 

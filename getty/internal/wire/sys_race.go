@@ -2,12 +2,12 @@
 
 //go:build unix && race
 
-package getty
+package wire
 
 import "syscall"
 
-// The race detector takes syscall.Read and syscall.Write as the edges of what happens before what, and does
-// not know our own calls. These two tell it, by calls that move no bytes.
+// The race detector takes syscall.Read and syscall.Write as the edges of what happens before what,
+// and does not know our own calls. These two tell it, by calls that move no bytes.
 
 // devNull is open from the start: later the process may be out of descriptors.
 var devNull = func() int {

@@ -2,7 +2,7 @@
 
 //go:build unix && !race
 
-package getty
+package wire
 
 func raceReceived() {}
 func raceSends()    {}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix && !linux
+
+package wire
+
+import "syscall"
+
+// The socket calls of this file never wait, whatever the descriptor's mode; see sys_linux.go.
+
+var systemCalls = sysCalls{recv: recv, send: send}
+
+// enableInq reports that reads do not tell what is still queued.
+func enableInq(uintptr) bool { return false }
+
+func recv(fd uintptr, b []byte, _ bool) (n int, more bool, err error) {
+	n, err = Recv(fd, b)
+	return n, true, err
+}
+
+// Recv is read(2) of a socket.
+func Recv(fd uintptr, b []byte) (int, error) {
+	n, _, err := syscall.Recvfrom(int(fd), b, dontWait)
+	if err == nil {
+		raceReceived()
+	}
+	return max(n, 0), err
+}
+
+// send writes the first run only; the caller comes back for the next.
+func send(fd uintptr, runs [][]byte) (int, error) {
+	raceSends()
+	n, err := syscall.SendmsgN(int(fd), runs[0], nil, nil, dontWait)
+	return max(n, 0), err
+}
