@@ -43,9 +43,14 @@ var (
 
 // A Record is what a Recorder has seen of one session.
 type Record struct {
-	Opened, Closed  bool
+	// Opened is whether OnOpen has been called, Closed whether OnClose has returned.
+	Opened, Closed bool
+
+	// Messages and Crons count the calls of OnMessage and OnCron.
 	Messages, Crons int
-	Errors          []error // what OnError was called with: one at most
+
+	// Errors is what OnError was called with: one at most.
+	Errors []error
 
 	busy bool
 }
