@@ -34,7 +34,7 @@ const (
 
 // latency is the case of one load, in percent of what the workers can do.
 func latency(load int) harness.Case {
-	c := harness.Case{Name: fmt.Sprintf("latency/load=%d", load), Unit: "p99-ms"}
+	c := harness.Case{Name: fmt.Sprintf("latency/load=%d", load), Unit: "p99-ms", Brief: true}
 	add := func(name, module string, open func(workers int) target) {
 		c.Subjects = append(c.Subjects, harness.Subject{Name: name, Module: module,
 			Measure: func(r *harness.Run) (harness.Sample, error) { return waits(open, load, r) }})
@@ -101,9 +101,9 @@ func arrivals(load int, run time.Duration) (all []arrival) {
 }
 
 func waits(open func(int) target, load int, r *harness.Run) (harness.Sample, error) {
-	run := 4 * time.Second
+	run := 2 * time.Second
 	if r.Quick {
-		run = 2 * time.Second
+		run = time.Second / 2
 	}
 	all := arrivals(load, run)
 	wait := make([]time.Duration, len(all))
