@@ -56,11 +56,11 @@ func elasticCurve() linechart.Chart {
 	}
 }
 
-// costCurve is the cost of an empty task as the number of keys or the length of the queue grows.
+// costCurve is the processor time of an empty task as the number of keys or the length of the queue grows.
 func costCurve() (linechart.Chart, error) {
 	c := linechart.Chart{
 		Title: "Empty task, submitted and run, as keys or queue grow",
-		X:     "number of keys, or tasks in the queue", Y: "ns per task", LogX: true,
+		X:     "number of keys, or tasks in the queue", Y: "processor time per task, ns", LogX: true,
 	}
 	for _, way := range []struct {
 		name string
@@ -78,7 +78,7 @@ func costCurve() (linechart.Chart, error) {
 				if err != nil {
 					return 0, err
 				}
-				return s.Metrics()[1].Value, nil
+				return s.Metrics()[0].Value, nil
 			})
 			if err != nil {
 				return c, err
@@ -109,7 +109,7 @@ func costCurve() (linechart.Chart, error) {
 	} {
 		l := linechart.Line{Name: way.name}
 		for n := 1; n <= 1e6; n *= 10 {
-			ns, err := fastest(func() (float64, error) { return queued(way.open(n), n), nil })
+			ns, err := fastest(func() (float64, error) { return queued(way.open(n), n) })
 			if err != nil {
 				return c, err
 			}
@@ -134,9 +134,9 @@ func fastest(measure func() (float64, error)) (best float64, err error) {
 	return best, nil
 }
 
-// queued submits n tasks while the workers are held, lets them run, and returns the time of both per
-// task.
-func queued(t target, n int) float64 {
+// queued submits n tasks while the workers are held, lets them run, and returns the processor time of
+// both per task.
+func queued(t target, n int) (float64, error) {
 	defer t.close()
 	count := new(counter)
 	tasks := count.tasks(func() {})
@@ -150,14 +150,21 @@ func queued(t target, n int) float64 {
 		}
 		held.Wait()
 		count.expect(n)
-		start := time.Now()
+		before, err := cpuTime()
+		if err != nil {
+			return 0, err
+		}
 		for i := range n {
 			t.submit(i, tasks[i%len(tasks)])
 		}
 		close(free)
 		count.await(false)
-		took += time.Since(start)
+		after, err := cpuTime()
+		if err != nil {
+			return 0, err
+		}
+		took += after - before
 		ops += n
 	}
-	return float64(took.Nanoseconds()) / float64(ops)
+	return float64(took.Nanoseconds()) / float64(ops), nil
 }
