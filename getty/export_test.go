@@ -116,7 +116,7 @@ func WasAway(ss Session, d time.Duration) {
 		time.Sleep(time.Millisecond)
 		c.mu.Lock()
 	}
-	for _, p := range []*atomic.Int64{&c.heardAt, &c.begunAt, &c.stalledAt, &c.drainBy} {
+	for _, p := range []*atomic.Int64{&c.heardAt, &c.begunAt, &c.stalledAt, &c.drainAt} {
 		if at := p.Load(); at != 0 {
 			p.Store(at - int64(d))
 		}

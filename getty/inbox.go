@@ -100,9 +100,7 @@ func (m *inbox) fill(b []byte, seen int) (used, need int, err error) {
 func (m *inbox) forgo(stage *itemQueue) {
 	m.s.count.PkgsRead.Add(uint64(len(stage.items)))
 	m.s.count.undelivered(len(stage.items))
-	for !stage.empty() {
-		releaseGuarded(stage.pop().pkg)
-	}
+	stage.release()
 	stage.free()
 }
 
@@ -347,9 +345,7 @@ func (m *inbox) clear() (dropped int) {
 	m.count -= dropped
 	m.mu.Unlock()
 	for _, q := range queues {
-		for !q.empty() {
-			releaseGuarded(q.pop().pkg)
-		}
+		q.release()
 		q.free()
 	}
 	m.mu.Lock()
@@ -376,6 +372,22 @@ func (q *itemQueue) pop() item {
 	q.items[q.head] = item{}
 	q.head++
 	return it
+}
+
+// release empties a queue whose packages are dropped. It does so on a goroutine of its own and
+// waits, since a Release may end the goroutine that calls it, and the session's still has to call
+// OnClose.
+func (q *itemQueue) release() {
+	for !q.empty() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for !q.empty() {
+				releaseGuarded(q.pop().pkg)
+			}
+		}()
+		<-done
+	}
 }
 
 func (q *itemQueue) free() {

@@ -186,7 +186,7 @@ func (l *life) shut() {
 	}
 	wait := time.Duration(l.waitTime.Load())
 	if wait > 0 && !s.has(flagHard) {
-		s.clock.armDrain(wait)
+		s.clock.drain()
 	}
 	s.outbox.flush(wire.Try)
 	if wait <= 0 {

@@ -395,7 +395,7 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 	var pkg any
 	var bad error // which concerns this datagram only
 	err := s.turn.guard(&where, func() error {
-		pkg, bad = s.codec.whole(b, false)
+		pkg, bad = s.codec.whole("datagram", b, false)
 		return nil
 	})
 	switch {

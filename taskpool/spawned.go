@@ -11,8 +11,8 @@ import (
 // Some tasks run on goroutines of their own instead of workers: those of the policies Spawn and
 // CallerRuns, and those that a task gives to Do of its own pool. To the pool they are tasks like
 // all others: counted, waited for, reported when they panic, and taken back when the pool stops
-// before they have begun. That a caller waits for its task, and does not run it itself, is what
-// keeps a Goexit in the task from ending the caller.
+// before they have begun. A caller waits for its task and does not run it itself, because a Goexit
+// in the task would end the caller.
 
 // spawnedSet holds the tasks whose goroutine has been started, and which have not ended.
 type spawnedSet[E any] struct {
@@ -24,7 +24,7 @@ type spawnedSet[E any] struct {
 type spawnedTask[E any] struct {
 	item  E
 	state atomic.Int32
-	// done is nil if nobody waits. It is closed when the task has ended, or will not run.
+	// done is nil if no caller waits. It is closed when the task has ended, or will not run.
 	done chan struct{}
 }
 
@@ -37,9 +37,11 @@ const (
 func (s *spawnedSet[E]) add(t *spawnedTask[E]) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Under the lock of drain: a task is refused here or found there.
 	if s.closed {
 		return false
 	}
+	// Made on first use, as most pools never spawn.
 	if s.tasks == nil {
 		s.tasks = make(map[*spawnedTask[E]]struct{})
 	}
@@ -60,6 +62,8 @@ func (s *spawnedSet[E]) drain() (left []E) {
 	defer s.mu.Unlock()
 	s.closed = true
 	for t := range s.tasks {
+		// The goroutine is there already and cannot be called back. It finds the state changed, and
+		// ends without the task.
 		if t.state.CompareAndSwap(spawnedWaiting, spawnedRefused) && t.done == nil {
 			left = append(left, t.item)
 		}
@@ -83,6 +87,7 @@ func (in *intake[E]) callerRuns(e E) error {
 		return err
 	}
 	<-t.done
+	// The task was not accepted after all, and its caller still has it.
 	if t.state.Load() == spawnedRefused {
 		return ErrClosed
 	}
@@ -103,22 +108,26 @@ func (in *intake[E]) doInside(ctx context.Context, d *call, e E) error {
 			return ErrClosed
 		}
 		return d.err
+	// giveUp makes sure that a task that has not begun never will.
 	case <-ctx.Done():
 		return d.giveUp(ctx)
 	}
 }
 
 func (in *intake[E]) start(t *spawnedTask[E]) error {
+	// Counted before the goroutine starts: otherwise Shutdown could find no goroutine left and
+	// return in between.
 	if !in.c.enter() {
 		return ErrClosed
 	}
 	if !in.spawned.add(t) {
+		// The pool was stopped between the two.
 		in.c.gone()
 		return ErrClosed
 	}
 	go in.c.runSpawned(func() {
 		defer in.spawned.remove(t)
-		// As the last thing before the call: what is claimed must begin at once, see awaitBegun.
+		// As the last thing before the call, so that nothing starts after drain has returned.
 		if t.state.CompareAndSwap(spawnedWaiting, spawnedBegun) {
 			in.exec(t.item)
 		}
@@ -130,6 +139,7 @@ func (in *intake[E]) start(t *spawnedTask[E]) error {
 func (c *workers) enter() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// Under mu, which close holds as well: no goroutine is added to a pool that may have ended.
 	if c.closing.Load() {
 		return false
 	}
@@ -139,6 +149,7 @@ func (c *workers) enter() bool {
 
 // runSpawned is the goroutine of a spawned task.
 func (c *workers) runSpawned(t Task, done chan struct{}) {
+	// Deferred first and so run last: the pool ends only when the waiting caller has its answer.
 	defer c.gone()
 	if done != nil {
 		defer close(done)
