@@ -693,21 +693,35 @@ func TestEndlessDurations(t *testing.T) {
 // A bubble leaves nothing behind that breaks those who come later: what the process keeps for
 // reuse carries no channel out of it, and none into it.
 func TestBubblesAndOthers(t *testing.T) {
+	roomy := func(o *getty.ServerOptions) { o.HighWater = 64 << 20 }
 	wait := func(c net.Conn, s getty.Session) {
-		for range 3 { // a waiter each
-			_, _, err := s.WritePkg("x", patience)
-			require.NoError(t, err)
-			require.Equal(t, "x", readFrame(t, c))
-			require.NoError(t, s.Flush(context.Background()))
+		const writers = 20 // at once, each with a waiter
+		_, _, err := s.WritePkg(strings.Repeat("x", 8<<20), 0)
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		for range writers {
+			wg.Go(func() {
+				if _, _, err := s.WritePkg("x", patience); err != nil {
+					t.Error(err)
+				}
+				if err := s.Flush(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
 		}
+		time.Sleep(10 * time.Millisecond) // most of them wait; not all have to
+		for range writers + 1 {
+			readFrame(t, c)
+		}
+		wg.Wait()
 	}
-	for range 3 {
+	for range 2 {
 		for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered, getty.Unordered} {
 			t.Run(d.String(), func(t *testing.T) {
-				wait(stall(t, newTracer(t), getty.WithServerDispatch(d)))
+				wait(stall(t, newTracer(t), getty.WithServerDispatch(d), roomy))
 			})
 			t.Run(d.String()+" in a bubble", func(t *testing.T) {
-				bubble(t, func(t *testing.T) { wait(inMemory(t, newTracer(t), d)) })
+				bubble(t, func(t *testing.T) { wait(inMemory(t, newTracer(t), d, roomy)) })
 			})
 		}
 	}
