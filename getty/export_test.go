@@ -3,7 +3,9 @@
 package getty
 
 import (
+	"context"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -18,6 +20,24 @@ func PendingTimers() int {
 		return 0
 	}
 	return wheelUse.wheel.Stats().Pending
+}
+
+// WheelRuns reports whether the process has a timer wheel, which is so while any endpoint runs.
+func WheelRuns() bool {
+	wheelUse.Lock()
+	defer wheelUse.Unlock()
+	return wheelUse.wheel != nil
+}
+
+// NewDialedClient returns a client of plain streams whose connections come from dial.
+func NewDialedClient(dial func(context.Context) (net.Conn, error), opts ...ClientOption) *Client {
+	return newClient(opts, func(ctx context.Context, _ *ClientOptions) (protocol, error) {
+		conn, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return newStream(conn), nil
+	}, tcpClient)
 }
 
 // Held tells which memory a session of a byte stream holds. It races with a session that is not idle.
