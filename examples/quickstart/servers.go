@@ -41,7 +41,7 @@ func startServers(c *config) (*servers, error) {
 	s := &servers{
 		tcp: getty.NewTCPServer(with(c.tcp)...),
 		udp: getty.NewUDPEndPoint(with(c.udp)...),
-		ws:  getty.NewWSServer(append(with(c.ws), func(o *getty.ServerOptions) { o.Path = wsPath })...),
+		ws:  getty.NewWSServer(append(with(c.ws), func(o *getty.ServerOptions) { o.WebSocket.Path = wsPath })...),
 	}
 	for _, start := range []struct {
 		name, addr string
