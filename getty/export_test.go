@@ -4,9 +4,11 @@ package getty
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -171,6 +173,11 @@ var NewLogger = newLogger
 
 // OptionNames returns the options that optionuse.go lists.
 func OptionNames() []string { return slices.Collect(maps.Keys(optionUse)) }
+
+// OptionsIn yields the options in what o points to, by the names that users write.
+func OptionsIn(o any) iter.Seq2[string, reflect.Value] {
+	return optionsIn(reflect.ValueOf(o).Elem(), "")
+}
 
 // HasFreed reports whether a session's descriptor is closed, or about to be.
 func HasFreed(ss Session) bool { return ss.(*session).has(flagHard) }

@@ -48,6 +48,15 @@ type UDPClientOptions struct {
 	KeepOnRefused bool
 }
 
+func (o *UDPClientOptions) complete() { o.ProbePayload = bytes.Clone(o.ProbePayload) }
+
+func (o *UDPClientOptions) check() error {
+	if n := len(o.ProbePayload); n > maxPayload {
+		return fmt.Errorf("getty: UDP.ProbePayload has %d bytes, more than %d", n, maxPayload)
+	}
+	return nil
+}
+
 // A PacketErrorListener is an EventListener that wants to know of datagrams that went wrong without
 // ending the session: those that the Reader refused, that were truncated, and what the kernel
 // reported while reading, such as an ICMP refusal. It follows the rules of OnMessage. Errors of
@@ -108,7 +117,7 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 		_ = conn.Close()
 		return nil, err
 	}
-	t.answer = !s.opts.IgnoreProbes
+	t.answer = !s.opts.UDP.IgnoreProbes
 	s.setAddr(conn.LocalAddr()) // for OnOpen
 	opened, freed := make(chan struct{}), make(chan struct{})
 	s.ep.onOpened = func(*session) { close(opened) }
@@ -170,12 +179,12 @@ func isProbe(b []byte) bool {
 }
 
 func dialUDP(ctx context.Context, o *ClientOptions) (protocol, error) {
-	p := netx.Probe{Wait: o.ProbeWait}
+	p := netx.Probe{Wait: o.UDP.ProbeWait}
 	var probe []byte
 	switch {
-	case o.NoProbe:
-	case o.ProbePayload != nil:
-		p.Payload = o.ProbePayload
+	case o.UDP.NoProbe:
+	case o.UDP.ProbePayload != nil:
+		p.Payload = o.UDP.ProbePayload
 	default:
 		probe = newProbe()
 		p.Payload = probe
@@ -191,7 +200,7 @@ func dialUDP(ctx context.Context, o *ClientOptions) (protocol, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	t.connected, t.probe, t.first, t.keepRefused = true, probe, res.Reply, o.KeepOnRefused
+	t.connected, t.probe, t.first, t.keepRefused = true, probe, res.Reply, o.UDP.KeepOnRefused
 	return t, nil
 }
 
