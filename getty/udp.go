@@ -406,12 +406,13 @@ func (s *session) turnDatagram(b []byte, from UDPContext) error {
 		releaseGuarded(pkg)
 		return nil
 	}
-	return s.postDatagram(mail{pkg, len(b)})
+	s.postDatagram(mail{pkg, len(b)})
+	return nil
 }
 
 // postDatagram hands a datagram to the mailbox and wakes whoever handles it. Where a pool has no room, it drops the
 // datagram that has waited longest instead of waiting: reading goes on, whatever handlers wait for.
-func (s *session) postDatagram(m mail) error {
+func (s *session) postDatagram(m mail) {
 	s.box.put([]mail{m})
 	var err error
 	if s.dispatch == Ordered {
@@ -421,15 +422,15 @@ func (s *session) postDatagram(m mail) error {
 	}
 	switch {
 	case err == nil:
-		return nil
+		return
 	case !errors.Is(err, taskpool.ErrFull):
-		return fmt.Errorf("getty: task pool: %w", err)
+		s.fail(fmt.Errorf("getty: task pool: %w", err)) // nobody will handle what waits
+		return
 	}
 	if old, ok := s.box.withdraw(); ok { // else a handler has come for it after all
 		s.tally(&s.count.Dropped, 1)
 		releaseGuarded(old.pkg)
 	}
-	return nil
 }
 
 // decodeDatagram calls the Reader. bad concerns this datagram only; err is a panic.
