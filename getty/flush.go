@@ -284,7 +284,7 @@ func (s *session) discardBatch(b *batch) {
 	b.took(0)
 	s.account(b)
 	rest := b.size - b.off
-	pkgs, bytes := b.fail(s.failure())
+	pkgs, bytes := b.fail(s.closedBy())
 	s.qMu.Lock()
 	s.count.Unsent += uint64(pkgs)
 	s.count.UnsentBytes += uint64(bytes)

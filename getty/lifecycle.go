@@ -545,6 +545,16 @@ func (s *session) failure() error {
 	return ErrSessionClosed
 }
 
+// closedBy is the error of a package that the session's end overtook. It matches ErrSessionClosed, as
+// that of a later write does, and the cause.
+func (s *session) closedBy() error {
+	err := s.failure()
+	if errors.Is(err, ErrSessionClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrSessionClosed, err)
+}
+
 // finished announces that the last callback has returned.
 func (s *session) finished() {
 	s.endMu.Lock()
