@@ -209,7 +209,7 @@ func (e *endpoint) end() {
 // taskPool returns the pool of ordered and unordered sessions.
 func (e *endpoint) taskPool() taskpool.Pool {
 	if e.opts.Pool != nil {
-		return e.opts.Pool
+		return containPool(e.opts.Pool)
 	}
 	e.poolOnce.Do(func() {
 		e.pool = taskpool.NewOrdered(taskpool.Config{Name: fmt.Sprintf("getty-%d", e.id), Logger: e.log})

@@ -288,7 +288,7 @@ func (o *outbox) discardBatch(b *sendq.Batch) {
 	b.Took(0)
 	o.account(b)
 	rest := b.Left()
-	pkgs, bytes := b.Fail(o.s.life.failure())
+	pkgs, bytes := b.Fail(o.s.life.closedBy())
 	o.s.count.Unsent.Add(uint64(pkgs))
 	o.s.count.UnsentBytes.Add(uint64(bytes))
 	o.gone.Add(uint64(rest))

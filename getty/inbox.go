@@ -123,13 +123,13 @@ func (m *inbox) wake(pkgs int) {
 // postDatagram puts one datagram, or drops one: there is no way to slow a sender down. Where a pool
 // has no room, it drops the datagram that has waited longest instead of waiting, so that reading
 // goes on, whatever handlers wait for.
-func (m *inbox) postDatagram(pkg any, size int) error {
+func (m *inbox) postDatagram(pkg any, size int) {
 	s := m.s
 	s.count.PkgsRead.Add(1)
 	if !m.hasRoom() {
 		s.count.Dropped.Add(1)
 		releaseGuarded(pkg)
-		return nil
+		return
 	}
 	m.put([]item{{pkg, size}})
 	var err error
@@ -140,15 +140,15 @@ func (m *inbox) postDatagram(pkg any, size int) error {
 	}
 	switch {
 	case err == nil:
-		return nil
+		return
 	case !errors.Is(err, taskpool.ErrFull):
-		return fmt.Errorf("getty: task pool: %w", err)
+		s.life.fail(fmt.Errorf("getty: task pool: %w", err)) // nobody will handle what waits
+		return
 	}
 	if old, ok := m.withdraw(); ok { // else a handler has come for it after all
 		s.count.Dropped.Add(1)
 		releaseGuarded(old.pkg)
 	}
-	return nil
 }
 
 // runBatch is the strand of an ordered session: one turn for a batch. It reports whether there is

@@ -318,6 +318,16 @@ func (l *life) failure() error {
 	return ErrSessionClosed
 }
 
+// closedBy is the error of a package that the session's end overtook. It matches ErrSessionClosed, as
+// that of a later write does, and the cause.
+func (l *life) closedBy() error {
+	err := l.failure()
+	if errors.Is(err, ErrSessionClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrSessionClosed, err)
+}
+
 // finished announces that the last callback has returned.
 func (l *life) finished() {
 	l.mu.Lock()

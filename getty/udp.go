@@ -419,7 +419,8 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 		pkg = from
 	}
 	if s.inbox != nil {
-		return s.inbox.postDatagram(pkg, len(b))
+		s.inbox.postDatagram(pkg, len(b))
+		return nil
 	}
 	given := false
 	return s.turn.run(wire.Try, func() (any, bool) {
