@@ -169,6 +169,10 @@ func (o *outbox) writeOut(b *sendq.Batch, how wire.Mode) {
 		if b == nil {
 			return
 		}
+		if o.s.has(flagHard) { // also where b has only marks, which no write would refuse
+			o.writeFailed(b, ErrSessionClosed)
+			return
+		}
 		if flusher {
 			o.s.clock.stalled() // it may have to wait with this batch, whatever became of the one before
 		}
