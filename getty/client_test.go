@@ -122,7 +122,7 @@ func TestClientBacksOffFromSessionsThatFail(t *testing.T) {
 		client := getty.NewTCPClient(getty.WithServerAddress(srv.Addr().String()), hour)
 		run(t, client, func(getty.Session) error { return errors.New("no, thank you") })
 		eventually(t, "the refusal", func() bool { return client.Stats().Refused == 1 })
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // nothing announces that no dial comes
 		require.EqualValues(t, 1, client.Stats().Dials)
 	})
 	t.Run("ended at once", func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestClientBacksOffFromSessionsThatFail(t *testing.T) {
 		sl.open = func(getty.Session) error { return errors.New("go away") }
 		client := connect(t, cl, serve(t, prepare(sl)).Addr().String(), hour)
 		within(t, cl.closed, "OnClose")
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // nothing announces that no dial comes
 		require.EqualValues(t, 1, client.Stats().Dials)
 	})
 }
@@ -255,7 +255,7 @@ func TestCloseDuringTheDial(t *testing.T) {
 			l := newTracer(t)
 			client := getty.NewTCPClient(getty.WithServerAddress(srv.Addr().String()), getty.WithConnectionNumber(4))
 			require.NoError(t, client.RunEventLoop(prepare(l)))
-			time.Sleep(time.Duration(round) * 10 * time.Microsecond)
+			time.Sleep(time.Duration(round) * 10 * time.Microsecond) // any moment
 			client.Close()
 			within(t, client.Done(), "Done")
 			require.Equal(t, len(l.opened), len(l.closed), "sessions that were opened and closed")
@@ -326,7 +326,7 @@ func TestManyCallersShareADial(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(20 * time.Millisecond)
+	time.Sleep(20 * time.Millisecond) // most callers wait when the session opens, some come later
 	close(hold)
 	wg.Wait()
 	within(t, done, "all packages")

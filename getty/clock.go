@@ -13,8 +13,10 @@ import (
 	"github.com/gostkit/kit/timerwheel"
 )
 
-// epoch is the origin of all session times, which are nanoseconds of the monotonic clock.
-var epoch = time.Now()
+// epoch is the origin of all session times, which are nanoseconds of the monotonic clock. It lies
+// before the year 2000, where the time of a bubble of testing/synctest begins: session times are
+// positive, since 0 stands for none.
+var epoch = time.Now().Add(-50 * 365 * 24 * time.Hour)
 
 func now() int64 { return int64(time.Since(epoch)) }
 

@@ -69,7 +69,7 @@ func TestEveryMethodAtAnyTime(t *testing.T) {
 					}
 				})
 			}
-			time.Sleep(time.Duration(round) * time.Millisecond / 2)
+			time.Sleep(time.Duration(round) * time.Millisecond / 2) // any moment
 			if round%2 == 0 {
 				s.Close()
 			} else {

@@ -279,7 +279,7 @@ func TestAnOwnEndBeforeABadPackage(t *testing.T) {
 			t.Run(d.String(), func(t *testing.T) {
 				l := newTracer(t)
 				l.message = func(s getty.Session, pkg any) {
-					time.Sleep(time.Millisecond)
+					time.Sleep(time.Millisecond) // the error comes first, where handlers run elsewhere
 					if pkg.(*codec.Frame).String() == "panic" {
 						panic("enough")
 					}
@@ -367,7 +367,7 @@ func TestWhatCameBeforeAFailedRead(t *testing.T) {
 		l := newTracer(t)
 		l.unordered = d == getty.Unordered
 		l.message = func(s getty.Session, pkg any) {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // the error comes first, where handlers run elsewhere
 			echoPkg(s, pkg)
 		}
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -476,7 +476,7 @@ func TestCloseAwaitsAcknowledgement(t *testing.T) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 			p, s, l := stalledClose(t, w, d, 0, n, size, patience)
 			eventually(t, "it closes", s.IsClosed)
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // the peer is slow
 			for range n {
 				got, err := p.receive()
 				require.NoError(t, err)

@@ -24,6 +24,9 @@ func PendingTimers() int {
 	return wheelUse.wheel.Stats().Pending
 }
 
+// Now returns the time of sessions.
+var Now = now
+
 // WheelRuns reports whether the process has a timer wheel, which is so while any endpoint runs.
 func WheelRuns() bool {
 	wheelUse.Lock()

@@ -341,7 +341,7 @@ func TestLateLimitsLookOnceMore(t *testing.T) {
 					_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
 					require.NoError(t, err)
 					eventually(t, "the write waits", func() bool { return getty.WriteStalled(s) })
-					time.Sleep(20 * time.Millisecond) // and the kernel takes no more
+					time.Sleep(20 * time.Millisecond) // and the kernel takes no more, which nothing shows
 					getty.WasAway(s, 2*limit)
 					require.False(t, s.IsClosed())
 					for !s.IsClosed() { // looks, then the end

@@ -115,7 +115,7 @@ func TestAnswersBesideWaitingWriters(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					time.Sleep(10 * time.Microsecond)
+					time.Sleep(10 * time.Microsecond) // those who read need the processor too
 				}
 			}
 			c, s := stall(t, l, getty.WithServerDispatch(d), func(o *getty.ServerOptions) {

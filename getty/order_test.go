@@ -251,9 +251,9 @@ func shutdownForces(t *testing.T) int {
 	enough := errors.New("enough")
 	go func() {
 		for srv.Stats().Open > peers { // until the one that reads has drained
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // a poll: endpoints announce no ends
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // nothing announces that the others do not drain
 		cancel(enough)
 	}()
 	report, err := srv.Shutdown(ctx)

@@ -309,7 +309,7 @@ func TestShutdownDuringThePreparation(t *testing.T) {
 			report <- r
 		}()
 		eventually(t, "Shutdown", srv.IsClosed)
-		time.Sleep(20 * time.Millisecond) // it has told the session
+		time.Sleep(20 * time.Millisecond) // it has told the session, which nothing shows
 		close(hold)
 		_, err := c.Read(make([]byte, 1))
 		require.ErrorIs(t, err, io.EOF)

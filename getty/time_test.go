@@ -124,6 +124,12 @@ func requireElapsed(t *testing.T, begun time.Time, want, more time.Duration) {
 
 const tick = 20 * time.Millisecond // more than the wheel is late by
 
+// Session times are positive in a bubble too, where the year is 2000: 0 stands for none.
+func TestSessionTimesInABubble(t *testing.T) {
+	require.Positive(t, getty.Now())
+	bubble(t, func(t *testing.T) { require.Positive(t, getty.Now()) })
+}
+
 // A session whose peer is silent for IdleTimeout ends, not earlier and not much later; each byte is
 // a sign of life, and a handler at work is not idleness, however long it takes.
 func TestIdleTimeout(t *testing.T) {
@@ -179,7 +185,9 @@ func TestTicksAndIdleness(t *testing.T) {
 						_, _, _ = s.WritePkg("beat", 0)
 					}
 					if how.slow { // the clocks stand still meanwhile
-						time.Sleep(limit / 80)
+						time.Sleep(limit / 160)
+						s.SetIdleTimeout(limit) // looks at the limits while the tick runs
+						time.Sleep(limit / 160)
 					}
 				}
 				c, s := line.connect(t, l, getty.WithServerDispatch(d), func(o *getty.ServerOptions) {

@@ -233,7 +233,7 @@ func TestWebSocketManyWritersAndPings(t *testing.T) {
 					case i == each/2:
 						<-both // a session under traffic is not pinged
 					case i%25 == 0:
-						time.Sleep(5 * time.Millisecond)
+						time.Sleep(5 * time.Millisecond) // in a pause there are pings
 					}
 					if _, _, err := s.WritePkg(fmt.Sprintf("%d %d", w, i), timeout); err != nil {
 						t.Error(err)

@@ -209,7 +209,7 @@ func TestUDPRefused(t *testing.T) {
 			if keep {
 				require.ErrorIs(t, within(t, l.bad, "OnPacketError"), syscall.ECONNREFUSED)
 				require.False(t, s.IsClosed())
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(20 * time.Millisecond) // nothing announces that no second one comes
 				require.Empty(t, l.bad, "one refusal, one report")
 			} else {
 				within(t, l.closed, "OnClose")

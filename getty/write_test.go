@@ -65,7 +65,7 @@ func fill(t testing.TB, s getty.Session, p string) int {
 			return n
 		default:
 			calm++
-			time.Sleep(2 * time.Millisecond)
+			time.Sleep(2 * time.Millisecond) // nothing announces that the kernel takes more
 		}
 	}
 }
@@ -151,7 +151,7 @@ func TestTimeoutsBelongToTheirCalls(t *testing.T) {
 	time.Sleep(40 * time.Millisecond) // the first call's timeout passes
 	_, _, err = s.WritePkg("long", 5*time.Second)
 	require.NoError(t, err, "a deadline of an earlier call")
-	time.Sleep(40 * time.Millisecond)
+	time.Sleep(40 * time.Millisecond) // and again, though nobody waits
 	_, _, err = s.WritePkg("none", 0)
 	require.NoError(t, err)
 	for _, want := range []string{"short", "long", "none"} {
@@ -505,7 +505,7 @@ func TestWritableAtTheLowMark(t *testing.T) {
 			fill(t, s, p)
 			close(full)
 			for inTurn && s.Stats().Queued > 0 {
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // OnWritable, which would tell, waits for this turn
 			}
 		}
 		c := dial(t, serve(t, prepare(l), func(o *getty.ServerOptions) { o.HighWater, o.LowWater = 8<<20, low }))
@@ -723,7 +723,7 @@ func TestCloseAtAnyMoment(t *testing.T) {
 				n++
 			}
 		}()
-		time.Sleep(time.Duration(round%7) * 100 * time.Microsecond)
+		time.Sleep(time.Duration(round%7) * 100 * time.Microsecond) // any moment
 		graceful := round%2 == 0
 		if graceful {
 			s.Close()
@@ -807,7 +807,7 @@ func TestBackpressure(t *testing.T) {
 		_, _, err := s.WritePkg(p, patience)
 		waited <- err
 	}()
-	time.Sleep(30 * time.Millisecond)
+	eventually(t, "the writer waits", func() bool { return getty.InLine(s) == 1 })
 	select {
 	case err := <-waited:
 		require.Fail(t, "did not wait", "%v, stats %+v", err, s.Stats())
@@ -886,7 +886,7 @@ func TestSlowConsumers(t *testing.T) {
 		_, s := stall(t, l, func(o *getty.ServerOptions) { o.WriteTimeout = -1 })
 		_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
 		require.NoError(t, err)
-		time.Sleep(20 * time.Millisecond) // it waits
+		eventually(t, "it waits", func() bool { return getty.WriteStalled(s) })
 		s.SetWriteTimeout(50 * time.Millisecond)
 		within(t, l.closed, "OnClose")
 		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
