@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -99,7 +100,7 @@ func TestEveryMethodAtAnyTime(t *testing.T) {
 }
 
 // A close is never a matter of timeouts: the descriptor of a session without work is free as soon as the peer
-// has ended too, that of a CloseNow at once, also while a handler runs.
+// has ended too; the peer of a CloseNow sees its end at once, also while a handler runs.
 //
 // acceptance: L03
 func TestCloseDoesNotWaitForTimeouts(t *testing.T) {
@@ -127,7 +128,7 @@ func TestCloseDoesNotWaitForTimeouts(t *testing.T) {
 		within(t, stuck, "the handler")
 		s.CloseNow()
 		_, err = c.Read(make([]byte, 1))
-		require.Error(t, err, "the descriptor is closed while the handler runs")
+		require.Error(t, err, "the connection has ended while the handler runs")
 		var timeout net.Error
 		require.False(t, errors.As(err, &timeout) && timeout.Timeout())
 		close(hold)
@@ -466,4 +467,67 @@ func TestClosingOutlastsReadLimits(t *testing.T) {
 	require.NoError(t, c.Close())
 	require.NoError(t, within(t, l.closed, "OnClose").Err())
 	require.Empty(t, l.of(s).errs)
+}
+
+// While a Reader or an inline callback is at work, CloseNow shuts the connection down and returns,
+// and the descriptor is free when that has returned; OnMessage of other dispatches keeps nothing.
+func TestCloseNowWhileACallbackIsAtWork(t *testing.T) {
+	freed := func(s getty.Session) bool {
+		rc, err := s.Conn().(syscall.Conn).SyscallConn()
+		return err != nil || rc.Control(func(uintptr) {}) != nil
+	}
+	for _, c := range carriers[:2] {
+		t.Run(c.name, func(t *testing.T) {
+			eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
+				for _, where := range []string{"OnMessage", "Reader"} {
+					stuck, release := make(chan struct{}), make(chan struct{})
+					wait := sync.OnceFunc(func() { close(stuck); <-release })
+					let := sync.OnceFunc(func() { close(release) })
+					t.Cleanup(let) // else a failure would wait for the callback
+					l, peer := newTracer(t), newTracer(t)
+					l.unordered = d == getty.Unordered
+					codec := &stuckReader{ReadWriter: frames, wait: func() {}}
+					if where == "Reader" {
+						codec.wait = wait
+					} else {
+						l.message = func(getty.Session, any) { wait() }
+					}
+					srv := c.server(getty.WithServerDispatch(d))
+					run(t, srv, func(s getty.Session) error {
+						return errors.Join(s.SetEventListener(l), s.SetPkgHandler(codec))
+					})
+					client := c.client(srv.Addr().String(), func(o *getty.ClientOptions) {
+						o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
+					})
+					run(t, client, prepare(peer))
+					_, _, err := ready(t, client).WritePkg("x", 0)
+					require.NoError(t, err)
+					s := within(t, l.opened, "OnOpen")
+					within(t, stuck, where)
+					s.CloseNow()
+					within(t, peer.closed, "the peer's OnClose, while "+where+" is at work")
+					if where == "OnMessage" && d != getty.Inline {
+						eventually(t, "the descriptor is free", func() bool { return freed(s) })
+					}
+					require.Empty(t, l.closed, "OnClose waits for "+where)
+					let()
+					within(t, l.closed, "OnClose")
+					require.True(t, freed(s), "the descriptor is free before OnClose")
+					client.Close()
+					srv.Close()
+				}
+			})
+		})
+	}
+}
+
+// A stuckReader waits before it reads.
+type stuckReader struct {
+	getty.ReadWriter
+	wait func()
+}
+
+func (r *stuckReader) Read(s getty.Session, b []byte) (any, int, error) {
+	r.wait()
+	return r.ReadWriter.Read(s, b)
 }
