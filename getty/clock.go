@@ -41,7 +41,7 @@ type clock struct {
 	heardAt   atomic.Int64 // the peer's last sign of life, or the end of a pause in which it could give none
 	begunAt   atomic.Int64 // the incomplete package's first byte, moved by those that follow; 0: there is none
 	stalledAt atomic.Int64 // last progress of a write that waits for the peer, 0: none waits
-	drainBy   atomic.Int64 // when a graceful end is over, 0: none is in progress
+	drainAt   atomic.Int64 // when WaitTime began to limit a graceful end, 0: none is in progress
 
 	mu      sync.Mutex
 	timer   *timerwheel.Timer // guarded by mu; nil until a limit needs it
@@ -228,13 +228,14 @@ func (c *clock) moveLocked(which int, since *atomic.Int64, at, to int64) {
 	}
 }
 
-func (c *clock) armDrain(d time.Duration) {
-	t := now() + int64(d)
-	c.drainBy.Store(t)
+// drain lets WaitTime begin to limit a graceful end, or begin again.
+func (c *clock) drain() {
+	t := now()
+	c.drainAt.Store(t)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.live = true
-	c.armLocked(t)
+	c.armLocked(t + c.s.life.waitTime.Load())
 }
 
 // arm makes sure that the timer fires by t.
@@ -268,11 +269,13 @@ func (c *clock) review() {
 		c.due = 0
 	}
 	var next soonest
-	if by := c.drainBy.Load(); by != 0 {
-		if wait := c.s.life.waitTime.Load(); t >= by && c.isLate(late, wait) && !c.spared {
+	if at := c.drainAt.Load(); at != 0 {
+		wait := max(c.s.life.waitTime.Load(), 0)
+		by := at + wait
+		if t >= by && c.isLate(late, wait) && !c.spared {
 			c.spared = true
 			by = t + wait/2
-			c.drainBy.Store(by)
+			c.drainAt.Store(by - wait)
 		}
 		if t >= by {
 			c.mu.Unlock()

@@ -11,8 +11,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -199,42 +197,6 @@ func TestTimersEndWithTheirSessions(t *testing.T) {
 	eventually(t, "no timer is left", func() bool { return getty.PendingTimers() == 0 })
 }
 
-// OnCron never runs on the goroutine of the timers: one that blocks delays no other session and no limit.
-//
-// acceptance: L12
-func TestABlockedCronDelaysNobody(t *testing.T) {
-	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
-		l := newTracer(t)
-		l.unordered = d == getty.Unordered
-		hold := make(chan struct{})
-		var first atomic.Pointer[getty.Session]
-		ticks := make(chan getty.Session, 1000)
-		l.cron = func(s getty.Session) {
-			if first.CompareAndSwap(nil, &s) {
-				<-hold
-			}
-			select {
-			case ticks <- s:
-			default:
-			}
-		}
-		srv := serve(t, prepare(l), getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
-			o.CronPeriod = 2 * time.Millisecond
-			o.ReadTimeout = 30 * time.Millisecond
-		})
-		dial(t, srv)
-		eventually(t, "the first tick", func() bool { return first.Load() != nil })
-		c := dial(t, srv)
-		for range 5 {
-			require.NotEqual(t, *first.Load(), within(t, ticks, "ticks of the other session"))
-		}
-		_, err := c.Write(frame("half")[:5])
-		require.NoError(t, err)
-		require.ErrorIs(t, within(t, l.closed, "OnClose").Err(), getty.ErrReadTimeout)
-		close(hold)
-	})
-}
-
 // A setter either takes effect or says that it does not.
 //
 // acceptance: L14
@@ -405,129 +367,4 @@ func TestIdleSessionHoldsNoMemory(t *testing.T) {
 			eventually(t, "completed, it holds nothing", idle)
 		})
 	}
-}
-
-// The longest durations that there are mean what they say, not the past.
-func TestEndlessDurations(t *testing.T) {
-	const endless = time.Duration(math.MaxInt64)
-	check := func(t *testing.T, l *tracer, c net.Conn, s getty.Session) {
-		_, err := c.Write([]byte{0}) // begins a package
-		require.NoError(t, err)
-		eventually(t, "the byte is read", func() bool { return s.Stats().BytesRead == 1 })
-		_, _, err = s.WritePkg(strings.Repeat("x", 16<<20), 0)
-		require.NoError(t, err)
-		time.Sleep(30 * time.Millisecond)
-		s.SetCronPeriod(endless) // also looks at all limits
-		s.Close()
-		time.Sleep(30 * time.Millisecond)
-		require.Empty(t, l.closed, "it ended with %v", s.Err())
-		require.Zero(t, l.of(s).crons)
-		require.NoError(t, c.Close())
-		within(t, l.closed, "OnClose")
-	}
-	t.Run("options", func(t *testing.T) {
-		l := newTracer(t)
-		c, s := stall(t, l, func(o *getty.ServerOptions) {
-			o.ReadTimeout, o.IdleTimeout, o.WriteTimeout, o.WaitTime, o.CronPeriod = endless, endless, endless, endless, endless
-		})
-		check(t, l, c, s)
-	})
-	t.Run("setters", func(t *testing.T) {
-		l := newTracer(t)
-		c, s := stall(t, l)
-		for _, set := range []func(time.Duration){
-			s.SetReadTimeout, s.SetIdleTimeout, s.SetWriteTimeout, s.SetWaitTime, s.SetCronPeriod,
-		} {
-			set(endless)
-		}
-		check(t, l, c, s)
-	})
-}
-
-// Once a session closes, only WaitTime and WriteTimeout limit it: neither the package that its peer has begun nor
-// the peer's silence make a failure of it.
-func TestClosingOutlastsReadLimits(t *testing.T) {
-	const limit = 60 * time.Millisecond
-	l := newTracer(t)
-	c, s := stall(t, l, func(o *getty.ServerOptions) { o.WaitTime = patience })
-	_, err := c.Write([]byte{0})
-	require.NoError(t, err)
-	eventually(t, "the byte is read", func() bool { return s.Stats().BytesRead == 1 })
-	big := strings.Repeat("x", 16<<20)
-	_, _, err = s.WritePkg(big, 0)
-	require.NoError(t, err)
-	s.Close()
-	s.SetReadTimeout(limit) // not before, or a slow machine is over it
-	s.SetIdleTimeout(limit)
-	time.Sleep(2 * limit)
-	require.Equal(t, big, readFrame(t, c))
-	_, err = c.Read(make([]byte, 1))
-	require.ErrorIs(t, err, io.EOF)
-	time.Sleep(2 * limit)
-	require.NoError(t, c.Close())
-	require.NoError(t, within(t, l.closed, "OnClose").Err())
-	require.Empty(t, l.of(s).errs)
-}
-
-// While a Reader or an inline callback is at work, CloseNow shuts the connection down and returns,
-// and the descriptor is free when that has returned; OnMessage of other dispatches keeps nothing.
-func TestCloseNowWhileACallbackIsAtWork(t *testing.T) {
-	freed := func(s getty.Session) bool {
-		rc, err := s.Conn().(syscall.Conn).SyscallConn()
-		return err != nil || rc.Control(func(uintptr) {}) != nil
-	}
-	for _, c := range carriers[:2] {
-		t.Run(c.name, func(t *testing.T) {
-			eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
-				for _, where := range []string{"OnMessage", "Reader"} {
-					stuck, release := make(chan struct{}), make(chan struct{})
-					wait := sync.OnceFunc(func() { close(stuck); <-release })
-					let := sync.OnceFunc(func() { close(release) })
-					t.Cleanup(let) // else a failure would wait for the callback
-					l, peer := newTracer(t), newTracer(t)
-					l.unordered = d == getty.Unordered
-					codec := &stuckReader{ReadWriter: frames, wait: func() {}}
-					if where == "Reader" {
-						codec.wait = wait
-					} else {
-						l.message = func(getty.Session, any) { wait() }
-					}
-					srv := c.server(getty.WithServerDispatch(d))
-					run(t, srv, func(s getty.Session) error {
-						return errors.Join(s.SetEventListener(l), s.SetPkgHandler(codec))
-					})
-					client := c.client(srv.Addr().String(), func(o *getty.ClientOptions) {
-						o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
-					})
-					run(t, client, prepare(peer))
-					_, _, err := ready(t, client).WritePkg("x", 0)
-					require.NoError(t, err)
-					s := within(t, l.opened, "OnOpen")
-					within(t, stuck, where)
-					s.CloseNow()
-					within(t, peer.closed, "the peer's OnClose, while "+where+" is at work")
-					if where == "OnMessage" && d != getty.Inline {
-						eventually(t, "the descriptor is free", func() bool { return freed(s) })
-					}
-					require.Empty(t, l.closed, "OnClose waits for "+where)
-					let()
-					within(t, l.closed, "OnClose")
-					require.True(t, freed(s), "the descriptor is free before OnClose")
-					client.Close()
-					srv.Close()
-				}
-			})
-		})
-	}
-}
-
-// A stuckReader waits before it reads.
-type stuckReader struct {
-	getty.ReadWriter
-	wait func()
-}
-
-func (r *stuckReader) Read(s getty.Session, b []byte) (any, int, error) {
-	r.wait()
-	return r.ReadWriter.Read(s, b)
 }

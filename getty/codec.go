@@ -51,7 +51,7 @@ func (c *sessionCodec) decode(b []byte, seen int) (pkg any, n int, err error) {
 		pkg, n, err = c.reader.Read(c.s, b)
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, readerError(err)
 	}
 	limit := c.s.MaxMsgLen()
 	if pkg != nil {
@@ -83,24 +83,39 @@ func (c *sessionCodec) weigh(n int) int {
 	return n
 }
 
-// whole calls the Reader for b, one message that holds one package.
-func (c *sessionCodec) whole(b []byte, text bool) (pkg any, err error) {
-	n := len(b)
-	if c.typed != nil {
-		pkg, err = c.typed.ReadTyped(c.s, b, text)
+// readerError returns a Reader's error as the cause of a session. A Reader that says io.EOF, which a
+// parser finds at the end of its bytes, has met a broken package: not the end of the stream.
+func readerError(err error) error {
+	if err == io.EOF {
+		return fmt.Errorf("getty: Reader: %w", err)
+	}
+	return err
+}
+
+// whole calls the Reader for b, one message or datagram (kind says which) that holds one package.
+func (c *sessionCodec) whole(kind string, b []byte, text bool) (pkg any, err error) {
+	n := 0
+	if c.typed != nil && kind == "message" {
+		if pkg, err = c.typed.ReadTyped(c.s, b, text); pkg != nil {
+			n = len(b)
+		}
 	} else {
 		pkg, n, err = c.reader.Read(c.s, b)
 	}
 	switch {
 	case err != nil:
-		return nil, err
-	case pkg == nil:
-		return nil, fmt.Errorf("%w: a message of %d bytes holds no whole package", io.ErrUnexpectedEOF, len(b))
-	case n != len(b):
+		return nil, readerError(err)
+	case pkg != nil && n == len(b):
+		return pkg, nil
+	case pkg != nil:
 		release(pkg)
-		return nil, fmt.Errorf("%w: Read took %d bytes of a message of %d", ErrBadReader, n, len(b))
+		return nil, fmt.Errorf("%w: Read took %d bytes of a %s of %d", ErrBadReader, n, kind, len(b))
+	case n < 0 || n > 0 && n <= len(b):
+		return nil, fmt.Errorf("%w: Read asks for %d bytes and was given a %s of %d",
+			ErrBadReader, n, kind, len(b))
 	}
-	return pkg, nil
+	return nil, fmt.Errorf("%w: a %s of %d bytes holds no whole package",
+		io.ErrUnexpectedEOF, kind, len(b))
 }
 
 // countRest counts the packages that b begins with, which were read, as undelivered: the session is

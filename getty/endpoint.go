@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gostkit/kit/getty/internal/sendq"
 	"github.com/gostkit/kit/taskpool"
 	"github.com/gostkit/kit/timerwheel"
 )
@@ -87,6 +88,8 @@ type endpoint struct {
 	doneCh   chan struct{}       // closed after that
 	past     SessionStats        // guarded by mu: sums of sessions that are gone
 	stats    endpointCounters
+
+	waiters sendq.Waiters // callers that wait for the queue of a session
 
 	poolOnce sync.Once
 	pool     *taskpool.Ordered // the endpoint's own, if one was needed
@@ -206,7 +209,7 @@ func (e *endpoint) end() {
 // taskPool returns the pool of ordered and unordered sessions.
 func (e *endpoint) taskPool() taskpool.Pool {
 	if e.opts.Pool != nil {
-		return e.opts.Pool
+		return containPool(e.opts.Pool)
 	}
 	e.poolOnce.Do(func() {
 		e.pool = taskpool.NewOrdered(taskpool.Config{Name: fmt.Sprintf("getty-%d", e.id), Logger: e.log})

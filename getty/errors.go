@@ -12,8 +12,8 @@ import (
 // Errors a caller may branch on with [errors.Is]. Everything else that ends a session keeps the
 // identity it had: io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET and so on.
 var (
-	// ErrSessionClosed reports a write to a session that is closing or closed. It also matches
-	// [net.ErrClosed].
+	// ErrSessionClosed reports a write to a session that is closing or closed. The error of a writer
+	// that waited when the session ended matches the cause, too. It also matches [net.ErrClosed].
 	ErrSessionClosed error = &sentinel{"getty: session closed", net.ErrClosed}
 
 	// ErrSessionBlocked reports a package that was not accepted because the bytes queued for the

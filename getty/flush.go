@@ -5,7 +5,6 @@ package getty
 import (
 	"math"
 	"runtime"
-	"time"
 
 	"github.com/gostkit/kit/getty/internal/sendq"
 	"github.com/gostkit/kit/getty/internal/wire"
@@ -240,8 +239,8 @@ func (o *outbox) drainedLocked() {
 	o.finSent = true
 	o.mu.Unlock()
 	err := o.s.proto.closeWrite()
-	if wait := time.Duration(o.s.life.waitTime.Load()); err == nil && wait > 0 {
-		o.s.clock.armDrain(wait) // now for the peer's end
+	if err == nil && o.s.life.waitTime.Load() > 0 {
+		o.s.clock.drain() // now for the peer's end
 	}
 	o.mu.Lock()
 	o.releaseLocked()
@@ -289,7 +288,7 @@ func (o *outbox) discardBatch(b *sendq.Batch) {
 	b.Took(0)
 	o.account(b)
 	rest := b.Left()
-	pkgs, bytes := b.Fail(o.s.life.failure())
+	pkgs, bytes := b.Fail(o.s.life.closedBy())
 	o.s.count.Unsent.Add(uint64(pkgs))
 	o.s.count.UnsentBytes.Add(uint64(bytes))
 	o.gone.Add(uint64(rest))

@@ -71,16 +71,25 @@ func (c *foreign) guard(where string, method func() error) (err error) {
 	return method()
 }
 
-// Read implements [net.Conn].
+// maxEmptyReads is how many reads in a row may bring nothing, as in package bufio.
+const maxEmptyReads = 100
+
+// Read implements [net.Conn]. It never returns zero bytes without an error. [io.Reader] allows that and
+// says that nothing has happened then: a [net.Pipe] passes on the empty writes of its other end.
 func (c *foreign) Read(p []byte) (n int, err error) {
-	err = c.guard("net.Conn.Read", func() (err error) {
-		n, err = c.conn.Read(p)
-		return err
-	})
-	if n < 0 || n > len(p) {
-		return 0, fmt.Errorf("getty: %T.Read returned %d of %d bytes", c.conn, n, len(p))
+	for range maxEmptyReads {
+		err = c.guard("net.Conn.Read", func() (err error) {
+			n, err = c.conn.Read(p)
+			return err
+		})
+		if n < 0 || n > len(p) {
+			return 0, fmt.Errorf("getty: %T.Read returned %d of %d bytes", c.conn, n, len(p))
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
 	}
-	return n, err
+	return 0, io.ErrNoProgress
 }
 
 // Write implements [net.Conn].

@@ -100,9 +100,7 @@ func (m *inbox) fill(b []byte, seen int) (used, need int, err error) {
 func (m *inbox) forgo(stage *itemQueue) {
 	m.s.count.PkgsRead.Add(uint64(len(stage.items)))
 	m.s.count.undelivered(len(stage.items))
-	for !stage.empty() {
-		releaseGuarded(stage.pop().pkg)
-	}
+	stage.release()
 	stage.free()
 }
 
@@ -125,13 +123,13 @@ func (m *inbox) wake(pkgs int) {
 // postDatagram puts one datagram, or drops one: there is no way to slow a sender down. Where a pool
 // has no room, it drops the datagram that has waited longest instead of waiting, so that reading
 // goes on, whatever handlers wait for.
-func (m *inbox) postDatagram(pkg any, size int) error {
+func (m *inbox) postDatagram(pkg any, size int) {
 	s := m.s
 	s.count.PkgsRead.Add(1)
 	if !m.hasRoom() {
 		s.count.Dropped.Add(1)
 		releaseGuarded(pkg)
-		return nil
+		return
 	}
 	m.put([]item{{pkg, size}})
 	var err error
@@ -142,15 +140,15 @@ func (m *inbox) postDatagram(pkg any, size int) error {
 	}
 	switch {
 	case err == nil:
-		return nil
+		return
 	case !errors.Is(err, taskpool.ErrFull):
-		return fmt.Errorf("getty: task pool: %w", err)
+		s.life.fail(fmt.Errorf("getty: task pool: %w", err)) // nobody will handle what waits
+		return
 	}
 	if old, ok := m.withdraw(); ok { // else a handler has come for it after all
 		s.count.Dropped.Add(1)
 		releaseGuarded(old.pkg)
 	}
-	return nil
 }
 
 // runBatch is the strand of an ordered session: one turn for a batch. It reports whether there is
@@ -347,9 +345,7 @@ func (m *inbox) clear() (dropped int) {
 	m.count -= dropped
 	m.mu.Unlock()
 	for _, q := range queues {
-		for !q.empty() {
-			releaseGuarded(q.pop().pkg)
-		}
+		q.release()
 		q.free()
 	}
 	m.mu.Lock()
@@ -376,6 +372,22 @@ func (q *itemQueue) pop() item {
 	q.items[q.head] = item{}
 	q.head++
 	return it
+}
+
+// release empties a queue whose packages are dropped. It does so on a goroutine of its own and
+// waits, since a Release may end the goroutine that calls it, and the session's still has to call
+// OnClose.
+func (q *itemQueue) release() {
+	for !q.empty() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for !q.empty() {
+				releaseGuarded(q.pop().pkg)
+			}
+		}()
+		<-done
+	}
 }
 
 func (q *itemQueue) free() {

@@ -186,7 +186,7 @@ func (l *life) shut() {
 	}
 	wait := time.Duration(l.waitTime.Load())
 	if wait > 0 && !s.has(flagHard) {
-		s.clock.armDrain(wait)
+		s.clock.drain()
 	}
 	s.outbox.flush(wire.Try)
 	if wait <= 0 {
@@ -316,6 +316,16 @@ func (l *life) failure() error {
 		return err
 	}
 	return ErrSessionClosed
+}
+
+// closedBy is the error of a package that the session's end overtook. It matches ErrSessionClosed, as
+// that of a later write does, and the cause.
+func (l *life) closedBy() error {
+	err := l.failure()
+	if errors.Is(err, ErrSessionClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrSessionClosed, err)
 }
 
 // finished announces that the last callback has returned.

@@ -167,6 +167,9 @@ func (s *Server) RunEventLoop(newSession NewSessionCallback) error {
 	addr, err := s.service.start(s, newSession)
 	if err != nil {
 		s.ep.beginClose()
+		if err == ErrEndpointClosed { // before all of it had started: there may be a reason
+			return s.closedError()
+		}
 		return fmt.Errorf("getty: %w", err)
 	}
 	s.setAddr(addr)

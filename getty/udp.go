@@ -404,7 +404,7 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 	var pkg any
 	var bad error // which concerns this datagram only
 	err := s.turn.guard(&where, func() error {
-		pkg, bad = s.codec.whole(b, false)
+		pkg, bad = s.codec.whole("datagram", b, false)
 		return nil
 	})
 	switch {
@@ -419,7 +419,8 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 		pkg = from
 	}
 	if s.inbox != nil {
-		return s.inbox.postDatagram(pkg, len(b))
+		s.inbox.postDatagram(pkg, len(b))
+		return nil
 	}
 	given := false
 	return s.turn.run(wire.Try, func() (any, bool) {

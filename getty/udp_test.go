@@ -34,7 +34,7 @@ func newPacketTracer(t testing.TB) packetTracer {
 }
 
 func (l packetTracer) OnPacketError(s getty.Session, err error) {
-	defer l.enter(s, "OnPacketError")()
+	l.HearsPacketErrors().OnPacketError(s, err)
 	l.bad <- err
 }
 

@@ -207,7 +207,7 @@ func (t *webSocket) weigh(n int) int { return max(n, t.size) }
 
 // parse makes a package of one message.
 func (t *webSocket) parse(b []byte, text bool) (pkg any, err error) {
-	pkg, err = t.s.codec.whole(b, text)
+	pkg, err = t.s.codec.whole("message", b, text)
 	switch {
 	case err == nil:
 		return pkg, nil

@@ -119,6 +119,9 @@ func exchange(
 	limited := &io.LimitedReader{R: conn, N: int64(most)}
 	br := bufio.NewReaderSize(limited, 1<<10)
 	resp, err := http.ReadResponse(br, req)
+	for err == nil && resp.StatusCode/100 == 1 && resp.StatusCode != http.StatusSwitchingProtocols {
+		resp, err = http.ReadResponse(br, req) // any number of interim answers may come first
+	}
 	if err != nil {
 		if limited.N <= 0 {
 			return nil, errLongAnswer

@@ -374,7 +374,11 @@ func (s *Server) switchProtocols(
 
 // originAllowed is the origin policy: the same origin, and those that the options name.
 func (s *Server) originAllowed(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
+	lines := r.Header.Values("Origin")
+	if len(lines) > 1 {
+		return false // RFC 6454, section 7.3: there is one, so nobody knows which of them is true
+	}
+	origin := strings.Join(lines, "")
 	if origin == "" {
 		return true
 	}

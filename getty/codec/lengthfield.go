@@ -46,7 +46,14 @@ func (c *LengthField) plain() bool {
 	return c.Width&^4 == 0 && c.Offset|c.Adjust == 0 && (c.Order == nil || c.Order == binary.BigEndian)
 }
 
+// slack is more than any sane Adjust or Offset.
+const slack = 1 << 20
+
+// width returns the size of the length field in bytes, after a look at what the layout says.
 func (c *LengthField) width() (int, error) {
+	if c.Offset < 0 || c.Offset > slack {
+		return 0, fmt.Errorf("codec: LengthField.Offset is %d; want 0 to %d", c.Offset, slack)
+	}
 	switch c.Width {
 	case 0:
 		return 4, nil
@@ -88,7 +95,6 @@ func (c *LengthField) Read(s getty.Session, b []byte) (any, int, error) {
 		}
 	}
 	// The checks come before any arithmetic that could overflow, also where int has 32 bits.
-	const slack = 1 << 20 // no sane Adjust or Offset is beyond this
 	limit := uint64(maxInt - 2*slack)
 	if c.MaxLen > 0 {
 		limit = min(limit, uint64(c.MaxLen))
