@@ -15,6 +15,11 @@ type NewSessionCallback func(Session) error
 // exactly once.
 //
 // A panic in a callback ends that session with a [PanicError]; the process lives.
+//
+// A callback that is at work when its session ends is waited for: OnClose comes after it. With
+// [Inline] dispatch the descriptor, too, may be free only then; CloseNow and limits of time shut
+// the connection down meanwhile. With [Ordered] and [Unordered] the descriptor does not wait for
+// OnMessage.
 type EventListener interface {
 	// OnOpen is called once, before anything is read. An error closes the connection and no further
 	// callback runs.
@@ -66,6 +71,9 @@ type ReadEndListener interface {
 // The engine owns b. With [Inline] dispatch a package may alias b until OnMessage returns. With
 // [Ordered] and [Unordered] it may not: OnMessage runs later, so Read copies what it keeps, or
 // returns a pooled package with a Release method (see [Releaser]), as the codecs in getty/codec do.
+//
+// A Reader at work, like an inline callback, is waited for before the descriptor is free; see
+// CloseNow of [Session].
 //
 // Read is called on one goroutine per session. n < 0, n larger than len(b) together with a package,
 // a package with n == 0 and an n that does not grow end the session with [ErrBadReader]; a package

@@ -44,8 +44,8 @@ func (k kind) network() string {
 	return "tcp"
 }
 
-// optionUse says which constructors use an option, by the name that users write. One that is set and
-// not used is an error, since its user expects something of it. An option that is not listed is
+// optionUse says which constructors use an option, by the name that users write. One that is set
+// and not used is an error, since its user expects something of it. An option that is not listed is
 // used by all; TestEveryOptionIsListed wants it here.
 var optionUse = map[string]kind{
 	// SessionOptions

@@ -25,7 +25,11 @@ type Session interface {
 	// input is discarded until the peer ends too or WaitTime has passed. Done is closed after
 	// OnClose. Further calls do nothing.
 	Close()
-	// CloseNow frees the descriptor at once. What is still queued is counted as unsent.
+	// CloseNow ends the session at once: nothing more is read or written, what is still queued is
+	// counted as unsent, and the descriptor is free. Where a Reader or an inline callback of the
+	// session is at work, it is waited for, but not by CloseNow: the connection is shut down, so
+	// that the peer sees its end, and the descriptor is freed when that has returned. Callbacks may
+	// call it. Further calls do nothing.
 	CloseNow()
 	// IsClosed reports whether the session no longer accepts packages, because it is closing or
 	// closed.
