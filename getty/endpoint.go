@@ -10,7 +10,6 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -91,9 +90,7 @@ type endpoint struct {
 	poolOnce sync.Once
 	pool     *taskpool.Ordered // the endpoint's own, if one was needed
 
-	watchMu sync.Mutex
-	watched []watched         // guarded by watchMu
-	watchT  *timerwheel.Timer // guarded by watchMu
+	watch flushWatch
 }
 
 type endpointCounters struct {
@@ -189,11 +186,7 @@ func (e *endpoint) end() {
 	if !first {
 		return // a late timer callback spawned and found nothing to do
 	}
-	e.watchMu.Lock()
-	if e.watchT != nil {
-		e.watchT.Stop()
-	}
-	e.watchMu.Unlock()
+	e.watch.stop()
 	if e.pool != nil {
 		e.pool.Close()
 	}
@@ -366,63 +359,6 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	}
 	r.Unsent = e.statsSnapshot().Total.Unsent - before
 	return r, context.Cause(ctx)
-}
-
-// A watched session has had packages queued in a turn.
-type watched struct {
-	s     *session
-	flush uint64 // for lookAtQueue
-	calm  int    // how often in a row it needed no watch
-}
-
-// watchCalm is how often in a row a session needs no watch before it leaves the list. A busy one is
-// found without a queue most of the time, and joining again costs more than being looked at.
-const watchCalm = 4
-
-// watch puts s on the list of sessions with packages queued in a turn. A long turn must not hold
-// them back: about every millisecond, while there are any, the wheel looks for queues that stayed
-// since it last did.
-func (e *endpoint) watch(s *session) {
-	if !s.setFlag(flagWatched) {
-		return
-	}
-	e.watchMu.Lock()
-	e.watched = append(e.watched, watched{s: s, flush: math.MaxUint64})
-	if len(e.watched) == 1 {
-		if e.watchT == nil {
-			e.watchT = e.wheel.AfterFunc(time.Millisecond, e.review)
-		} else {
-			e.watchT.Reset(time.Millisecond)
-		}
-	}
-	e.watchMu.Unlock()
-}
-
-// review is watch's timer.
-func (e *endpoint) review() {
-	e.watchMu.Lock()
-	defer e.watchMu.Unlock()
-	keep := e.watched[:0]
-	for _, w := range e.watched {
-		late, calm := w.s.outbox.late(&w.flush)
-		if late {
-			w.s.spawn(w.s.outbox.flushLate)
-		}
-		if !calm {
-			w.calm = 0
-		} else if w.calm++; w.calm >= watchCalm {
-			w.s.clearFlag(flagWatched) // who queues from here on joins again
-			if _, calm = w.s.outbox.late(&w.flush); calm || !w.s.setFlag(flagWatched) {
-				continue
-			}
-		}
-		keep = append(keep, w)
-	}
-	clear(e.watched[len(keep):])
-	e.watched = keep
-	if len(keep) > 0 {
-		e.watchT.Reset(time.Millisecond)
-	}
 }
 
 // wheelUse counts the endpoints that use the wheel of the process, which is made with the first of
