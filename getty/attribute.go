@@ -4,7 +4,7 @@ package getty
 
 import "sync"
 
-// attributes is the per-session store behind SetAttribute; its map exists only once it is used.
+// attributes is the store of a session behind SetAttribute. The map is made with the first value.
 type attributes struct {
 	mu sync.RWMutex
 	m  map[any]any // guarded by mu

@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// The race detector takes syscall.Read and syscall.Write as the edges of what happens before what,
-// and does not know our own calls. These two tell it, by calls that move no bytes.
+// The race detector knows syscall.Read and syscall.Write: what happened before a write happens
+// before the read that follows it. It does not know the raw system calls of this package. These
+// functions stand for them, with calls that move no bytes.
 
 var devNull = sync.OnceValue(func() int {
 	fd, err := syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)

@@ -6,7 +6,7 @@ package wire
 
 import "syscall"
 
-// The socket calls of this file never wait, whatever the descriptor's mode; see sys_linux.go.
+// The socket calls of this file never wait, even on a blocking descriptor; see sys_linux.go.
 
 var systemCalls = sysCalls{recv: recv, send: send}
 
