@@ -60,7 +60,7 @@ type clock struct {
 	ended   bool              // guarded by mu
 }
 
-// looks are what the clock remembers of its looks at the peer. Most sessions never need them.
+// looks is the memory of the clock's looks at the peer. Most sessions never need it.
 type looks struct {
 	backlog  backlog
 	reprieve [3]reprieve // of the read, the idle and the write limit
@@ -449,7 +449,7 @@ func (c *clock) unacknowledged() (n int, ok bool) {
 	return n, err == nil
 }
 
-// lookEvery returns how often to look what the peer has taken, 0 for never.
+// lookEvery returns the time between two looks at what the peer has taken, 0 for no looks.
 func (c *clock) lookEvery() (every int64) {
 	if limit := c.s.outbox.writeTimeout.Load(); limit > 0 && c.stalledAt.Load() != 0 {
 		every = quarter(limit)

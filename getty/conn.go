@@ -15,8 +15,8 @@ import (
 //	life    how it ends, and why
 //	turn    the user's callbacks, one after the other
 //	codec   the user's Reader and Writer
-//	inbox   what was decoded and a pool has not handled (Ordered and Unordered dispatch)
-//	outbox  what was encoded and is not with the kernel
+//	inbox   decoded packages that a pool has not handled (Ordered and Unordered dispatch)
+//	outbox  encoded packages that the kernel has not taken
 //	clock   every limit on time
 //	proto   bytes to packages and back, over a link that moves the bytes
 //

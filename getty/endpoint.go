@@ -179,7 +179,7 @@ func (e *endpoint) beginClose() bool {
 	return first
 }
 
-// end releases what the endpoint holds, when its last goroutine has ended.
+// end releases the wheel and the pool of the endpoint, when its last goroutine has ended.
 func (e *endpoint) end() {
 	e.mu.Lock()
 	first := !e.over

@@ -110,8 +110,9 @@ func (o *outbox) claimLocked(takeOver bool) (*sendq.Batch, step) {
 	return b, next
 }
 
-// flusher is the goroutine that writes what the holder of the token may not wait for. It is started
-// with the token in its hands, so there is at most one per session.
+// flusher runs on a goroutine of its own and waits for the kernel, which flush and offer do not. It
+// is started by the holder of the token and takes the token over, so there is at most one per
+// session.
 func (o *outbox) flusher() {
 	o.mu.Lock()
 	b, next := o.nextLocked()
@@ -127,7 +128,7 @@ func (o *outbox) nextLocked() (*sendq.Batch, step) {
 		return b, stepWrite
 	case busy:
 		// The encoder flushes when it is done. To wait for it would let the user's Writer hold up
-		// everybody who needs the token.
+		// every goroutine that needs the token.
 		o.releaseLocked()
 		return nil, stepReturned
 	}
@@ -276,7 +277,7 @@ func (o *outbox) emptyLocked() bool {
 // stream.
 func (o *outbox) drainedLocked() step {
 	if o.s.has(flagWant) {
-		o.s.clearFlag(flagWant) // it was for what is gone
+		o.s.clearFlag(flagWant) // the packages that it was set for are gone
 	}
 	if o.refused == nil || o.finSent || o.s.has(flagHard) {
 		o.releaseLocked()

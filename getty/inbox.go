@@ -346,7 +346,7 @@ func (m *inbox) awaitHandled() {
 	m.mu.Unlock()
 }
 
-// clear drops what was not taken, waits for the handlers that are at work, and returns how many
+// clear drops the packages that were not taken, waits for the handlers that are at work, and returns how many
 // packages were dropped. The caller holds the token.
 func (m *inbox) clear() (dropped int) {
 	m.mu.Lock()

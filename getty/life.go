@@ -49,8 +49,8 @@ func (l *life) abandon(err error) {
 }
 
 // conclude brings a session that was opened to where only its last callbacks are to run. err is why
-// its input ended. The order of its steps: handle what was read, flush what that answers, read to
-// the peer's end, and only then close the descriptor.
+// its input ended. The order of its steps: handle the packages that were read, flush the answers,
+// read to the peer's end, and only then close the descriptor.
 func (l *life) conclude(err error) {
 	s := l.s
 	// A Shutdown must not wait for this reader any more; see drain.
@@ -88,15 +88,15 @@ func (l *life) conclude(err error) {
 	called = true
 	if !s.has(flagHard) {
 		// The peer's last bytes are read first: a descriptor that is closed over unread input sends
-		// a reset, and the peer loses what it has not yet read of ours. Reading also lets a peer go
-		// on that takes nothing before it has sent everything.
+		// a reset, and the peer loses the bytes of ours that it has not yet read. Reading also lets
+		// a peer go on that reads nothing before it has sent everything.
 		end := s.proto.discard()
 		s.outbox.awaitFlushed()
 		if end == io.EOF {
 			l.awaitAcked()
 		}
 	}
-	// After a hard end in a callback neither may have happened.
+	// Not every way above has done this.
 	s.setFlag(flagClosing)
 	s.outbox.refuse(ErrSessionClosed)
 	// The kernel tells only as long as the descriptor is open.
@@ -200,7 +200,7 @@ func (l *life) shut() {
 	s.setFlag(flagClosing)
 	s.outbox.refuseWith(ErrSessionClosed, s.proto.farewell())
 	if m := s.inboxIfStarted(); m != nil {
-		m.interrupt() // the reader may be waiting for room for packages that nobody will handle
+		m.interrupt() // the reader may be waiting for room, and no package is handled any more
 	}
 	wait := time.Duration(l.waitTime.Load())
 	if wait > 0 && !s.has(flagHard) {

@@ -92,6 +92,7 @@ func (l *logLimits) allow(message string) (suppressed uint64, ok bool) {
 		l.limit[message] = m
 	}
 	if more := t.Sub(m.at) / logEvery; more > 0 {
+		// at moves by whole intervals, so that the begun one is not lost.
 		m.lines = int(min(logBurst, time.Duration(m.lines)+more))
 		m.at = m.at.Add(more * logEvery)
 	}

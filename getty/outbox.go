@@ -140,7 +140,7 @@ func (o *outbox) writePkgContext(ctx context.Context, pkg any) (total, sent int,
 	return o.writeAndWait(patience{time.Duration(o.writeTimeout.Load()), ctx, true}, pkg)
 }
 
-// writeRaw queues what is encoded already: one package, or more.
+// writeRaw queues packages that are encoded already: one, or those of more.
 func (o *outbox) writeRaw(one []byte, more [][]byte) (int, error) {
 	n, waiting, err := o.encode(hasty, func() (int, error) {
 		return o.s.proto.encodeRaw(one, more)

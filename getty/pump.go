@@ -103,7 +103,7 @@ func (s *session) inlineTurn(b []byte, seen int) (used, need int, more bool, err
 	}, func(where string, panicked bool) {
 		s.count.PkgsRead.Add(uint64(pkgs))
 		s.clock.touch()
-		// What was read and not delivered is counted, but not where it is the Reader that failed.
+		// Packages that were read and not delivered are counted, unless the Reader itself failed.
 		if s.has(flagClosing) && bad == nil && !panicked || panicked && where != "Reader" {
 			s.codec.countRest(b[used:])
 		}

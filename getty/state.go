@@ -16,7 +16,7 @@ const (
 	flagRefuse                      // no package is accepted any more
 	flagClosing                     // no package is delivered any more
 	flagOwnClose                    // Close was called by the user or by Shutdown
-	flagReading                     // the reader is between a read and the end of what it brought
+	flagReading                     // a read, or the decoding of its bytes, is in progress
 	flagDrain                       // Shutdown: read nothing more, close when all is handled
 	flagDraining                    // a goroutine waits until all is handled, and closes then
 	flagReadEnd                     // OnReadEnd keeps the session open after the peer's end

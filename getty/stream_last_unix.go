@@ -13,7 +13,7 @@ import (
 )
 
 // giveLast empties the socket of a session whose reader may be held by a callback: a close over
-// unread input would reset the connection, and destroy what the peer has not taken yet.
+// unread input would reset the connection, and destroy the last bytes that were sent.
 func (t *stream) giveLast() {
 	inner, err := innermost(t.netConn())
 	if err != nil {

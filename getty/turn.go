@@ -48,8 +48,8 @@ func (t *turn) begin() {
 	}
 }
 
-// end offers to the kernel what the turn queued, gives the token up, and sees to what was left for
-// its holder.
+// end offers the packages that the turn queued to the kernel, gives the token up, and does what
+// others have left to its holder.
 func (t *turn) end(how wire.Mode) {
 	s := t.s
 	// Before the token is given up: until then other writers leave their packages to this turn, and

@@ -190,6 +190,7 @@ func dialUDP(ctx context.Context, o *ClientOptions) (protocol, error) {
 	case o.ProbePayload != nil:
 		p.Payload = o.ProbePayload
 	default:
+		// The probe is kept: an answer that comes after ProbeWait is not a package.
 		probe = newProbe()
 		p.Payload = probe
 		p.Match = func(b []byte) bool { return answersTo(probe, b) }
@@ -282,6 +283,8 @@ func (t *datagrams) encode(pkg any, _ *sendq.Waiter) (int, error) {
 			return 0, errors.New("getty: UDPContext without a peer address")
 		}
 	}
+	// Enough for most datagrams, which fit into one packet of the network; a Writer that appends
+	// more gets memory of its own.
 	buf := bytespool.Get(2048)
 	defer bytespool.Put(buf)
 	p, _, err := t.s.codec.marshal(buf[:0], pkg)

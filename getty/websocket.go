@@ -333,8 +333,8 @@ func failureCode(err error) int {
 	return 0
 }
 
-// tell ends the session gracefully: with what is queued, a close frame with code, and the end of
-// the stream. It reports false if the session has to be closed hard, because another end has begun.
+// tell ends the session gracefully: with the queued packages, a close frame with code, and the end
+// of the stream. It reports false if the session has to be closed hard, because another end has begun.
 func (t *webSocket) tell(code int) bool {
 	s := t.s
 	if s.has(flagHard) {

@@ -150,6 +150,8 @@ func appendFrame[T []byte | string](c *LengthField, dst []byte, p T) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
+	// Checked here, since a length that does not fit would be cut without an error, and the peer
+	// would read the rest of the package as the next header.
 	v := int64(n) - int64(c.Offset) - int64(c.Adjust)
 	switch {
 	case n < c.Offset:

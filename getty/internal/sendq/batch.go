@@ -80,8 +80,8 @@ func (b *Batch) Free() {
 	if cap(b.segs) > 4*maxSegments || cap(b.ends) > 16<<10 {
 		return // grown by an unusual burst: not worth keeping
 	}
-	// A pooled batch must not keep alive what it sent, not even behind the length of a slice that
-	// was longer before.
+	// A pooled batch must not keep the sent packages alive, not even behind the length of a slice
+	// that was longer before.
 	clear(b.segs)
 	clear(b.runs[:cap(b.runs)])
 	clear(b.chunks)
@@ -135,8 +135,8 @@ func (b *Batch) Cancel() {
 	b.lent, b.large = nil, nil
 }
 
-// Add adds p as a package: what was appended to the slice that Reserve returned, whether it still
-// lies there or has outgrown it. w, if not nil, waits for it. p is not empty.
+// Add adds p as a package. p is the slice that Reserve returned, with the package appended to it; it
+// may have outgrown that memory. w, if not nil, waits for the package. p is not empty.
 func (b *Batch) Add(p []byte, w *Waiter) {
 	inPlace := len(p) <= cap(b.lent) && &p[0] == &b.lent[:1][0]
 	switch {

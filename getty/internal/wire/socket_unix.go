@@ -41,7 +41,7 @@ type socket struct {
 	conn net.Conn
 	rc   syscall.RawConn
 	sys  *sysCalls
-	inq  bool // reads tell what is still queued
+	inq  bool // reads tell how much is still queued (TCP_INQ)
 
 	state atomic.Uint32 // stateBusy, stateClosed
 

@@ -17,7 +17,7 @@ import (
 
 const (
 	tcpInq    = 36 // TCP_INQ and TCP_CM_INQ of linux/tcp.h
-	maxRuns   = 64 // what one sendmsg takes
+	maxRuns   = 64 // the most runs of one sendmsg
 	sendFlags = syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
 )
 

@@ -10,7 +10,7 @@ import "syscall"
 
 var systemCalls = sysCalls{recv: recv, send: send}
 
-// enableInq reports that reads do not tell what is still queued.
+// enableInq reports false: reads do not tell how much is still queued.
 func enableInq(uintptr) bool { return false }
 
 func recv(fd uintptr, b []byte, _ bool) (n int, more bool, err error) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package wire moves the bytes of one connection. It knows neither packages nor sessions: a [Link]
-// reads into an [Input] and writes what a [Source] lends it.
+// reads into an [Input] and writes the bytes that a [Source] lends it.
 //
 // At most two goroutines use a Link at a time: one is in Run, one in Write. Close may be called by
 // any goroutine.
@@ -43,7 +43,7 @@ type Link interface {
 	Conn() net.Conn
 }
 
-// A Handler is told what a Link reads.
+// A Handler is called by a Link before and after each read.
 type Handler interface {
 	// MayRead is asked before each read that cannot wait; false ends Run.
 	MayRead() bool
@@ -58,8 +58,8 @@ type Handler interface {
 
 // A Source is a queue of bytes to be written.
 type Source interface {
-	// Offer lends what is to be written next; it is empty when there is nothing more. The bytes
-	// stay as they are until Took.
+	// Offer lends the bytes that are to be written next, none if there are no more. They stay as
+	// they are until Took.
 	Offer() [][]byte
 	// Commit is called before a write that cannot be stopped halfway: the first n bytes of what was
 	// offered may not be withdrawn any more.

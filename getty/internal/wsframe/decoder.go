@@ -171,6 +171,7 @@ func (d *Decoder) data(h *header, payload []byte, limit int) (m Message, err err
 		d.hold(payload)
 		return m, nil
 	}
+	// A message of one frame is not copied: it stays in the caller's buffer.
 	if d.heldLen > 0 {
 		d.hold(payload)
 		payload = d.held[:d.heldLen]

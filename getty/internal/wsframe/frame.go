@@ -59,7 +59,7 @@ func parseHeader(b []byte) (h header, ok bool) {
 	if len(b) < 2 {
 		h.size = 2
 		if len(b) == 1 {
-			h.first = b[0]
+			h.first = b[0] // check refuses a bad opcode before the rest has come
 		}
 		return h, false
 	}

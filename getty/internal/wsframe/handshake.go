@@ -61,6 +61,7 @@ func ParseRequest(r *http.Request) (q Request, err error) {
 	case len(keys) != 1:
 		return q, bad("want one Sec-WebSocket-Key")
 	}
+	// Only the form of the key is checked: the answer is made from its text.
 	q.key = keys[0]
 	if b, err := base64.StdEncoding.Strict().DecodeString(q.key); err != nil || len(b) != 16 {
 		return q, bad("Sec-WebSocket-Key is not 16 bytes in base64")
@@ -121,6 +122,7 @@ func parseDeflate(e extension) (p deflateParams, ok bool) {
 		case "server_max_window_bits":
 			p.serverBits, ok = windowBits(a)
 		case "client_max_window_bits":
+			// In an offer it may stand without a value: the client can keep to any window.
 			if p.clientBits, ok = windowBits(a); !a.present {
 				p.clientBits, ok = -1, true
 			}
