@@ -52,6 +52,7 @@ command_of() {
 
 # need wants the command $1, which is in the Debian package $2. It changes the machine only when
 # asked, by GOSTKIT_INSTALL=1 or by the CI=true that hosted services set; else it says what to run.
+# A mirror that does not answer costs $3 seconds at most.
 need() {
   command -v "$1" >/dev/null && return
   local install="apt-get install -y $2"
@@ -62,7 +63,8 @@ need() {
   echo "installing $2 for $1"
   local root=
   [ "$(id -u)" = 0 ] || root=sudo
-  $root apt-get update -qq && $root env DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null
+  timeout -k 5 "${3:-120}" $root sh -c "apt-get update -qq; DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null" ||
+    { echo "cannot install $2" >&2; return 1; }
 }
 
 # scratch makes a directory that goes away with the check.

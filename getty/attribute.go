@@ -31,9 +31,9 @@ func (a *attributes) RemoveAttribute(key any) {
 	delete(a.m, key)
 }
 
-// A Key is the typed name of a session attribute. Two keys are never the same, even if their
-// names are, so packages cannot disturb each other's attributes. Make one with [NewKey] and keep it in
-// a package variable.
+// A Key is the typed name of a session attribute. Two keys are never the same, even if their names
+// are, so packages cannot disturb each other's attributes. Make one with [NewKey] and keep it in a
+// package variable.
 type Key[T any] struct{ name string }
 
 // NewKey returns a new key; name serves only its String method.

@@ -42,7 +42,7 @@ func (o *outbox) writeAndWait(p patience, pkg any) (total, sent int, err error) 
 		}
 	}()
 	for {
-		w := sendq.NewWaiter()
+		w := o.s.ep.waiters.New()
 		var waiting int
 		total, waiting, err = o.encode(as, func() (int, error) {
 			return o.s.proto.encode(pkg, w)
@@ -147,7 +147,7 @@ func (o *outbox) flushAll(ctx context.Context) error {
 	} else if insideEncoder(0) {
 		return fmt.Errorf("%w: an encoder flushes a session", ErrBadReader)
 	}
-	w := sendq.NewWaiter()
+	w := o.s.ep.waiters.New()
 	if wait, err := o.enqueueMark(w); !wait {
 		w.Free()
 		return err

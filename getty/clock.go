@@ -45,8 +45,8 @@ type clock struct {
 	begunAt atomic.Int64
 	// stalledAt is the last progress of a write that waits for the peer; 0: none waits.
 	stalledAt atomic.Int64
-	// drainBy is when a graceful end is over; 0: none is in progress.
-	drainBy atomic.Int64
+	// drainAt is when WaitTime began to limit a graceful end; 0: none is in progress.
+	drainAt atomic.Int64
 
 	mu      sync.Mutex
 	timer   *timerwheel.Timer // guarded by mu; nil until a limit needs it
@@ -236,13 +236,14 @@ func (c *clock) moveLocked(which int, since *atomic.Int64, at, to int64) {
 	}
 }
 
-func (c *clock) armDrain(d time.Duration) {
-	t := now() + int64(d)
-	c.drainBy.Store(t)
+// drain begins the WaitTime that limits a graceful end, or begins it anew.
+func (c *clock) drain() {
+	t := now()
+	c.drainAt.Store(t)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.live = true
-	c.armLocked(t)
+	c.armLocked(t + c.s.life.waitTime.Load())
 }
 
 // arm makes sure that the timer fires by t.
@@ -278,13 +279,15 @@ func (c *clock) review() {
 		c.due = 0
 	}
 	var next soonest
-	if by := c.drainBy.Load(); by != 0 {
+	if at := c.drainAt.Load(); at != 0 {
+		wait := max(c.s.life.waitTime.Load(), 0)
+		by := at + wait
 		// The peer's answer may wait in the kernel: after a pause of our own it is not to be taken
 		// for missing. Once, so that the end comes in any case.
-		if wait := c.s.life.waitTime.Load(); t >= by && c.isLate(late, wait) && !c.spared {
+		if t >= by && c.isLate(late, wait) && !c.spared {
 			c.spared = true
 			by = t + wait/2
-			c.drainBy.Store(by)
+			c.drainAt.Store(by - wait)
 		}
 		if t >= by {
 			c.mu.Unlock()

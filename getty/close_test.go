@@ -11,7 +11,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -198,42 +197,6 @@ func TestTimersEndWithTheirSessions(t *testing.T) {
 	eventually(t, "no timer is left", func() bool { return getty.PendingTimers() == 0 })
 }
 
-// OnCron never runs on the goroutine of the timers: one that blocks delays no other session and no limit.
-//
-// acceptance: L12
-func TestABlockedCronDelaysNobody(t *testing.T) {
-	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
-		l := newTracer(t)
-		l.unordered = d == getty.Unordered
-		hold := make(chan struct{})
-		var first atomic.Pointer[getty.Session]
-		ticks := make(chan getty.Session, 1000)
-		l.cron = func(s getty.Session) {
-			if first.CompareAndSwap(nil, &s) {
-				<-hold
-			}
-			select {
-			case ticks <- s:
-			default:
-			}
-		}
-		srv := serve(t, prepare(l), getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
-			o.CronPeriod = 2 * time.Millisecond
-			o.ReadTimeout = 30 * time.Millisecond
-		})
-		dial(t, srv)
-		eventually(t, "the first tick", func() bool { return first.Load() != nil })
-		c := dial(t, srv)
-		for range 5 {
-			require.NotEqual(t, *first.Load(), within(t, ticks, "ticks of the other session"))
-		}
-		_, err := c.Write(frame("half")[:5])
-		require.NoError(t, err)
-		require.ErrorIs(t, within(t, l.closed, "OnClose").Err(), getty.ErrReadTimeout)
-		close(hold)
-	})
-}
-
 // A setter either takes effect or says that it does not.
 //
 // acceptance: L14
@@ -404,66 +367,4 @@ func TestIdleSessionHoldsNoMemory(t *testing.T) {
 			eventually(t, "completed, it holds nothing", idle)
 		})
 	}
-}
-
-// The longest durations that there are mean what they say, not the past.
-func TestEndlessDurations(t *testing.T) {
-	const endless = time.Duration(math.MaxInt64)
-	check := func(t *testing.T, l *tracer, c net.Conn, s getty.Session) {
-		_, err := c.Write([]byte{0}) // begins a package
-		require.NoError(t, err)
-		eventually(t, "the byte is read", func() bool { return s.Stats().BytesRead == 1 })
-		_, _, err = s.WritePkg(strings.Repeat("x", 16<<20), 0)
-		require.NoError(t, err)
-		time.Sleep(30 * time.Millisecond)
-		s.SetCronPeriod(endless) // also looks at all limits
-		s.Close()
-		time.Sleep(30 * time.Millisecond)
-		require.Empty(t, l.closed, "it ended with %v", s.Err())
-		require.Zero(t, l.of(s).crons)
-		require.NoError(t, c.Close())
-		within(t, l.closed, "OnClose")
-	}
-	t.Run("options", func(t *testing.T) {
-		l := newTracer(t)
-		c, s := stall(t, l, func(o *getty.ServerOptions) {
-			o.ReadTimeout, o.IdleTimeout, o.WriteTimeout, o.WaitTime, o.CronPeriod = endless, endless, endless, endless, endless
-		})
-		check(t, l, c, s)
-	})
-	t.Run("setters", func(t *testing.T) {
-		l := newTracer(t)
-		c, s := stall(t, l)
-		for _, set := range []func(time.Duration){
-			s.SetReadTimeout, s.SetIdleTimeout, s.SetWriteTimeout, s.SetWaitTime, s.SetCronPeriod,
-		} {
-			set(endless)
-		}
-		check(t, l, c, s)
-	})
-}
-
-// Once a session closes, only WaitTime and WriteTimeout limit it: neither the package that its peer has begun nor
-// the peer's silence make a failure of it.
-func TestClosingOutlastsReadLimits(t *testing.T) {
-	const limit = 60 * time.Millisecond
-	l := newTracer(t)
-	c, s := stall(t, l, func(o *getty.ServerOptions) { o.WaitTime = patience })
-	_, err := c.Write([]byte{0})
-	require.NoError(t, err)
-	eventually(t, "the byte is read", func() bool { return s.Stats().BytesRead == 1 })
-	big := strings.Repeat("x", 16<<20)
-	_, _, err = s.WritePkg(big, 0)
-	require.NoError(t, err)
-	s.Close()
-	s.SetReadTimeout(limit) // not before, or a slow machine is over it
-	s.SetIdleTimeout(limit)
-	time.Sleep(2 * limit)
-	require.Equal(t, big, readFrame(t, c))
-	_, err = c.Read(make([]byte, 1))
-	require.ErrorIs(t, err, io.EOF)
-	time.Sleep(2 * limit)
-	require.NoError(t, c.Close())
-	require.NoError(t, within(t, l.closed, "OnClose").Err())
-	require.Empty(t, l.of(s).errs)
 }

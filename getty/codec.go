@@ -52,7 +52,7 @@ func (c *sessionCodec) decode(b []byte, seen int) (pkg any, n int, err error) {
 		pkg, n, err = c.reader.Read(c.s, b)
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, readerError(err)
 	}
 	limit := c.s.MaxMsgLen()
 	if pkg != nil {
@@ -88,25 +88,42 @@ func (c *sessionCodec) weigh(n int) int {
 	return n
 }
 
-// whole calls the Reader for b, one message that holds one package.
-func (c *sessionCodec) whole(b []byte, text bool) (pkg any, err error) {
-	n := len(b)
-	if c.typed != nil {
-		pkg, err = c.typed.ReadTyped(c.s, b, text)
+// readerError returns the error of a Reader as the cause of a session.
+func readerError(err error) error {
+	// A parser returns io.EOF at the end of its bytes. From a Reader that means a broken package,
+	// and must not pass for the peer's end of stream.
+	if err == io.EOF {
+		return fmt.Errorf("getty: Reader: %w", err)
+	}
+	return err
+}
+
+// whole calls the Reader for b, one message or datagram that holds one package. kind is its name in
+// errors: "message" or "datagram".
+func (c *sessionCodec) whole(kind string, b []byte, text bool) (pkg any, err error) {
+	n := 0
+	if c.typed != nil && kind == "message" {
+		if pkg, err = c.typed.ReadTyped(c.s, b, text); pkg != nil {
+			n = len(b)
+		}
 	} else {
 		pkg, n, err = c.reader.Read(c.s, b)
 	}
 	switch {
 	case err != nil:
-		return nil, err
-	case pkg == nil:
-		return nil, fmt.Errorf("%w: a message of %d bytes holds no whole package",
-			io.ErrUnexpectedEOF, len(b))
-	case n != len(b):
+		return nil, readerError(err)
+	case pkg != nil && n == len(b):
+		return pkg, nil
+	case pkg != nil:
 		release(pkg)
-		return nil, fmt.Errorf("%w: Read took %d bytes of a message of %d", ErrBadReader, n, len(b))
+		return nil, fmt.Errorf("%w: Read took %d bytes of a %s of %d",
+			ErrBadReader, n, kind, len(b))
+	case n < 0 || n > 0 && n <= len(b):
+		return nil, fmt.Errorf("%w: Read asks for %d bytes and was given a %s of %d",
+			ErrBadReader, n, kind, len(b))
 	}
-	return pkg, nil
+	return nil, fmt.Errorf("%w: a %s of %d bytes holds no whole package",
+		io.ErrUnexpectedEOF, kind, len(b))
 }
 
 // countRest counts the packages that b begins with as read and undelivered, since the session is

@@ -227,6 +227,9 @@ func (s *session) SetWaitTime(d time.Duration) {
 		d = DefaultWaitTime
 	}
 	s.life.waitTime.Store(nanos(d))
+	if s.clock.drainAt.Load() != 0 {
+		s.clock.review() // it limits an end that has begun already
+	}
 }
 
 // SetCronPeriod implements [Session].

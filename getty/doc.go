@@ -11,7 +11,9 @@
 //
 //	server := getty.NewTCPServer(getty.WithLocalAddress(":7000"))
 //	err := server.RunEventLoop(func(s getty.Session) error {
-//		s.SetEventListener(echo{}) // its OnMessage calls s.WritePkg(pkg, 0)
+//		s.SetEventListener(getty.Funcs{
+//			Message: func(s getty.Session, pkg any) { s.WritePkg(pkg, 0) },
+//		})
 //		return s.SetPkgHandler(&codec.LengthField{})
 //	})
 //

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gostkit/kit/getty/internal/sendq"
 	"github.com/gostkit/kit/taskpool"
 	"github.com/gostkit/kit/timerwheel"
 )
@@ -86,6 +87,8 @@ type endpoint struct {
 	doneCh   chan struct{}       // closed after over was set
 	past     SessionStats        // guarded by mu: sums of sessions that are gone
 	stats    endpointCounters
+
+	waiters sendq.Waiters // callers that wait for the queue of a session
 
 	poolOnce sync.Once
 	pool     *taskpool.Ordered // the endpoint's own, if one was needed
@@ -203,7 +206,7 @@ func (e *endpoint) end() {
 // taskPool returns the pool of ordered and unordered sessions.
 func (e *endpoint) taskPool() taskpool.Pool {
 	if e.opts.Pool != nil {
-		return e.opts.Pool
+		return containPool(e.opts.Pool)
 	}
 	e.poolOnce.Do(func() {
 		name := fmt.Sprintf("getty-%d", e.id)

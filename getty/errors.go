@@ -12,7 +12,8 @@ import (
 // Errors that a caller may branch on with [errors.Is]. All other errors that end a session keep
 // their identity: io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET and so on.
 var (
-	// ErrSessionClosed reports a write to a session that is closing or closed. It also matches
+	// ErrSessionClosed reports a write to a session that is closing or closed. The error of a
+	// writer that waited when the session ended matches the cause, too. It also matches
 	// [net.ErrClosed].
 	ErrSessionClosed error = &sentinel{"getty: session closed", net.ErrClosed}
 

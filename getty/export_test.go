@@ -3,8 +3,12 @@
 package getty
 
 import (
+	"context"
+	"iter"
 	"maps"
+	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -18,6 +22,24 @@ func PendingTimers() int {
 		return 0
 	}
 	return wheelUse.wheel.Stats().Pending
+}
+
+// WheelRuns reports whether the process has a timer wheel, which is so while any endpoint runs.
+func WheelRuns() bool {
+	wheelUse.Lock()
+	defer wheelUse.Unlock()
+	return wheelUse.wheel != nil
+}
+
+// NewDialedClient returns a client of plain streams whose connections come from dial.
+func NewDialedClient(dial func(context.Context) (net.Conn, error), opts ...ClientOption) *Client {
+	return newClient(opts, func(ctx context.Context, _ *ClientOptions) (protocol, error) {
+		conn, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return newStream(conn), nil
+	}, tcpClient)
 }
 
 // Held tells which memory a session of a byte stream holds. It races with a session that is not idle.
@@ -96,7 +118,7 @@ func WasAway(ss Session, d time.Duration) {
 		time.Sleep(time.Millisecond)
 		c.mu.Lock()
 	}
-	for _, p := range []*atomic.Int64{&c.heardAt, &c.begunAt, &c.stalledAt, &c.drainBy} {
+	for _, p := range []*atomic.Int64{&c.heardAt, &c.begunAt, &c.stalledAt, &c.drainAt} {
 		if at := p.Load(); at != 0 {
 			p.Store(at - int64(d))
 		}
@@ -151,6 +173,11 @@ var NewLogger = newLogger
 
 // OptionNames returns the options that optionuse.go lists.
 func OptionNames() []string { return slices.Collect(maps.Keys(optionUse)) }
+
+// OptionsIn yields the options in what o points to, by the names that users write.
+func OptionsIn(o any) iter.Seq2[string, reflect.Value] {
+	return optionsIn(reflect.ValueOf(o).Elem(), "")
+}
 
 // HasFreed reports whether a session's descriptor is closed, or about to be.
 func HasFreed(ss Session) bool { return ss.(*session).has(flagHard) }

@@ -5,7 +5,6 @@ package getty
 import (
 	"math"
 	"runtime"
-	"time"
 
 	"github.com/gostkit/kit/getty/internal/sendq"
 	"github.com/gostkit/kit/getty/internal/wire"
@@ -291,8 +290,8 @@ func (o *outbox) drainedLocked() step {
 // awaitFlushed takes finSent with a free token for an end that has been sent.
 func (o *outbox) sendEnd() {
 	err := o.s.proto.closeWrite()
-	if wait := time.Duration(o.s.life.waitTime.Load()); err == nil && wait > 0 {
-		o.s.clock.armDrain(wait) // WaitTime begins again, for the peer to end its stream
+	if err == nil && o.s.life.waitTime.Load() > 0 {
+		o.s.clock.drain() // WaitTime begins again, for the peer to end its stream
 	}
 	o.mu.Lock()
 	o.releaseLocked()
@@ -340,7 +339,7 @@ func (o *outbox) discardBatch(b *sendq.Batch) {
 	b.Took(0)    // packages that were offered and not written can be withdrawn again
 	o.account(b) // before Fail: what was written has to be counted as such
 	rest := b.Left()
-	pkgs, bytes := b.Fail(o.s.life.failure())
+	pkgs, bytes := b.Fail(o.s.life.closedBy())
 	o.s.count.Unsent.Add(uint64(pkgs))
 	o.s.count.UnsentBytes.Add(uint64(bytes))
 	o.gone.Add(uint64(rest))

@@ -72,17 +72,27 @@ func (c *foreign) guard(where string, method func() error) (err error) {
 	return method()
 }
 
-// Read implements [net.Conn].
+// maxEmptyReads is how many reads in a row may return nothing, as in package bufio.
+const maxEmptyReads = 100
+
+// Read implements [net.Conn]. It never returns zero bytes without an error.
 func (c *foreign) Read(p []byte) (n int, err error) {
-	err = c.guard("net.Conn.Read", func() (err error) {
-		n, err = c.conn.Read(p)
-		return err
-	})
-	// Callers slice the buffer with n, and would panic.
-	if n < 0 || n > len(p) {
-		return 0, fmt.Errorf("getty: %T.Read returned %d of %d bytes", c.conn, n, len(p))
+	// io.Reader allows that and calls it no event: a net.Pipe, for one, passes on the empty writes
+	// of its other end. A connection that does nothing else must not keep the reader spinning.
+	for range maxEmptyReads {
+		err = c.guard("net.Conn.Read", func() (err error) {
+			n, err = c.conn.Read(p)
+			return err
+		})
+		// Callers slice the buffer with n, and would panic.
+		if n < 0 || n > len(p) {
+			return 0, fmt.Errorf("getty: %T.Read returned %d of %d bytes", c.conn, n, len(p))
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
 	}
-	return n, err
+	return 0, io.ErrNoProgress
 }
 
 // Write implements [net.Conn].

@@ -376,6 +376,18 @@ type fickleListener struct {
 	net.Listener
 	odd    string
 	script chan string
+	closed atomic.Bool
+}
+
+// A lateListener waits before it tells its address, for which a server asks while it starts.
+type lateListener struct {
+	*fickleListener
+	wait func()
+}
+
+func (l lateListener) Addr() net.Addr {
+	l.wait()
+	return l.fickleListener.Addr()
 }
 
 func (l *fickleListener) Accept() (net.Conn, error) {
@@ -405,6 +417,7 @@ func (l *fickleListener) Addr() net.Addr {
 
 func (l *fickleListener) Close() error {
 	err := l.Listener.Close()
+	l.closed.Store(true)
 	if l.odd == "Close panics" {
 		panic(l.odd)
 	}
@@ -440,8 +453,12 @@ func TestOddListeners(t *testing.T) {
 		require.NoError(t, err)
 		ln := &fickleListener{Listener: inner, script: make(chan string, 9)}
 		ln.script <- "exit"
-		err = c.server(getty.WithListener(ln)).Serve(context.Background(), prepare(newTracer(t)))
+		srv := c.server(getty.WithListener(lateListener{ln, func() {
+			eventually(t, "the server has closed itself", ln.closed.Load)
+		}}))
+		err = srv.Serve(context.Background(), prepare(newTracer(t)))
 		require.ErrorContains(t, err, "net.Listener.Accept called runtime.Goexit")
+		require.ErrorIs(t, err, getty.ErrEndpointClosed)
 	}
 }
 
@@ -543,7 +560,8 @@ func TestListenerClosedByItsOwner(t *testing.T) {
 			go func() { result <- srv.Serve(context.Background(), prepare(l)) }()
 			client := c.client(ln.Addr().String())
 			run(t, client, prepare(newTracer(t)))
-			ready(t, client)
+			ready(t, client) // the kernel has connected it; the server may have yet to accept it
+			within(t, l.opened, "OnOpen")
 			require.NoError(t, ln.Close())
 			err = within(t, result, "Serve's return")
 			require.ErrorIs(t, err, getty.ErrEndpointClosed)

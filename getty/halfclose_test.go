@@ -18,16 +18,12 @@ import (
 // A readEndTracer is a tracer that wants to go on writing after the peer's end.
 type readEndTracer struct {
 	*tracer
-	ends    atomic.Int32
-	readEnd func(getty.Session)
+	ends atomic.Int32
 }
 
 func (l *readEndTracer) OnReadEnd(s getty.Session) {
-	defer l.enter(s, "OnReadEnd")()
 	l.ends.Add(1)
-	if l.readEnd != nil {
-		l.readEnd(s)
-	}
+	l.AnswersAfterEnd().OnReadEnd(s)
 }
 
 // halfClose sends n packages and ends the peer's stream.
@@ -52,7 +48,7 @@ func TestAnswersAfterThePeersEnd(t *testing.T) {
 			l := &readEndTracer{tracer: newTracer(t)}
 			l.unordered = d == getty.Unordered
 			ended := make(chan int, 1)
-			l.readEnd = func(s getty.Session) { ended <- l.of(s).messages }
+			l.ReadEnd = func(s getty.Session) { ended <- l.of(s).messages }
 			srv := w.server(t, getty.WithServerDispatch(d), patientClose)
 			run(t, srv, prepare(l))
 			p := w.dial(t, srv)
@@ -120,7 +116,7 @@ func TestTheEndAfterThePeersEnd(t *testing.T) {
 							o.HalfClose = 20 * time.Millisecond
 						}
 					})
-					l.readEnd = func(s getty.Session) {
+					l.ReadEnd = func(s getty.Session) {
 						if how.end != nil {
 							how.end(srv, s)
 						}

@@ -106,9 +106,7 @@ func (m *inbox) fill(b []byte, seen int) (used, need int, err error) {
 func (m *inbox) forgo(stage *itemQueue) {
 	m.s.count.PkgsRead.Add(uint64(len(stage.items)))
 	m.s.count.undelivered(len(stage.items))
-	for !stage.empty() {
-		releaseGuarded(stage.pop().pkg)
-	}
+	stage.release()
 	stage.free()
 }
 
@@ -130,7 +128,7 @@ func (m *inbox) wake(pkgs int) {
 
 // postDatagram puts one datagram. It never waits; where the inbox or the pool has no room it drops
 // one datagram and counts it.
-func (m *inbox) postDatagram(pkg any, size int) error {
+func (m *inbox) postDatagram(pkg any, size int) {
 	s := m.s
 	s.count.PkgsRead.Add(1)
 	// No wait would slow the sender down: the kernel would only drop the datagrams instead, without
@@ -138,7 +136,7 @@ func (m *inbox) postDatagram(pkg any, size int) error {
 	if !m.hasRoom() {
 		s.count.Dropped.Add(1)
 		releaseGuarded(pkg)
-		return nil
+		return
 	}
 	m.put([]item{{pkg, size}})
 	var err error
@@ -149,9 +147,11 @@ func (m *inbox) postDatagram(pkg any, size int) error {
 	}
 	switch {
 	case err == nil:
-		return nil
+		return
 	case !errors.Is(err, taskpool.ErrFull):
-		return fmt.Errorf("getty: task pool: %w", err)
+		// The pool runs no task any more, and what waits would never be handled.
+		s.life.fail(fmt.Errorf("getty: task pool: %w", err))
+		return
 	}
 	// A datagram without a task would never be handled. The oldest one goes, since a late answer to
 	// it is of the least use. If there is none, a handler has just come for it.
@@ -159,7 +159,6 @@ func (m *inbox) postDatagram(pkg any, size int) error {
 		s.count.Dropped.Add(1)
 		releaseGuarded(old.pkg)
 	}
-	return nil
 }
 
 // runBatch is the task of an ordered session: it handles a batch of packages in one turn, and
@@ -346,8 +345,8 @@ func (m *inbox) awaitHandled() {
 	m.mu.Unlock()
 }
 
-// clear drops the packages that were not taken, waits for the handlers that are at work, and returns how many
-// packages were dropped. The caller holds the token.
+// clear drops the packages that were not taken, waits for the handlers that are at work, and
+// returns how many packages were dropped. The caller holds the token.
 func (m *inbox) clear() (dropped int) {
 	m.mu.Lock()
 	queues := [2]*itemQueue{m.cur, m.in}
@@ -361,9 +360,7 @@ func (m *inbox) clear() (dropped int) {
 	m.mu.Unlock()
 	// Without the lock, since Release is user code.
 	for _, q := range queues {
-		for !q.empty() {
-			releaseGuarded(q.pop().pkg)
-		}
+		q.release()
 		q.free()
 	}
 	m.mu.Lock()
@@ -390,6 +387,22 @@ func (q *itemQueue) pop() item {
 	q.items[q.head] = item{}
 	q.head++
 	return it
+}
+
+// release empties a queue whose packages are dropped.
+func (q *itemQueue) release() {
+	// On goroutines of its own: a Release may end its goroutine with Goexit, and the session's
+	// goroutine still has to call OnClose.
+	for !q.empty() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for !q.empty() {
+				releaseGuarded(q.pop().pkg)
+			}
+		}()
+		<-done
+	}
 }
 
 func (q *itemQueue) free() {

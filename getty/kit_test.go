@@ -15,14 +15,16 @@ import (
 
 	"github.com/gostkit/kit/getty"
 	"github.com/gostkit/kit/getty/codec"
+	"github.com/gostkit/kit/getty/gettytest"
 	"github.com/stretchr/testify/require"
 )
 
 // patience is how long a test waits for what must happen. It is no measure of speed.
 const patience = time.Minute
 
-// A tracer is a listener that records its callbacks and checks the order that every session promises.
+// A tracer is a Recorder whose functions and names are those of these tests.
 type tracer struct {
+	*gettytest.Recorder
 	t         testing.TB
 	unordered bool
 	open      func(getty.Session) error
@@ -32,130 +34,35 @@ type tracer struct {
 	onError   func(getty.Session, error)
 	onClose   func(getty.Session)
 
-	opened chan getty.Session
-	closed chan getty.Session
+	opened, closed chan getty.Session
 
-	mu     sync.Mutex
-	states map[getty.Session]*traced // guarded by mu
+	begin sync.Once
 }
 
 type traced struct {
-	opened, closed, busy bool
-	errs                 []error
-	messages, crons      int
+	errs            []error
+	messages, crons int
 }
 
 func newTracer(t testing.TB) *tracer {
-	return &tracer{
-		t: t, opened: make(chan getty.Session, 20000), closed: make(chan getty.Session, 20000),
-		states: make(map[getty.Session]*traced),
-	}
-}
-
-// enter checks and records the beginning of a callback and returns its end.
-func (l *tracer) enter(s getty.Session, what string) func() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	st := l.states[s]
-	if st == nil {
-		st = &traced{}
-		l.states[s] = st
-	}
-	exclusive := !l.unordered || what != "OnMessage" && what != "OnCron"
-	switch {
-	case st.closed:
-		l.t.Errorf("%s after OnClose", what)
-	case (what == "OnOpen") == st.opened:
-		l.t.Errorf("%s with opened=%v", what, st.opened)
-	case exclusive && st.busy:
-		l.t.Errorf("%s overlaps another callback", what)
-	case len(st.errs) > 0 && what != "OnClose":
-		l.t.Errorf("%s after OnError", what)
-	}
-	switch what {
-	case "OnMessage":
-		st.messages++
-	case "OnCron":
-		st.crons++
-	}
-	st.opened = true
-	if exclusive {
-		st.busy = true
-	}
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if exclusive {
-			st.busy = false
-		}
-		if what == "OnClose" {
-			st.closed = true
-		}
-	}
+	r := gettytest.NewRecorder(t)
+	return &tracer{Recorder: r, t: t, opened: r.Opened, closed: r.Closed}
 }
 
 func (l *tracer) OnOpen(s getty.Session) error {
-	defer l.enter(s, "OnOpen")()
-	var err error
-	if l.open != nil {
-		err = l.open(s)
-	}
-	if err == nil {
-		l.opened <- s
-	}
-	return err
-}
-
-func (l *tracer) OnMessage(s getty.Session, pkg any) {
-	defer l.enter(s, "OnMessage")()
-	if l.message != nil {
-		l.message(s, pkg)
-	}
-}
-
-func (l *tracer) OnCron(s getty.Session) {
-	defer l.enter(s, "OnCron")()
-	if l.cron != nil {
-		l.cron(s)
-	}
-}
-
-func (l *tracer) OnWritable(s getty.Session) {
-	defer l.enter(s, "OnWritable")()
-	if l.writable != nil {
-		l.writable(s)
-	}
-}
-
-func (l *tracer) OnError(s getty.Session, err error) {
-	defer l.enter(s, "OnError")()
-	l.mu.Lock()
-	l.states[s].errs = append(l.states[s].errs, err)
-	l.mu.Unlock()
-	if l.onError != nil {
-		l.onError(s, err)
-	}
-}
-
-func (l *tracer) OnClose(s getty.Session) {
-	done := l.enter(s, "OnClose")
-	defer func() {
-		done()
-		l.closed <- s
-	}()
-	if l.onClose != nil {
-		l.onClose(s)
-	}
+	l.begin.Do(func() {
+		r := l.Recorder
+		r.Unordered = l.unordered
+		r.Open, r.Message, r.Cron, r.Writable = l.open, l.message, l.cron, l.writable
+		r.Error, r.Close = l.onError, l.onClose
+	})
+	return l.Recorder.OnOpen(s)
 }
 
 // of returns a copy of what is recorded for s.
 func (l *tracer) of(s getty.Session) traced {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if st := l.states[s]; st != nil {
-		return *st
-	}
-	return traced{}
+	r := l.Of(s)
+	return traced{r.Errors, r.Messages, r.Crons}
 }
 
 func echoPkg(s getty.Session, pkg any) { _, _, _ = s.WritePkg(pkg, 0) }

@@ -204,7 +204,7 @@ func (l *life) shut() {
 	}
 	wait := time.Duration(l.waitTime.Load())
 	if wait > 0 && !s.has(flagHard) {
-		s.clock.armDrain(wait)
+		s.clock.drain()
 	}
 	// Also when nothing is queued: the flush that finds the queue empty ends the stream.
 	s.outbox.flush(wire.Try)
@@ -344,6 +344,16 @@ func (l *life) failure() error {
 		return err
 	}
 	return ErrSessionClosed
+}
+
+// closedBy returns the error for a package that could not be sent before the session ended. It
+// matches ErrSessionClosed, like the error of a later write, and the cause.
+func (l *life) closedBy() error {
+	err := l.failure()
+	if errors.Is(err, ErrSessionClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrSessionClosed, err)
 }
 
 // finished announces that the last callback has returned.

@@ -41,7 +41,7 @@ func (o *outbox) behindLine(as entry) bool {
 // awaitRoom waits until a writer that was refused at the high mark may try again, and returns how
 // it comes to the queue then.
 func (o *outbox) awaitRoom(as entry, p patience) (entry, error) {
-	w := sendq.NewWaiter()
+	w := o.s.ep.waiters.New()
 	if !o.joinLine(w, as) {
 		w.Free()
 		return as, nil

@@ -102,43 +102,6 @@ func TestASlowHandlerDelaysOnlyItsOwnSession(t *testing.T) {
 	require.Equal(t, "wait", readFrame(t, slow))
 }
 
-// While a handler runs, ticks merge into one; they never overlap it and never stop coming.
-func TestCronTakesItsTurn(t *testing.T) {
-	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
-		l := newTracer(t)
-		l.unordered = d == getty.Unordered
-		ticks := make(chan struct{}, 1000)
-		l.cron = func(s getty.Session) {
-			ticks <- struct{}{}
-			_, _, _ = s.WritePkg("tick", 0)
-		}
-		release, stuck := make(chan struct{}), make(chan struct{})
-		l.message = func(s getty.Session, pkg any) {
-			close(stuck)
-			<-release
-		}
-		srv := serve(t, prepare(l), getty.WithServerDispatch(d), func(o *getty.ServerOptions) { o.CronPeriod = 2 * time.Millisecond })
-		c := dial(t, srv)
-		for range 3 {
-			require.Equal(t, "tick", readFrame(t, c))
-		}
-		_, err := c.Write(frame("stop"))
-		require.NoError(t, err)
-		within(t, stuck, "the handler")
-		s := within(t, l.opened, "OnOpen")
-		if d != getty.Unordered {
-			before := l.of(s).crons
-			time.Sleep(20 * time.Millisecond) // ten periods pass
-			require.Equal(t, before, l.of(s).crons, "ticks while the handler runs")
-		}
-		close(release)
-		for len(ticks) > 0 {
-			<-ticks
-		}
-		within(t, ticks, "a tick after the handler returned")
-	})
-}
-
 // A panic or Goexit anywhere costs its own session: reported once, with the stack, and nothing after OnClose.
 //
 // fault: 120

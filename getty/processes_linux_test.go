@@ -5,6 +5,7 @@ package getty_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -497,7 +498,8 @@ func TestDialIsDropped(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 				defer cancel()
 				_, err := client.Ready(ctx)
-				return strings.Contains(fmt.Sprint(err), "timeout")
+				var dial *net.OpError // whose cause is the socket's time or the context's, as they race
+				return errors.As(err, &dial) && dial.Timeout()
 			})
 		} else {
 			eventually(t, "the dial has begun", func() bool { return client.Stats().Dials == 1 })
@@ -535,36 +537,40 @@ func TestClientsOfARestartedServer(t *testing.T) {
 		}
 		return sum
 	}
-	start := dials()
-	require.NoError(t, cmd.Process.Kill())
-	killed := time.Now()
-	// The peak is that of two buckets, by their own length: what a machine that stands still holds up, it lets go of
-	// in the next.
-	type look struct {
-		at    time.Time
-		dials uint64
-	}
-	looks := []look{{killed, start}}
-	peak := 0.0
-	for range int(3 * first / bucket) {
-		time.Sleep(bucket)
-		looks = append(looks, look{time.Now(), dials()})
-		if k := len(looks) - 1; k >= 2 {
-			took := looks[k].at.Sub(looks[k-2].at)
-			peak = max(peak, float64(looks[k].dials-looks[k-2].dials)*float64(bucket)/float64(took))
+	// A machine that is busy with something else may hold up the clients and not the one who counts:
+	// then once more. What is not spread out never is.
+	oneOf(t, 5, "an outage whose attempts were spread out", func() bool {
+		start := dials()
+		require.NoError(t, cmd.Process.Kill())
+		killed := time.Now()
+		// The peak is that of two buckets, by their own length: what a machine that stands still holds up, it lets
+		// go of in the next.
+		type look struct {
+			at    time.Time
+			dials uint64
 		}
-	}
-	helper(t, "echo "+addr)
-	begun := time.Now()
-	for range n {
-		within(t, l.closed, "OnClose")
-		within(t, l.opened, "a client comes back")
-	}
-	back := time.Since(begun)
-	attempts := dials() - start
-	t.Logf("%d clients: %d attempts, at most %.0f in %v, all back %v after the restart", n, attempts, peak, bucket, back)
-	require.Less(t, peak, float64(n)/3, "attempts at one time")
-	require.Less(t, attempts, uint64(10*n)*uint64(1+time.Since(killed)/(5*time.Second)))
+		looks := []look{{killed, start}}
+		peak := 0.0
+		for range int(3 * first / bucket) {
+			time.Sleep(bucket)
+			looks = append(looks, look{time.Now(), dials()})
+			if k := len(looks) - 1; k >= 2 {
+				took := looks[k].at.Sub(looks[k-2].at)
+				peak = max(peak, float64(looks[k].dials-looks[k-2].dials)*float64(bucket)/float64(took))
+			}
+		}
+		cmd, _ = helper(t, "echo "+addr)
+		begun := time.Now()
+		for range n {
+			within(t, l.closed, "OnClose")
+			within(t, l.opened, "a client comes back")
+		}
+		back, away := time.Since(begun), time.Since(killed)
+		attempts := dials() - start
+		t.Logf("%d clients: %d attempts, at most %.0f in %v, all back %v after the restart", n, attempts, peak, bucket, back)
+		require.Less(t, float64(attempts), float64(n)*(6+3*away.Seconds()), "two a second, in the mean")
+		return peak < float64(n)/3
+	})
 	for _, c := range clients {
 		eventually(t, "one session each", func() bool { return c.Stats().Open == 1 })
 	}

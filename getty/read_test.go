@@ -10,7 +10,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -387,99 +386,6 @@ func TestStreamEndsInsideAPackage(t *testing.T) {
 		require.Len(t, l.of(s).errs, 1)
 		require.Equal(t, 1, l.of(s).messages, "the whole one is delivered")
 	})
-}
-
-// A package that was begun must be complete in time, however it trickles in; silence between packages is no
-// matter of ReadTimeout.
-//
-// fault: 9
-func TestReadTimeout(t *testing.T) {
-	t.Parallel()
-	for _, drip := range []bool{false, true} {
-		t.Run(fmt.Sprintf("drip=%v", drip), func(t *testing.T) {
-			l := newTracer(t)
-			l.message = echoPkg
-			c := dial(t, serve(t, prepare(l), func(o *getty.ServerOptions) { o.ReadTimeout = 60 * time.Millisecond }))
-			s := within(t, l.opened, "OnOpen")
-			time.Sleep(120 * time.Millisecond)
-			_, err := c.Write(frame("after a silence"))
-			require.NoError(t, err)
-			require.Equal(t, "after a silence", readFrame(t, c))
-			p := frame(strings.Repeat("x", 1<<16))
-			_, err = c.Write(p[:10])
-			require.NoError(t, err)
-			for i := 10; drip && err == nil; i++ {
-				time.Sleep(10 * time.Millisecond)
-				_, err = c.Write(p[i : i+1])
-			}
-			require.Same(t, s, within(t, l.closed, "OnClose"))
-			require.ErrorIs(t, s.Err(), getty.ErrReadTimeout)
-			require.ErrorIs(t, s.Err(), os.ErrDeadlineExceeded)
-			require.True(t, s.Err().(interface{ Timeout() bool }).Timeout())
-		})
-	}
-}
-
-// A session whose peer is silent for IdleTimeout ends; a handler at work is not idleness, however long it takes.
-func TestIdleTimeout(t *testing.T) {
-	t.Parallel()
-	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
-		const limit = 60 * time.Millisecond
-		l := newTracer(t)
-		l.unordered = d == getty.Unordered
-		l.message = func(s getty.Session, pkg any) {
-			s.SetIdleTimeout(limit) // not before: how long the request takes to come is the machine's affair
-			time.Sleep(3 * limit)
-			echoPkg(s, pkg)
-		}
-		c := dial(t, serve(t, prepare(l), getty.WithServerDispatch(d)))
-		_, err := c.Write(frame("slow"))
-		require.NoError(t, err)
-		require.Equal(t, "slow", readFrame(t, c))
-		s := within(t, l.closed, "OnClose")
-		require.ErrorIs(t, s.Err(), getty.ErrIdleTimeout)
-		require.ErrorIs(t, s.Err(), os.ErrDeadlineExceeded)
-	})
-}
-
-// A tick is no sign of life of the peer, and neither is what it writes, although the peer takes it.
-//
-// case: 22
-func TestTicksAndIdleness(t *testing.T) {
-	t.Parallel()
-	const limit = 200 * time.Millisecond
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered, getty.Unordered} {
-		for _, writes := range []bool{false, true} {
-			for _, slow := range []bool{false, true} { // the clocks stand still while it runs
-				l := newTracer(t)
-				l.unordered = d == getty.Unordered
-				l.cron = func(s getty.Session) {
-					if writes {
-						_, _, _ = s.WritePkg("beat", 0)
-					}
-					if slow {
-						time.Sleep(limit / 80)
-					}
-				}
-				c := dial(t, serve(t, prepare(l), getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
-					o.IdleTimeout, o.CronPeriod = limit, limit/20
-				}))
-				go func() { _, _ = io.Copy(io.Discard, c) }()
-				wg.Go(func() {
-					select {
-					case s := <-l.closed:
-						if s.Err() != getty.ErrIdleTimeout {
-							t.Errorf("%v, writes %v: %v", d, writes, s.Err())
-						}
-					case <-time.After(patience):
-						t.Errorf("%v, writes %v, slow %v: still open", d, writes, slow)
-					}
-				})
-			}
-		}
-	}
 }
 
 // Random bytes end their session at most, with a clean error; the next connection is served.

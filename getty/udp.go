@@ -49,6 +49,15 @@ type UDPClientOptions struct {
 	KeepOnRefused bool
 }
 
+func (o *UDPClientOptions) complete() { o.ProbePayload = bytes.Clone(o.ProbePayload) }
+
+func (o *UDPClientOptions) check() error {
+	if n := len(o.ProbePayload); n > maxPayload {
+		return fmt.Errorf("getty: UDP.ProbePayload has %d bytes, more than %d", n, maxPayload)
+	}
+	return nil
+}
+
 // A PacketErrorListener is an EventListener that is told of errors that concern single datagrams
 // and do not end the session: a datagram that the Reader refused or that was truncated, or an error
 // that the kernel reported while reading, such as an ICMP refusal. OnPacketError follows the rules
@@ -113,7 +122,7 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 		_ = conn.Close()
 		return nil, err
 	}
-	t.answer = !s.opts.IgnoreProbes
+	t.answer = !s.opts.UDP.IgnoreProbes
 	s.setAddr(conn.LocalAddr()) // for OnOpen
 	opened, freed := make(chan struct{}), make(chan struct{})
 	s.ep.onOpened = func(*session) { close(opened) }
@@ -183,12 +192,12 @@ func isProbe(b []byte) bool {
 }
 
 func dialUDP(ctx context.Context, o *ClientOptions) (protocol, error) {
-	p := netx.Probe{Wait: o.ProbeWait}
+	p := netx.Probe{Wait: o.UDP.ProbeWait}
 	var probe []byte
 	switch {
-	case o.NoProbe:
-	case o.ProbePayload != nil:
-		p.Payload = o.ProbePayload
+	case o.UDP.NoProbe:
+	case o.UDP.ProbePayload != nil:
+		p.Payload = o.UDP.ProbePayload
 	default:
 		// The probe is kept: an answer that comes after ProbeWait is not a package.
 		probe = newProbe()
@@ -205,7 +214,7 @@ func dialUDP(ctx context.Context, o *ClientOptions) (protocol, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	t.connected, t.probe, t.first, t.keepRefused = true, probe, res.Reply, o.KeepOnRefused
+	t.connected, t.probe, t.first, t.keepRefused = true, probe, res.Reply, o.UDP.KeepOnRefused
 	return t, nil
 }
 
@@ -425,7 +434,7 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 	var pkg any
 	var bad error // concerns this datagram only
 	err := s.turn.guard(&where, func() error {
-		pkg, bad = s.codec.whole(b, false)
+		pkg, bad = s.codec.whole("datagram", b, false)
 		return nil
 	})
 	switch {
@@ -440,7 +449,8 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 		pkg = from
 	}
 	if s.inbox != nil {
-		return s.inbox.postDatagram(pkg, len(b))
+		s.inbox.postDatagram(pkg, len(b))
+		return nil
 	}
 	given := false
 	return s.turn.run(wire.Try, func() (any, bool) {

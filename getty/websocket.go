@@ -210,7 +210,7 @@ func (t *webSocket) weigh(n int) int { return max(n, t.size) }
 
 // parse decodes the package of one message.
 func (t *webSocket) parse(b []byte, text bool) (pkg any, err error) {
-	pkg, err = t.s.codec.whole(b, text)
+	pkg, err = t.s.codec.whole("message", b, text)
 	switch {
 	case err == nil:
 		return pkg, nil
@@ -334,7 +334,8 @@ func failureCode(err error) int {
 }
 
 // tell ends the session gracefully: with the queued packages, a close frame with code, and the end
-// of the stream. It reports false if the session has to be closed hard, because another end has begun.
+// of the stream. It reports false if the session has to be closed hard, because another end has
+// begun.
 func (t *webSocket) tell(code int) bool {
 	s := t.s
 	if s.has(flagHard) {

@@ -209,7 +209,7 @@ func (c wsSetup) ofServer(t testing.TB) *wsPeer {
 	l, prepare := c.tracer(t)
 	srv := getty.NewWSServer(func(o *getty.ServerOptions) {
 		o.Dispatch = c.dispatch
-		o.WebSocketServerOptions.Compression = c.deflate
+		o.WebSocket.Compression = c.deflate
 		if c.session != nil {
 			c.session(&o.SessionOptions)
 		}
@@ -246,7 +246,7 @@ func (c wsSetup) answered(t testing.TB, more, early string) (*wsPeer, *getty.Cli
 	client := getty.NewWSClient(getty.WithServerAddress("ws://"+ln.Addr().String()+"/"),
 		func(o *getty.ClientOptions) {
 			o.Dispatch = c.dispatch
-			o.WebSocketClientOptions.Compression = c.deflate
+			o.WebSocket.Compression = c.deflate
 			o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
 			if c.session != nil {
 				c.session(&o.SessionOptions)
@@ -986,8 +986,8 @@ func TestWebSocketOwnEnds(t *testing.T) {
 // case: 32
 func TestWebSocketUpgradeRequests(t *testing.T) {
 	srv := getty.NewWSServer(func(o *getty.ServerOptions) {
-		o.WebSocketServerOptions.Compression = true
-		o.WebSocketServerOptions.Subprotocols = []string{"v2", "v1"}
+		o.WebSocket.Compression = true
+		o.WebSocket.Subprotocols = []string{"v2", "v1"}
 	})
 	l := newTracer(t)
 	run(t, srv, prepare(l, codec.Message{}))
@@ -1017,7 +1017,9 @@ func TestWebSocketUpgradeRequests(t *testing.T) {
 		"two versions": {with("Sec-WebSocket-Version: 13"), 426, nil},
 		"no upgrade": {strings.Replace(upgradeRequest, "Upgrade: websocket", "X: y",
 			1), 400, nil},
-		"a body": {with("Content-Length: 5", "", "hell") + "o", 400, nil},
+		"a body":          {with("Content-Length: 5", "", "hell") + "o", 400, nil},
+		"two origins":     {with("Origin: http://x", "Origin: http://evil"), 403, nil},
+		"a second origin": {with("Origin:", "Origin: http://evil"), 403, nil},
 		"good": {upgradeRequest, 101,
 			map[string]string{"Sec-Websocket-Protocol": "", "Sec-Websocket-Extensions": ""}},
 		"two protocol lines": {with("Sec-WebSocket-Protocol: v0, v1",

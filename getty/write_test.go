@@ -523,6 +523,12 @@ func TestWritableAtTheLowMark(t *testing.T) {
 // The queue falls to the low mark while an encoder is at work that then queues nothing: who waits for the fall is told
 // all the same, though nothing follows.
 func TestTheQueueFallsBesideAnEncoder(t *testing.T) {
+	// What the kernel takes at once while this goroutine does not run may be all between the marks: then once more.
+	oneOf(t, 20, "a queue between the marks", func() bool { return queueFallsBesideAnEncoder(t) })
+}
+
+// queueFallsBesideAnEncoder returns false if it did not come to that.
+func queueFallsBesideAnEncoder(t *testing.T) bool {
 	const high, low, size = 8 << 20, 1 << 20, 24 << 20
 	l := newTracer(t)
 	writable := make(chan struct{}, 10)
@@ -553,18 +559,22 @@ func TestTheQueueFallsBesideAnEncoder(t *testing.T) {
 	for s.Stats().Queued >= high {
 		read(64 << 10)
 	}
-	require.Greater(t, s.Stats().Queued, uint64(low), "between the marks")
 	failed := make(chan error, 1)
 	go func() {
 		_, _, err := s.WritePkg("fails", 0)
 		failed <- err
 	}()
 	within(t, encoding, "the encoder")
+	if s.Stats().Queued <= low {
+		close(hold)
+		return false
+	}
 	read(left)
 	eventually(t, "it is left to the encoder to look", func() bool { return getty.AwaitsReview(s) })
 	close(hold)
 	require.ErrorIs(t, within(t, failed, "the encoder's error"), errAppend)
 	within(t, writable, "OnWritable")
+	return true
 }
 
 // A turn that writes much does not keep it all: what exceeds 64 KiB leaves at once.

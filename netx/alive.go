@@ -112,7 +112,7 @@ var aliveCalls = sync.Pool{New: func() any {
 func query(rc syscall.RawConn) (State, error) {
 	a := aliveCalls.Get().(*aliveCall)
 	// Control does not call fn on a closed descriptor: a.state must not be that of another socket.
-	a.state, a.err = Unknown, nil
+	a.state, a.err = Unknown, errNotRun
 	// Control only keeps the descriptor open. Read would wait for the lock that a blocked reader
 	// holds, and fail after a read deadline.
 	cerr := rc.Control(a.fn)

@@ -417,12 +417,12 @@ func TestAliveAllocs(t *testing.T) {
 	near, _ := pair(t, "tcp")
 	k, err := NewChecker(near)
 	require.NoError(t, err)
-	require.Zero(t, testing.AllocsPerRun(200, func() {
+	require.Zero(t, fewestAllocs(200, func() {
 		if s, _ := k.State(); s != Open {
 			t.Fatal(s)
 		}
 	}), "Checker.State")
-	require.LessOrEqual(t, testing.AllocsPerRun(200, func() {
+	require.LessOrEqual(t, fewestAllocs(200, func() {
 		if s, _ := Alive(near); s != Open {
 			t.Fatal(s)
 		}
@@ -448,4 +448,41 @@ func selfSigned(t testing.TB) tls.Certificate {
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	require.NoError(t, err)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// idleRaw is a syscall.RawConn that reports success and does nothing.
+type idleRaw struct{ syscall.RawConn }
+
+func (idleRaw) Control(func(fd uintptr)) error { return nil }
+
+type rawWrapper struct {
+	net.Conn
+	rc syscall.RawConn
+}
+
+func (w rawWrapper) SyscallConn() (syscall.RawConn, error) { return w.rc, nil }
+
+// TestOddRawConn: a wrapper whose SyscallConn yields nil, or a RawConn that runs nothing, has no
+// descriptor that can be asked.
+// case: 12
+func TestOddRawConn(t *testing.T) {
+	c, peer := net.Pipe()
+	defer c.Close()
+	defer peer.Close()
+	for name, rc := range map[string]syscall.RawConn{"nil": nil, "idle": idleRaw{}} {
+		conn := rawWrapper{c, rc}
+		s, err := Alive(conn)
+		require.Equal(t, Unknown, s, name)
+		require.ErrorIs(t, err, errors.ErrUnsupported, name)
+		_, err = SendQueue(conn)
+		require.ErrorIs(t, err, errors.ErrUnsupported, name)
+		if k, err := NewChecker(conn); err == nil {
+			_, err = k.State()
+			require.ErrorIs(t, err, errors.ErrUnsupported, name)
+		} else {
+			require.ErrorIs(t, err, errors.ErrUnsupported, name)
+		}
+		o := SocketOptions{ReadBuffer: 1 << 16}
+		require.ErrorIs(t, o.Apply(conn), errors.ErrUnsupported, name)
+	}
 }

@@ -128,6 +128,9 @@ func listens(l net.Listener) error {
 // that does not listen, such as a connection, is an error. Closing a Unix listener made here does
 // not remove its file, which belongs to the process that bound it.
 func FromFile(f *os.File) (Inherited, error) {
+	if f == nil {
+		return Inherited{}, os.ErrInvalid
+	}
 	l, lerr := net.FileListener(f)
 	if lerr == nil {
 		// Package net takes every stream socket for a listener, also a connection, and every Unix

@@ -119,6 +119,8 @@ func TestFromSystemd(t *testing.T) {
 
 // Package net makes a listener of a connection and of a Unix datagram socket.
 func TestFromFileKinds(t *testing.T) {
+	_, err := FromFile(nil)
+	require.ErrorIs(t, err, os.ErrInvalid)
 	if sys.maxUnixPath == 0 || runtime.GOOS == "windows" {
 		t.Skip("no descriptors to pass")
 	}
@@ -130,7 +132,7 @@ func TestFromFileKinds(t *testing.T) {
 	}
 	before := openSockets()
 	near, far := pair(t, "tcp")
-	_, err := from(near.(*net.TCPConn))
+	_, err = from(near.(*net.TCPConn))
 	require.ErrorIs(t, err, syscall.EINVAL, "a connection")
 	near.Close()
 	far.Close()

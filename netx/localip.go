@@ -146,7 +146,7 @@ func localByInterface(o LocalIPOptions) (netip.Addr, error) {
 				continue
 			}
 			// Before the zone is added: a prefix contains no address with a zone.
-			if o.Prefix.IsValid() && !o.Prefix.Contains(ip) {
+			if o.Prefix.IsValid() && !unmapPrefix(o.Prefix).Contains(ip) {
 				continue
 			}
 			if ip.Is6() && ip.IsLinkLocalUnicast() {
@@ -179,6 +179,14 @@ func preference(ip netip.Addr, f Family) int {
 	}
 	if f == AnyFamily && ip.Is4() {
 		p++
+	}
+	return p
+}
+
+// unmapPrefix makes a prefix of IPv4-mapped IPv6 addresses one of IPv4 addresses.
+func unmapPrefix(p netip.Prefix) netip.Prefix {
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(a.Unmap(), p.Bits()-96)
 	}
 	return p
 }

@@ -18,6 +18,7 @@ func TestLocalIPLoopback(t *testing.T) {
 		{Route: "127.0.0.1"}, {Route: "127.0.0.1", Family: IPv4}, {Route: "localhost", Family: IPv4},
 		{Route: "::ffff:127.0.0.1"}, {Prefix: netip.MustParsePrefix("127.0.0.0/8")},
 		{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Family: IPv4},
+		{Prefix: netip.MustParsePrefix("::ffff:127.0.0.0/104")},
 	} {
 		ip, err := LocalIP(ctx, o)
 		require.NoError(t, err, "%+v", o)

@@ -118,7 +118,7 @@ func (o *SocketOptions) Apply(conn any) error {
 			return &OptionError{"KeepAlive", err}
 		}
 	}
-	rc, err := sc.SyscallConn()
+	rc, err := rawConn(sc)
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func unwrap(c any) (syscall.Conn, error) {
 		}
 		c = w.NetConn()
 	}
-	return nil, fmt.Errorf("netx: %T has no file descriptor: %w", c, errors.ErrUnsupported)
+	return nil, noDescriptor(c)
 }
 
 // rawConn is unwrap and SyscallConn in one.
@@ -118,12 +118,23 @@ func rawConn(c any) (syscall.RawConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sc.SyscallConn()
+	rc, err := sc.SyscallConn()
+	if err == nil && rc == nil {
+		return nil, noDescriptor(c) // a wrapper around a connection that has none
+	}
+	return rc, err
 }
+
+func noDescriptor(c any) error {
+	return fmt.Errorf("netx: %T has no file descriptor: %w", c, errors.ErrUnsupported)
+}
+
+// errNotRun says that a syscall.RawConn that is not package net's reported success and did nothing.
+var errNotRun = fmt.Errorf("netx: the RawConn did not run the function: %w", errors.ErrUnsupported)
 
 // control runs f on the descriptor of rc and returns the first error of the two.
 func control(rc syscall.RawConn, f func(fd uintptr) error) error {
-	var ferr error
+	ferr := errNotRun
 	if err := rc.Control(func(fd uintptr) { ferr = f(fd) }); err != nil {
 		return err
 	}

@@ -54,8 +54,9 @@ type LinkedConfig struct {
 	// MaxBytes bounds the unread bytes: a writer finds the buffer full then. It must be
 	// positive; [Unbounded] takes the limit away. The chunks take an eighth more at most, and
 	// three chunks: one that is partly read, one that is partly written, and one that
-	// WriteSlice lent. A copy that Peek or Until made takes at most twice its length. Chunks
-	// that only a [View] holds do not count.
+	// WriteSlice lent. Each chunk has a header of 64 bytes beside, which shows if ChunkSize is
+	// small. A copy that Peek or Until made takes at most twice its length. Chunks that only a
+	// [View] holds do not count.
 	MaxBytes int
 	// ChunkSize is the size asked of the allocator for a chunk, in bytes. Zero means
 	// DefaultChunkSize; negative is an error. A larger piece asked of WriteSlice gets a chunk
@@ -67,7 +68,7 @@ type LinkedConfig struct {
 
 // Linked is a byte buffer for one writer goroutine and one reader goroutine that grows by
 // linking chunks and never moves bytes to grow. It holds no chunk before the first write, and
-// at least one from then on until it is closed and drained.
+// at least one from then on until its reader has met the end.
 //
 // The zero value has no room: TryWrite fails with [ErrFull], WriteSlice and the forms that wait
 // with [ErrTooLarge]. [NewLinked] makes one that is useful. To the writer belong Write,
@@ -75,10 +76,10 @@ type LinkedConfig struct {
 // ReadContext, TryRead, Peek, Until, Discard, Slice, WaitReadable and WriteTo. Two goroutines on
 // one side at the same time corrupt the content; the race detector sees it, and a build with the
 // tag ringbufferdebug panics. Close, CloseWithError, Len and Cap are for everybody. After Close
-// every method returns an error or what is left, and none panics but for a negative count. A
-// Linked that is closed and drained has given every chunk back, unless the writer still holds a
-// piece of WriteSlice; one that is dropped undrained leaves them to the garbage collector. A
-// Linked must not be copied.
+// every method returns an error or what is left, and none panics but for a negative count. When
+// the reader has drained a closed Linked and met the end, every chunk has been given back, unless
+// the writer still holds a piece of WriteSlice. A Linked that is dropped before leaves its chunks
+// to the garbage collector. It must not be copied.
 type Linked struct {
 	_        cpu.CacheLinePad
 	written  atomic.Uint64

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// call is a task that somebody waits for.
+// call is a task with a caller that waits for its end.
 type call struct {
 	state  atomic.Int32
 	t      Task  // nil once it has begun or was withdrawn
@@ -26,14 +26,20 @@ const (
 func newCall(t Task) *call { return &call{t: t, done: make(chan struct{})} }
 
 func (d *call) run() {
+	// The caller may give up at any moment. One of the two wins here: either the task runs, or the
+	// caller may say that it never will.
 	if !d.state.CompareAndSwap(callWaiting, callTaken) {
 		return
 	}
-	// A Future may live on for long; what is over keeps its result, and not the function.
+	// A Future may live for long after its function has ended: it must keep the result, and not
+	// the function with everything that the function refers to.
 	t := d.t
 	d.t = nil
+	// Set before the call, since Goexit cannot be recovered: only the deferred functions run then,
+	// and recover returns nil as it does after a normal return.
 	d.err = ErrGoexit
 	defer close(d.done)
+	// A flag and not the result of recover: panic(nil) and Goexit would look like a normal return.
 	returned := false
 	defer func() {
 		if returned {
@@ -49,6 +55,8 @@ func (d *call) run() {
 // withdraw makes sure that the task never starts; false if it has. The task is let go of and its
 // place in the queue is free at once.
 func (d *call) withdraw() bool {
+	// Losing means that the task has begun. It cannot be stopped, and its caller must not report
+	// that it did not run.
 	if !d.state.CompareAndSwap(callWaiting, callWithdrawn) {
 		return false
 	}
@@ -61,6 +69,9 @@ func (d *call) withdraw() bool {
 
 // giveUp is the answer to a caller whose ctx has ended.
 func (d *call) giveUp(ctx context.Context) error {
+	// Whether or not the task has begun the answer is the cause of ctx, unless the result is there
+	// already: select chooses at random between two that are ready, and a task that has succeeded
+	// should not be reported as given up.
 	if !d.withdraw() {
 		select {
 		case <-d.done: // both were ready: the result is there
@@ -79,6 +90,8 @@ func (in *intake[E]) do(ctx context.Context, t Task, item func(Task) E, submit s
 	if t == nil {
 		return ErrNilTask
 	}
+	// All workers may be waiting like this one, and then no worker would be left for t. It runs on
+	// a goroutine of its own.
 	if in.c.tracked && in.c.inside() {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -95,6 +108,8 @@ func (c *workers) doInOrder(ctx context.Context, t Task, submit submitter) error
 	if t == nil {
 		return ErrNilTask
 	}
+	// With a ctx that can end it may wait, because the key may well be another one; only without an
+	// end could it wait forever.
 	if ctx.Done() == nil && c.inside() {
 		return ErrInTask
 	}
@@ -111,6 +126,8 @@ func (c *workers) await(ctx context.Context, t Task, submit submitter) error {
 		return d.err
 	case <-ctx.Done():
 		return d.giveUp(ctx)
+	// The pool has ended. A task that is still in a queue comes back to the caller of Shutdown or
+	// Close, which must find that it does nothing when called.
 	case <-c.ended:
 		if d.withdraw() {
 			return ErrClosed

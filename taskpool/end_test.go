@@ -319,3 +319,29 @@ func TestLastTaken(t *testing.T) {
 		_ = o.Close() // an error unless the worker is faster
 	})
 }
+
+// TestStoppedWhenShutdownReturns: whoever comes back from Shutdown finds Stopped closed, however
+// long that takes.
+// case: 5
+func TestStoppedWhenShutdownReturns(t *testing.T) {
+	p := NewShared(Config{Workers: 1})
+	require.NoError(t, p.Submit(context.Background(), func() {}))
+	returned, holding := make(chan struct{}), make(chan struct{})
+	go p.c.endOne.Do(func() {
+		close(holding)
+		select {
+		case <-returned:
+		case <-time.After(20 * time.Millisecond):
+		}
+		close(p.c.ended)
+	})
+	<-holding
+	_, err := p.Shutdown(context.Background())
+	require.NoError(t, err)
+	select {
+	case <-p.Stopped():
+	default:
+		t.Error("Stopped is open")
+	}
+	close(returned)
+}

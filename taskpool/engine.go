@@ -20,12 +20,16 @@ type engine[E any] struct {
 	carriers []atomic.Pointer[worker]
 	width    atomic.Int32
 
-	overdue atomic.Bool // the timer that puts back what waits too long is running
+	overdue atomic.Bool // the timer that puts back items that wait too long is running
+	long    atomic.Bool // tasks take long: workers take nothing along, see overdue.go
+	begun   uint64      // tasks begun at the timer's previous look; of its goroutine alone
 }
 
 func (g *engine[E]) init(cfg Config, queues int, pick picker, exec func(E), task func(E) Task) {
 	g.open(queues, cfg.QueueLen, pick)
 	g.exec, g.task = exec, task
+	// A bounded queue counts only the items in it. Taking many along would let that many more wait
+	// than the user allowed, so a worker takes an eighth of the room at most.
 	g.take = 1
 	if cfg.Workers <= maxCarriers {
 		g.take = batchLen
@@ -43,7 +47,7 @@ func (g *engine[E]) init(cfg Config, queues int, pick picker, exec func(E), task
 // through. Workers with larger slots, which there may be after Resize, take one item at a time.
 const maxCarriers = 256
 
-// itemRunner is what a worker of an engine carries.
+// itemRunner is the part of a worker that belongs to an engine.
 type itemRunner[E any] struct {
 	batch *batch[E]
 	along int // how many items it may take along with the one that it runs
@@ -51,14 +55,17 @@ type itemRunner[E any] struct {
 }
 
 func (g *engine[E]) attach(w *worker) {
+	// Workers begin at different queues, so that they do not all meet at the first one.
 	r := &itemRunner[E]{next: w.slot % len(g.queues)}
 	w.local = r
 	if w.slot >= len(g.carriers) {
-		r.batch = newBatch[E](1) // for what it steals
+		r.batch = newBatch[E](1) // for stolen items
 		return
 	}
 	r.along = g.take - 1
 	r.batch = newBatch[E](batchLen)
+	// The pointer is published before width: a reader that sees the new width finds the worker, or
+	// nil, which it skips.
 	g.carriers[w.slot].Store(w)
 	g.width.Store(max(g.width.Load(), int32(w.slot)+1)) // workers.mu is held
 }
@@ -83,8 +90,9 @@ func (g *engine[E]) pending(w *worker) bool {
 	if g.some() {
 		return true
 	}
+	// Batches count as work, because an idle worker can steal from them.
 	for i := range int(g.width.Load()) {
-		// Not its own: what a worker has just taken, and is about to run, is no work for another.
+		// Not its own: an item that this worker is about to run is no work for another one.
 		if v := g.carriers[i].Load(); v != nil && v != w && v.local.(*itemRunner[E]).batch.len() > 0 {
 			return true
 		}
@@ -95,6 +103,8 @@ func (g *engine[E]) pending(w *worker) bool {
 func (g *engine[E]) work(w *worker) {
 	r := w.local.(*itemRunner[E])
 	for {
+		// Own batch, then queues, then batches of others: its own items are the oldest that it
+		// knows of, and stealing costs two locks.
 		e, ok := r.batch.take()
 		if !ok {
 			if e, ok = g.grab(w, r); !ok {
@@ -104,6 +114,8 @@ func (g *engine[E]) work(w *worker) {
 			}
 		}
 		g.exec(e)
+		// After each task and not once per batch: otherwise the samples of the next task would be
+		// counted under the labels of this one.
 		g.c.resetLabels()
 	}
 }
@@ -120,31 +132,44 @@ func (g *engine[E]) grab(w *worker, r *itemRunner[E]) (e E, ok bool) {
 		if r.next++; r.next == len(g.queues) {
 			r.next = 0
 		}
+		// The flag is read first, so that a round over many empty queues writes to no shared cache
+		// line.
 		q := &g.queues[i]
 		if !q.some.Load() {
 			misses++
 			continue
 		}
 		q.lock()
-		// No more than a fair share, so that others have something without stealing.
-		k := min(1+q.lenLocked()/min(g.c.cfg.Workers, batchLen), r.along+1)
+		k := 1
+		if !g.long.Load() {
+			// No more than a fair share, so that others have something without stealing.
+			k = min(1+q.lenLocked()/min(g.c.cfg.Workers, batchLen), r.along+1)
+		}
+		// The first item does not go through the batch: it needs no claim by compare-and-swap, as
+		// it is claimed by being taken out of the queue under its lock.
 		if e, ok = q.popOneLocked(); !ok {
 			q.unlock()
 			misses++ // another worker was faster, or the pool has been stopped
 			continue
 		}
+		// Under the lock: a goroutine that ends the pool empties the queue under the same lock, and
+		// must then know that this worker has one more task to begin.
 		w.claim()
 		if k > 1 && q.lenLocked() > 0 {
 			k = 1 + r.batch.fill(&q.queue, k-1)
 		}
 		more := k > 1 || q.lenLocked() > 0
 		q.unlock()
+		// Before any task of the batch waits: this worker may be held up by the one that it is
+		// about to run, and cannot start the timer then.
 		if k > 1 {
 			g.watchOverdue()
 		}
 		if g.pick == pickRandom && i != w.slot%len(g.queues) {
 			w.steals.Add(uint64(k))
 		}
+		// After the lock is given up, because waking costs more than the lock protects; before the
+		// task, which may block.
 		g.c.found(w, more)
 		w.begin()
 		return e, true
@@ -163,12 +188,14 @@ func (g *engine[E]) steal(w *worker, b *batch[E]) (e E, ok bool) {
 	if width < 2 {
 		return e, false
 	}
+	// At a random place, so that thieves do not all lock the same batch.
 	start := int(rand.Uint32N(uint32(width)))
 	for i := range width {
 		from := g.carrier((start + i) % width)
 		if from == nil || from == b || from.len() == 0 {
 			continue
 		}
+		// Half and not all: the owner keeps its caches warm and need not steal it back.
 		if first, k := b.stealFrom(from, w); k > 0 {
 			w.steals.Add(uint64(k))
 			g.c.found(w, k > 1)
@@ -180,13 +207,14 @@ func (g *engine[E]) steal(w *worker, b *batch[E]) (e E, ok bool) {
 }
 
 // Resize changes the largest number of workers, as Config.Workers sets it. Workers beyond it leave
-// when they have finished what they took along. It does not change the number of queues.
+// when they have finished the tasks that they took along. It does not change the number of queues.
 func (g *engine[E]) Resize(n int) { g.c.resize(g.c.limitFor(n)) }
 
 // Stats returns a snapshot.
 func (g *engine[E]) Stats() Stats {
 	s := g.c.stats()
 	s.Queues = g.count(&s)
+	// Items that a worker took along have not begun and so are still queued.
 	for i := range int(g.width.Load()) {
 		if b := g.carrier(i); b != nil {
 			s.Queued += b.len()
@@ -222,7 +250,9 @@ func (g *engine[E]) Shutdown(ctx context.Context) ([]E, error) {
 func (g *engine[E]) Close() error {
 	g.begin()
 	left := g.abandon()
+	// Before the wait: a running task may depend on a task that is dropped.
 	g.drop(left)
+	// The worker that runs this task could not end while it waits here.
 	if !g.c.inside() {
 		_ = g.c.wait(context.Background()) // cannot fail
 	}
@@ -235,15 +265,18 @@ func (g *engine[E]) Close() error {
 func (g *engine[E]) begin() {
 	g.refuse()
 	if g.some() {
-		// Before the end may be noted: whoever added something may not have told a worker yet.
+		// Before close: a producer may have added an item and not yet woken a worker. Without
+		// workers the pool would count as ended, with the item in it.
 		g.c.notify()
 	}
 	g.c.close()
 }
 
-// abandon takes back what has not started. Queues before batches: items move from a batch to a
-// queue only while that is not drained, and only under both locks.
+// abandon takes back the items that have not started. Queues come before batches: items move from
+// a batch to a queue only while that is not drained, and only under both locks.
 func (g *engine[E]) abandon() []E {
+	// No lock covers all queues and batches. The order makes up for it: items go from queues to
+	// batches, so after the queues refuse and are empty the batches can only shrink.
 	left := g.drain()
 	for {
 		all, started := g.c.every()

@@ -17,7 +17,11 @@ func (c *workers) armLocked() {
 	if c.armed || c.cfg.IdleTimeout < 0 || c.closing.Load() {
 		return
 	}
+	// At most one timer runs per pool, however many workers there are. A timer for each would cost
+	// every park and every wakeup a heap operation in the runtime.
 	c.armed = true
+	// A timeout of a nanosecond is legal, and half of it is zero: the timer would fire without
+	// pause.
 	period := max(c.cfg.IdleTimeout/2, time.Microsecond)
 	if c.timer == nil {
 		c.timer = time.AfterFunc(period, c.tick)
@@ -37,10 +41,15 @@ func (c *workers) tick() {
 	c.mu.Lock()
 	c.ticks++
 	c.mu.Unlock()
+	// In chunks, so that the lock is not held while thousands of workers are told.
 	for c.expire() {
 	}
+	// Without workers.mu, because trim takes the locks of queues, and producers take workers.mu
+	// after those.
 	again := c.src.trim()
 	c.mu.Lock()
+	// Only now, under the lock: a worker that parked during the tick saw armed set, and relied on
+	// the look at nIdle that follows.
 	c.armed = false
 	if c.nIdle > 0 || again {
 		c.armLocked()
@@ -53,12 +62,16 @@ func (c *workers) expire() bool {
 	var leaving [expireChunk]*worker
 	n := 0
 	c.mu.Lock()
+	// From the bottom: the list is ordered by the time of parking, so the first worker that may
+	// stay ends the search.
 	for n < len(leaving) && c.idleBottom != nil && c.ticks-c.idleBottom.idleSince >= expireTicks {
 		leaving[n] = c.idleBottom
 		c.retireLocked(c.idleBottom)
 		n++
 	}
 	c.mu.Unlock()
+	// Outside the lock: each of them needs it to leave. The channel has room for the token, so this
+	// does not block.
 	for _, w := range leaving[:n] {
 		w.wake <- struct{}{}
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gostkit/kit/taskpool"
@@ -316,4 +317,36 @@ func TestLineOfManyQueues(t *testing.T) {
 			require.NoError(t, errOf(p.Shutdown(context.Background())))
 		})
 	}
+}
+
+// TestLongTasks: while tasks are long, workers take none along: once the first batches have been put
+// back, tasks start in the order of submission, but for the one that each worker is about to start.
+// case: 1
+func TestLongTasks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const workers, first, size = 4, 4 * 16, 400
+		p := taskpool.NewShared(taskpool.Config{Workers: workers})
+		var mu sync.Mutex
+		var order []int
+		var ts []taskpool.Task
+		for i := range size {
+			ts = append(ts, func() {
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				if i%25 == 0 {
+					time.Sleep(27 * time.Millisecond)
+				}
+				time.Sleep(3 * time.Millisecond)
+			})
+		}
+		_, err := p.SubmitN(context.Background(), ts...)
+		require.NoError(t, err)
+		require.NoError(t, errOf(p.Shutdown(context.Background())))
+		for at, i := range order {
+			if i >= first {
+				require.InDelta(t, i, at, workers, "task %d started as number %d", i, at)
+			}
+		}
+	})
 }

@@ -31,7 +31,7 @@ func Async[T any](ctx context.Context, p Pool, f func() (T, error)) (*Future[T],
 // it is never closed; Wait notices that.
 func (r *Future[T]) Done() <-chan struct{} { return r.call.done }
 
-// Wait waits for the end of f and returns what f returned, or the zero value and a *[PanicError],
+// Wait waits for the end of f and returns its results, or the zero value and a *[PanicError],
 // [ErrGoexit], [ErrClosed] if the pool ended before f had started (f then never runs), or the cause
 // of ctx (f may still run, and Wait be called again). A task of the same pool that waits holds its
 // worker: if all workers wait for functions that have not started, nobody runs them, and Wait
@@ -46,11 +46,15 @@ func (r *Future[T]) Wait(ctx context.Context) (T, error) {
 		default:
 			return zero, context.Cause(ctx)
 		}
+	// Without this case Wait would hang: the task came back from Shutdown or Close and may never
+	// run.
 	case <-r.ended:
+		// The state is read and not the answer, since an earlier Wait may have withdrawn the call.
 		r.call.withdraw()
 		if r.call.state.Load() == callWithdrawn {
 			return zero, ErrClosed
 		}
+		// It had begun when the pool ended, so its result will come.
 		select {
 		case <-r.call.done:
 		case <-ctx.Done():

@@ -63,19 +63,28 @@ func (g *Group) Go(f func(ctx context.Context) error) {
 		return
 	}
 	if g.sem != nil {
+		// The place is taken here and not on the worker, so that a group over its limit does not
+		// fill the queue of a pool that others use.
 		select {
 		case g.sem <- struct{}{}:
 		case <-g.ctx.Done():
 			g.fail(context.Cause(g.ctx))
+			return
+		case <-stopped(g.pool):
+			// The functions that hold the places may be among those that never start.
+			g.fail(ErrClosed)
 			return
 		}
 	}
 	g.mu.Lock()
 	g.pending++
 	g.mu.Unlock()
+	// Counted as pending before Submit: a Wait in between must not return, and the function may
+	// start before Submit returns.
 	if err := g.pool.Submit(g.ctx, func() { g.run(f) }); err != nil {
 		g.mu.Lock()
 		g.pending--
+		// Wait may be waiting for exactly this function, which will not start now.
 		g.cond.Broadcast()
 		g.mu.Unlock()
 		g.release()
@@ -87,13 +96,17 @@ func (g *Group) run(f func(context.Context) error) {
 	g.mu.Lock()
 	if g.gone {
 		g.mu.Unlock()
-		return // Wait has reported it; whoever got the task from Shutdown may still call it
+		return // Wait has reported it; the caller of Shutdown has the task and may call it
 	}
 	g.pending--
 	g.running++
 	g.mu.Unlock()
 	var err error
+	// A call turns a panic and Goexit into errors, so that the pool reports neither: they are the
+	// group's to report.
 	d := newCall(func() { err = f(g.ctx) })
+	// Deferred, because after Goexit nothing else runs. The order matters: the error is recorded
+	// before running falls to zero, so that Wait cannot miss it; the place is given up last.
 	defer func() {
 		if d.err != nil {
 			err = d.err
@@ -119,6 +132,7 @@ func (g *Group) fail(err error) {
 		return
 	}
 	g.mu.Lock()
+	// Later errors are mostly the consequence of the cancelled context, and would hide the cause.
 	if g.err == nil {
 		g.err = err
 		g.cancel(err)
@@ -131,18 +145,23 @@ func (g *Group) fail(err error) {
 func (g *Group) Wait() error {
 	quit := make(chan struct{})
 	watched := make(chan struct{})
+	// A condition variable cannot wait for a channel. The goroutine ends with Wait and is waited
+	// for below.
 	go func() {
 		defer close(watched)
 		select {
 		case <-quit:
 		case <-stopped(g.pool):
 			g.mu.Lock()
+			// From here run refuses to start functions, so that Wait may return without them.
 			g.gone = true
 			g.cond.Broadcast()
 			g.mu.Unlock()
 		}
 	}()
 	g.mu.Lock()
+	// Running functions are waited for in any case: they may write to memory that the caller reads
+	// after Wait.
 	for g.running > 0 || (g.pending > 0 && !g.gone) {
 		g.cond.Wait()
 	}
@@ -153,6 +172,8 @@ func (g *Group) Wait() error {
 	if lost {
 		g.fail(ErrClosed)
 	}
+	// Releases what hangs on the context, also after success; a first error was the cause already
+	// and stays.
 	g.cancel(nil)
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -23,12 +23,16 @@ import (
 
 // inside reports whether the calling goroutine is a worker of c, or runs one of its spawned tasks.
 func (c *workers) inside() bool {
+	// The cheap question first. It settles nearly every call, because a producer is rarely a
+	// worker.
 	if !c.onWorker() {
 		return false
 	}
 	if !c.tracked {
 		return true
 	}
+	// A worker of some pool. Which one is known only by the id, since all pools start their
+	// goroutines at the same function.
 	id := goid()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,6 +44,7 @@ func (c *workers) inside() bool {
 func (c *workers) track() (leave func()) {
 	id := goid()
 	c.mu.Lock()
+	// Made on first use: most pools start few workers, and some none.
 	if c.ids == nil {
 		c.ids = make(map[uint64]struct{})
 	}
@@ -56,6 +61,8 @@ func (c *workers) track() (leave func()) {
 type roots struct{ run, spawned uintptr }
 
 func (c *workers) findRoots() {
+	// Entry addresses and not names: a name is found through a table and compared as text, and
+	// another package may have a function of the same name.
 	c.roots = roots{
 		run:     reflect.ValueOf((*workers).run).Pointer(),
 		spawned: reflect.ValueOf((*workers).runSpawned).Pointer(),
@@ -67,13 +74,14 @@ func (c *workers) onWorker() bool {
 	var near [32]uintptr
 	pcs := near[:]
 	n := runtime.Callers(2, pcs)
+	// The root is what counts, so a stack deeper than the array must be unwound again to its end.
 	for n == len(pcs) {
 		pcs = make([]uintptr, 8*len(pcs))
 		n = runtime.Callers(2, pcs)
 	}
 	// The last is runtime.goexit. The one before it, or the next if there is a wrapper made by the
-	// compiler, is what the go statement called. Less one: a return address may lie behind the end
-	// of its function.
+	// compiler, is the function of the go statement. One is subtracted because a return address may
+	// lie behind the end of its function.
 	for i := n - 2; i >= max(0, n-3); i-- {
 		f := runtime.FuncForPC(pcs[i] - 1)
 		if f != nil && (f.Entry() == c.roots.run || f.Entry() == c.roots.spawned) {
@@ -86,6 +94,8 @@ func (c *workers) onWorker() bool {
 // goid returns the id of the calling goroutine, from the first line of its stack trace: "goroutine
 // 7 [running]:".
 func goid() uint64 {
+	// Long enough for the word and any number. The runtime stops printing when the buffer is full,
+	// so a deep stack costs no more.
 	var buf [32]byte
 	s := string(buf[:runtime.Stack(buf[:], false)])
 	s = strings.TrimPrefix(s, "goroutine ")

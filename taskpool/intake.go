@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 )
 
-// intake is the producers' side of a pool: queues of items that any worker may run, and what
-// happens without room. How workers take items is the matter of the pool that embeds it.
+// intake is the producers' side of a pool: queues of items that any worker may run, and the
+// policies for a full queue. How workers take items is the matter of the pool that embeds it.
 type intake[E any] struct {
 	c       workers
 	exec    func(E)      // for CallerRuns and Spawn
@@ -46,12 +46,15 @@ func (in *intake[E]) open(queues, limit int, pick picker) {
 	in.queues = make([]ingress[E], queues)
 	for i := range in.queues {
 		q := &in.queues[i]
+		// All queues share the line: with a line for each, a producer could wait at a queue behind
+		// slow tasks while others have room.
 		q.limit, q.watched, q.line = limit, true, &in.line
 	}
 }
 
-// check refuses what no worker could run.
+// check refuses a nil task.
 func (in *intake[E]) check(e E) error {
+	// Decided once in open: for an item type of Func this is one test of a constant field.
 	if in.isTask {
 		if t, _ := any(e).(Task); t == nil {
 			return ErrNilTask
@@ -64,9 +67,12 @@ func (in *intake[E]) check(e E) error {
 func (in *intake[E]) choose() int {
 	switch in.pick {
 	case pickRobin:
+		// The one word that all producers of a Sharded pool write. Random numbers would spare it,
+		// and give up that equal queues stay equally long.
 		return int(in.next.Add(1) % uint32(len(in.queues)))
 	case pickRandom:
-		// The worker that would be woken looks into this queue first.
+		// The worker that would be woken looks into this queue first. The slot is a hint: a wrong
+		// one costs that worker a longer look, and no task.
 		if s := in.c.idleSlot.Load(); s >= 0 {
 			return int(s) % len(in.queues)
 		}
@@ -89,8 +95,12 @@ func (in *intake[E]) try(e E, t *ticket) (*queue[E], error) {
 		case !q.fullLocked():
 			q.putLocked(e, t)
 			q.mu.Unlock()
+			// Announce, then look for a worker, in this order: see workers. After the unlock, so
+			// that the worker does not wake only to wait for this lock.
 			in.c.notify()
 			return nil, nil
+		// The lock is kept: between giving it up and standing in line, room could appear and
+		// be offered to no producer.
 		case i == len(in.queues)-1:
 			return q, ErrFull
 		}
@@ -110,6 +120,8 @@ func (in *intake[E]) Submit(ctx context.Context, e E) error {
 }
 
 func (in *intake[E]) submit(ctx context.Context, e E, t *ticket) error {
+	// An ended ctx refuses also where there is room. Otherwise a caller could not rely on its own
+	// deadline.
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -119,15 +131,15 @@ func (in *intake[E]) submit(ctx context.Context, e E, t *ticket) error {
 	}
 	w := in.line.add(&in.spare, e, t)
 	q.mu.Unlock()
-	// The other queues were not locked when w took its place: what became free in one of them
-	// before may have been nobody's.
+	// The other queues were not locked when w took its place: room that appeared in one of
+	// them before that moment was offered to no producer.
 	for i := 0; len(in.queues) > 1 && i < len(in.queues); i++ {
 		o := &in.queues[i].queue
 		o.lock()
 		o.admitLocked()
 		o.unlock()
 	}
-	// Asked while in line, because the usual answer is no, and takes longer than some wait.
+	// Asked while in line: the usual answer is no, and finding it out takes longer than many waits.
 	if in.c.inside() && in.line.leave(w) {
 		w.release(&in.spare)
 		q.lock()
@@ -135,6 +147,8 @@ func (in *intake[E]) submit(ctx context.Context, e E, t *ticket) error {
 			q.mu.Unlock()
 			return ErrClosed
 		}
+		// Beyond the limit. A task that waited for room in its own pool could be the only one that
+		// makes room.
 		q.putLocked(e, t)
 		q.mu.Unlock()
 		in.c.notify()
@@ -159,6 +173,8 @@ func (in *intake[E]) TrySubmit(e E) error {
 // there is none. It returns how many were accepted, and the error that kept it from accepting the
 // rest. If one of them is a nil task it accepts none.
 func (in *intake[E]) SubmitN(ctx context.Context, items ...E) (int, error) {
+	// All are looked at before one is added: a caller that made a mistake should not have to find
+	// out how many were accepted.
 	for _, e := range items {
 		if err := in.check(e); err != nil {
 			return 0, err
@@ -175,6 +191,7 @@ func (in *intake[E]) SubmitN(ctx context.Context, items ...E) (int, error) {
 			q.mu.Unlock()
 			return n, ErrClosed
 		}
+		// roomLocked is zero while other producers wait, so a batch does not overtake them.
 		k := min(q.roomLocked(), len(items)-n)
 		if k > 0 {
 			q.putAllLocked(items[n : n+k])
@@ -185,6 +202,7 @@ func (in *intake[E]) SubmitN(ctx context.Context, items ...E) (int, error) {
 			in.c.notify()
 			continue
 		}
+		// One item at a time waits, as the others do. Then the loop tries to add many again.
 		if err := in.submit(ctx, items[n], nil); err != nil {
 			return n, err
 		}
@@ -193,7 +211,7 @@ func (in *intake[E]) SubmitN(ctx context.Context, items ...E) (int, error) {
 	return n, nil
 }
 
-// Go adds e; without room it does what Config.Policy says. It returns nil, [ErrClosed], or with
+// Go adds e; without room Config.Policy decides. It returns nil, [ErrClosed], or with
 // policy Reject [ErrFull].
 func (in *intake[E]) Go(e E) error {
 	if err := in.check(e); err != nil {
@@ -207,7 +225,7 @@ func (in *intake[E]) Go(e E) error {
 		return err
 	}
 	if in.c.cfg.Policy == DropOldest {
-		// No worker need be told: there is as much to do as before.
+		// No worker need be woken: there is as much to do as before.
 		oldest, ok := q.replaceLocked(e)
 		q.mu.Unlock()
 		if ok {
@@ -216,6 +234,8 @@ func (in *intake[E]) Go(e E) error {
 		}
 		return nil
 	}
+	// Not under the lock: the caller would run its task, or start a goroutine, while no worker can
+	// take anything.
 	q.mu.Unlock()
 	switch in.c.cfg.Policy {
 	case CallerRuns:
@@ -237,6 +257,8 @@ func (in *intake[E]) drop(items []E) {
 // some reports whether any queue has an item, without a lock.
 func (in *intake[E]) some() bool {
 	for i := range in.queues {
+		// Set and cleared under the lock of the queue, and read here without it: a producer sets it
+		// before it looks for a worker, and a worker reads it after it has said that it is idle.
 		if in.queues[i].some.Load() {
 			return true
 		}
@@ -244,7 +266,7 @@ func (in *intake[E]) some() bool {
 	return false
 }
 
-// count adds what the queues hold and did to s, and returns the length of each.
+// count adds the queued and the accepted items to s, and returns the length of each.
 func (in *intake[E]) count(s *Stats) []int {
 	lens := make([]int, len(in.queues))
 	for i := range in.queues {
@@ -268,7 +290,7 @@ func (in *intake[E]) refuse() {
 	in.line.close()
 }
 
-// drain removes and returns what the queues hold, and spawned tasks that have not begun.
+// drain removes and returns the items of all queues, and spawned tasks that have not begun.
 func (in *intake[E]) drain() (left []E) {
 	for i := range in.queues {
 		left = append(left, in.queues[i].drain()...)
@@ -277,6 +299,7 @@ func (in *intake[E]) drain() (left []E) {
 }
 
 func (in *intake[E]) trim() {
+	// Only empty queues give back memory, so a burst that returns does not pay for growing again.
 	for i := range in.queues {
 		in.queues[i].trim()
 	}

@@ -6,7 +6,7 @@ import "context"
 
 // Keyed sends each key to one worker: tasks of a key run in order, and so do all tasks of all keys
 // that share the worker. A slow task therefore delays every key of its worker, also while other
-// workers are idle; [Ordered] does not have that weakness. What Keyed has is that the same key
+// workers are idle; [Ordered] does not have that weakness. In return the same key
 // always meets the same worker, and its caches.
 //
 // Keys are hashed to a fixed number of queues (Config.Queues), queues to workers. With [StringKey]
@@ -25,11 +25,16 @@ const maxKeyed = 1 << 14
 func NewKeyed(cfg Config) *Keyed {
 	cfg = cfg.filled(procs())
 	if cfg.Queues <= 0 {
+		// More queues than workers, so that Resize can spread keys over more workers later without
+		// moving a key to another queue.
 		cfg.Queues = 4 * min(cfg.Workers, maxKeyed)
 	}
+	// A worker without a queue would never have work.
 	cfg.Workers = min(cfg.Workers, cfg.Queues)
 	p := &Keyed{boxes: make([]*Mailbox, cfg.Queues)}
 	p.o.init(cfg, cfg.Queues)
+	// List i belongs to worker i, and lists beyond the number of workers are unused: a queue with a
+	// larger number goes to the list of that number modulo width.
 	p.o.width.Store(uint32(cfg.Workers))
 	p.o.c.pinned = true
 	p.o.c.bySlot = make([]place, cfg.Queues)
@@ -57,13 +62,13 @@ func (p *Keyed) Submit(ctx context.Context, key Key, t Task) error {
 func (p *Keyed) TrySubmit(key Key, t Task) error { return p.box(key).TrySubmit(t) }
 
 // SubmitN adds tasks of one key in order, and waits for room as Submit does. It returns how many
-// were accepted, and the error that kept it from accepting the rest. What fits is added under one
-// lock.
+// were accepted, and the error that kept it from accepting the rest. As many as fit are added under
+// one lock.
 func (p *Keyed) SubmitN(ctx context.Context, key Key, ts ...Task) (int, error) {
 	return p.box(key).SubmitN(ctx, ts...)
 }
 
-// Go adds t; without room it does what Config.Policy says. It returns nil, [ErrClosed], or with
+// Go adds t; without room Config.Policy decides. It returns nil, [ErrClosed], or with
 // policy Reject [ErrFull].
 func (p *Keyed) Go(key Key, t Task) error { return p.o.goTo(p.box(key), t) }
 
@@ -76,11 +81,16 @@ func (p *Keyed) Do(ctx context.Context, key Key, t Task) error {
 // and none is ever run by two workers at a time: order stays as it was.
 func (p *Keyed) Resize(n int) {
 	o := &p.o
+	// Against the end of the pool: a queue that is between two lists would be found in neither.
 	o.admin.Lock()
 	defer o.admin.Unlock()
 	n = min(o.c.limitFor(n), len(p.boxes))
+	// Before the lists are looked at: a goroutine that pushes after reading the old width sees the
+	// change in entry.tell, and moves the queue.
 	o.width.Store(uint32(n))
 	o.c.resize(n)
+	// All lists and not only those out of use: modulo another number nearly every queue has another
+	// worker.
 	for i := range o.lists {
 		o.moveLocked(i)
 	}
@@ -89,6 +99,7 @@ func (p *Keyed) Resize(n int) {
 // Stats returns a snapshot; Queues has one entry for each queue, the number of its tasks.
 func (p *Keyed) Stats() Stats {
 	s := p.o.Stats()
+	// Those of the lists would count runnable queues, and say nothing of how long they are.
 	s.Queues = make([]int, len(p.boxes))
 	for i, m := range p.boxes {
 		m.q.mu.Lock()

@@ -24,7 +24,7 @@ func StringKey(s string) Key { return Key(xxhash.Sum64String(s)) }
 func BytesKey(b []byte) Key { return Key(xxhash.Sum64(b)) }
 
 // KeyOf returns a hash of any comparable value, by hash/maphash: it is different in every process,
-// and cannot be predicted by whoever chooses the values. It panics if v holds an interface with a
+// and a client that chooses the values cannot predict it. It panics if v holds an interface with a
 // value that is not comparable.
 func KeyOf[K comparable](v K) Key { return Key(maphash.Comparable(keySeed, v)) }
 
@@ -62,7 +62,10 @@ func (k *keyMap) init() {
 // lock returns the mailbox of key with q.mu locked. The lock is taken before the shard's is given
 // up, so that sweep cannot remove the mailbox in between.
 func (k *keyMap) lock(o *Ordered, key Key) *Mailbox {
+	// Mixed again, although a key is a hash as a rule: a session's number may be used as it is.
 	h := key.mix()
+	// The top bits choose the shard; the list is a remainder of lower ones, so that keys of one
+	// shard are spread over all lists.
 	s := &k.shards[h>>(64-keyShardBits)]
 	s.mu.Lock()
 	m := s.boxes[key]
@@ -70,9 +73,12 @@ func (k *keyMap) lock(o *Ordered, key Key) *Mailbox {
 		m = o.newMailbox(o.limit, uint32(h>>32)%uint32(len(o.lists)))
 		s.boxes[key] = m
 		if len(s.boxes) == 1 {
-			o.c.arm() // nobody else may be there to have the map swept
+			// The timer sweeps the map. It is started by idle workers, and there may be none.
+			o.c.arm()
 		}
 	}
+	// Two locks are held for a moment. The alternative, a reference count in each mailbox, costs
+	// two atomic additions on a line that the worker writes too.
 	m.q.mu.Lock()
 	m.touched = s.sweeps
 	s.mu.Unlock()
@@ -85,10 +91,15 @@ func (k *keyMap) sweep() (again bool) {
 		s := &k.shards[i]
 		s.mu.Lock()
 		s.sweeps++
+		// In the map's own order. A list by age would cost each submission a write to two
+		// neighbours.
 		for key, m := range s.boxes {
 			m.q.mu.Lock()
+			// scheduled is looked at as well, because a worker that still holds the mailbox may
+			// find tasks in it later: a second mailbox of the same key would then run beside it.
 			if s.sweeps-m.touched > keepSweeps && !m.scheduled {
 				delete(s.boxes, key)
+				// Stats must not lose accepted tasks when a mailbox goes.
 				s.gone += m.q.accepted
 			}
 			m.q.mu.Unlock()
@@ -106,6 +117,7 @@ func (k *keyMap) sweep() (again bool) {
 func (k *keyMap) accepted() (n uint64) {
 	for i := range k.shards {
 		s := &k.shards[i]
+		// A shard at a time: a total over all at one moment would stop every producer.
 		s.mu.Lock()
 		n += s.gone
 		for _, m := range s.boxes {

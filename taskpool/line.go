@@ -47,9 +47,11 @@ func (l *line[E]) add(spare *sync.Pool, e E, t *ticket) *waiter[E] {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// Under the line's lock, since a worker may let this producer in before add has returned.
 	w.item, w.ticket, w.answer, w.prev = e, t, waiting, l.last
 	if l.closed {
 		w.prev, w.answer = nil, refused
+		// Answered like all others, so that the caller has one way on and not two.
 		w.ready <- struct{}{}
 		return w
 	}
@@ -59,6 +61,8 @@ func (l *line[E]) add(spare *sync.Pool, e E, t *ticket) *waiter[E] {
 		l.first = w
 	}
 	l.last = w
+	// The caller holds the lock of the full queue. The worker that makes room takes that lock
+	// later, and so reads the new count.
 	l.n.Add(1)
 	return w
 }
@@ -73,18 +77,22 @@ func (l *line[E]) grantLocked(q *queue[E], k int, rest *waiter[E]) *waiter[E] {
 	for ; k > 0 && l.first != nil; k-- {
 		last = l.first
 		last.answer = granted
+		// The item is moved by the goroutine that made room, not by its producer: between waking
+		// and adding, another producer could take the room.
 		q.putLocked(last.item, last.ticket)
 		l.first, last.prev = last.next, nil
 		l.n.Add(-1)
 	}
 	if last == nil {
-		return rest // they have given up meanwhile
+		return rest // all that waited have given up meanwhile
 	}
 	if l.first == nil {
 		l.last = nil
 	} else {
 		l.first.prev = nil
 	}
+	// Chained and woken after the queue is unlocked: a wakeup takes some hundred nanoseconds, and
+	// every worker would wait for it.
 	last.next = rest
 	return head
 }
@@ -93,9 +101,12 @@ func (l *line[E]) grantLocked(q *queue[E], k int, rest *waiter[E]) *waiter[E] {
 func (l *line[E]) leave(w *waiter[E]) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// The goroutine that answered owns w now, and reads its links without this lock.
 	if w.answer != waiting {
 		return false
 	}
+	// A doubly linked list, so that giving up costs the same with a thousand producers in line as
+	// with two.
 	if w.prev != nil {
 		w.prev.next = w.next
 	} else {
@@ -116,10 +127,13 @@ func (l *line[E]) close() {
 	l.mu.Lock()
 	l.closed = true
 	head := l.first
+	// Answered under the lock, so that none of them can leave and be recycled while it is still
+	// linked.
 	for w := head; w != nil; w = w.next {
 		w.answer = refused
 	}
 	l.first, l.last = nil, nil
+	// Workers that look at the count find no producer to let in, without taking the lock.
 	l.n.Store(0)
 	l.mu.Unlock()
 	wakeAll(head)
@@ -130,6 +144,7 @@ func wakeAll[E any](w *waiter[E]) {
 	for w != nil {
 		// Read first: once told, the producer may recycle w.
 		next := w.next
+		// A recycled waiter must not keep the next one alive.
 		w.next, w.prev = nil, nil
 		w.ready <- struct{}{}
 		w = next
@@ -151,6 +166,8 @@ func (l *line[E]) await(
 		case <-stop:
 			err = ErrClosed
 		}
+		// Both may happen at once. leave decides under the lock which came first, so that an item
+		// is never both refused and run.
 		if err != nil && !l.leave(w) {
 			// Too late to give up: the item may be running already.
 			<-w.ready
@@ -164,7 +181,7 @@ func (l *line[E]) await(
 	return err
 }
 
-// release gives back a waiter that nobody else knows any more.
+// release gives back a waiter to which no other goroutine has a reference.
 func (w *waiter[E]) release(spare *sync.Pool) {
 	var zero E
 	w.item, w.ticket = zero, nil // a waiter that is kept must not keep a task alive

@@ -17,7 +17,7 @@ type Mailbox struct {
 
 	q    queue[Task]
 	line line[Task]    // of producers that wait for room
-	few  [4]cell[Task] // what q begins with: it needs no other memory until more are waiting
+	few  [4]cell[Task] // the first ring of q: a short queue needs no other memory
 	// scheduled, guarded by q.mu, is true while the strand is in a list or with a worker. A worker
 	// that is done with the mailbox makes it false under the lock under which it finds the queue
 	// empty.
@@ -37,6 +37,8 @@ func (o *Ordered) NewMailbox(limit int) *Mailbox {
 func (o *Ordered) newMailbox(limit int, home uint32) *Mailbox {
 	m := &Mailbox{pool: o}
 	m.strand.pool, m.strand.mail, m.strand.home = o, m, home
+	// q.watched stays false: workers find a mailbox through its list, and would never read the
+	// flag.
 	m.q.limit, m.q.line, m.q.ring = limit, &m.line, m.few[:]
 	return m
 }
@@ -47,6 +49,8 @@ func (m *Mailbox) scheduleLocked() (e entry, err error) {
 	if m.pool.c.closing.Load() {
 		return e, ErrClosed
 	}
+	// Pushed before the task is added. The worker cannot miss it, because it needs q.mu to look;
+	// and if the list refuses, no task has to be taken out again.
 	if !m.scheduled {
 		var ok bool
 		if e, ok = m.pool.push(&m.strand); !ok {
@@ -64,6 +68,7 @@ func (m *Mailbox) addAndUnlock(t Task, place *ticket) error {
 		m.q.putLocked(t, place)
 	}
 	m.q.mu.Unlock()
+	// A worker is woken after the unlock, as it would wait for this lock first of all.
 	e.tell()
 	return err
 }
@@ -91,10 +96,13 @@ func (m *Mailbox) Post(ts ...Task) error {
 	q := &m.q
 	q.mu.Lock()
 	closed := m.pool.c.closing.Load()
+	// An empty mailbox takes any number: a batch larger than the limit could otherwise never be
+	// posted.
 	if !closed && q.lenLocked() > 0 && q.roomLocked() < len(ts) {
 		q.mu.Unlock()
 		return ErrFull
 	}
+	// Also if closed: it finds that out again, and has the one place that returns ErrClosed.
 	return m.addAllAndUnlock(ts)
 }
 
@@ -150,10 +158,11 @@ func (m *Mailbox) submitAndUnlock(ctx context.Context, t Task, place *ticket) er
 	}
 	w := m.line.add(&o.spare, t, place)
 	q.mu.Unlock()
-	// Asked while in line, because the usual answer is no, and takes longer than some wait.
+	// Asked while in line: the usual answer is no, and finding it out takes longer than many waits.
 	if o.c.inside() {
 		q.mu.Lock()
-		// Under q.mu: as long as somebody waits, the mailbox is in use, and its key keeps it.
+		// Under q.mu, so that the sweep of unused keys cannot remove the mailbox between leaving
+		// the line and adding the task.
 		if m.line.leave(w) {
 			w.release(&o.spare)
 			return m.addAndUnlock(t, place)
@@ -186,6 +195,8 @@ func (m *Mailbox) submitNAndUnlock(ctx context.Context, ts []Task) (n int, err e
 		if n > 0 {
 			m.q.mu.Lock()
 		}
+		// At least one per turn, so that the loop ends: where there is no room that one waits in
+		// line.
 		k := 1
 		if room := m.q.roomLocked(); room > 0 {
 			k = min(room, len(ts)-n)
@@ -226,6 +237,8 @@ func (m *Mailbox) displaceAndUnlock(t Task) (old Task, err error) {
 // one panics, runBatch is called again and goes on behind it.
 func (m *Mailbox) runBatch(r *strandRunner) (more bool) {
 	b, q, c := r.batch, &m.q, &m.pool.c
+	// mid is set when the tasks are in the batch. After a panic the worker comes back here, and
+	// must go on with that batch before it takes more.
 	if !r.mid {
 		q.mu.Lock()
 		// The first is claimed by taking it out of the queue, so that a lone task never touches
@@ -234,6 +247,8 @@ func (m *Mailbox) runBatch(r *strandRunner) (more bool) {
 		if ok {
 			r.w.claim()
 		}
+		// The rest goes through the batch under this one lock. A mailbox that went on as long as it
+		// has tasks would never give way to other keys.
 		if q.lenLocked() > 0 {
 			b.fill(q, batchLen-1)
 		}
@@ -245,13 +260,16 @@ func (m *Mailbox) runBatch(r *strandRunner) (more bool) {
 			c.resetLabels()
 		}
 	}
+	// One claim each and not one for all: if a task blocks, the end of the pool can still take back
+	// those behind it.
 	for t, ok := b.take(); ok; t, ok = b.take() {
 		t()
 		c.resetLabels()
 	}
 	r.mid = false
 	q.mu.Lock()
-	// Under the lock under which the queue was found empty: a producer that comes later schedules.
+	// Under the lock under which the queue was found empty. With an atomic flag a producer could
+	// add a task between the look and the store, see scheduled, and wake no worker.
 	m.scheduled = q.lenLocked() > 0
 	more = m.scheduled
 	q.mu.Unlock()

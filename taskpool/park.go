@@ -4,8 +4,8 @@ package taskpool
 
 import "runtime"
 
-// A worker without work parks in the list of idle workers, or leaves. What makes it leave is
-// here and in expiry.go; why no task is forgotten on either way is told at workers.
+// A worker without work parks in the list of idle workers, or leaves. The reasons to leave are
+// here and in expiry.go; workers says why no task is forgotten on either way.
 
 // park waits for work. It returns false if the worker is to leave.
 func (c *workers) park(w *worker) bool {
@@ -14,6 +14,7 @@ func (c *workers) park(w *worker) bool {
 		if !c.pinned && !w.searching && c.searching.CompareAndSwap(0, 1) {
 			w.searching = true
 		}
+		// Yield and not sleep: the goroutine that brings work often waits for this processor.
 		for range c.spins {
 			runtime.Gosched()
 			if c.src.pending(w) {
@@ -22,14 +23,15 @@ func (c *workers) park(w *worker) bool {
 		}
 	}
 	c.mu.Lock()
-	// A closing pool wakes nobody who parks from now on: a worker may stay only for work that it sees.
+	// A closing pool wakes no worker that parks from now on: it may stay only for work that it
+	// sees.
 	if c.surplusLocked(w) || (c.closing.Load() && !c.src.pending(w)) {
 		c.retireLocked(w)
 		c.mu.Unlock()
 		return false
 	}
-	// On top, so that the workers that were needed last are those that are woken first, and those at
-	// the bottom stay idle long enough to retire.
+	// On top, so that the workers that were needed last are those that are woken first, and those
+	// at the bottom stay idle long enough to retire.
 	w.idle, w.idleSince = true, c.ticks
 	w.prev, w.next = nil, c.idleTop
 	if c.idleTop != nil {
@@ -40,8 +42,8 @@ func (c *workers) park(w *worker) bool {
 	c.idleTop = w
 	c.nIdle++
 	c.idleSlot.Store(int64(w.slot))
-	// From here on producers see that this worker is idle, and no longer that it searches. A producer
-	// that saw the opposite had added its work before, where the look below finds it.
+	// From here on producers see that this worker is idle, and no longer that it searches. A
+	// producer that saw the opposite had added its work before, where the look below finds it.
 	c.spare.Add(1)
 	if c.pinned {
 		c.bySlot[w.slot].busy.Store(false)
@@ -50,6 +52,7 @@ func (c *workers) park(w *worker) bool {
 		w.searching = false
 		c.searching.Add(-1)
 	}
+	// Under the lock, so that a tick that is about to end sees this worker in nIdle.
 	c.armLocked()
 	c.mu.Unlock()
 
@@ -61,20 +64,23 @@ func (c *workers) park(w *worker) bool {
 			c.mu.Unlock()
 			return true
 		}
-		// Somebody has taken it off the list in the meantime, and owes it a token.
+		// Another goroutine has taken it off the list in the meantime, and sends a token. It must
+		// be received, or the next park would return at once.
 		c.mu.Unlock()
 	}
 	<-w.wake
 	return !w.retired
 }
 
-// recheck makes sure that a worker that leaves, and is out of the books, was not the only one that
-// knew of some work.
+// recheck looks for work once more on behalf of a worker that has retired: a producer may have seen
+// it and therefore woken no other.
 func (c *workers) recheck(w *worker) {
 	if w.searching {
 		w.searching = false
 		c.searching.Add(-1)
 	}
+	// After it counts as neither idle nor searching. A producer that comes later wakes another
+	// worker itself.
 	if c.src.pending(w) {
 		if c.pinned {
 			if w.slot < len(c.bySlot) {
@@ -107,6 +113,7 @@ func (c *workers) unlinkIdleLocked(w *worker) {
 	}
 	w.prev, w.next, w.idle = nil, nil, false
 	c.nIdle--
+	// Kept for producers of a Stealing pool, which look at it without the lock.
 	if c.idleTop == nil {
 		c.idleSlot.Store(-1)
 	} else {
@@ -114,15 +121,17 @@ func (c *workers) unlinkIdleLocked(w *worker) {
 	}
 }
 
-// retireLocked takes w out of the books: its goroutine will end.
+// retireLocked counts w out of the pool: its goroutine will end.
 func (c *workers) retireLocked(w *worker) {
 	if w.idle {
 		c.unparkLocked(w)
 	}
 	w.retired = true
 	c.live--
+	// Its place may be taken by a new worker from here on, even before the goroutine has ended.
 	c.spare.Add(1)
 	c.removeLocked(w)
+	// Counters of Stats never go back.
 	c.steals += w.steals.Load()
 	if c.pinned {
 		c.bySlot[w.slot].w = nil
@@ -144,6 +153,8 @@ func (c *workers) anySurplusLocked() bool {
 	if !c.pinned {
 		return c.live > c.limit
 	}
+	// Pinned workers are told by their slot: the count alone may be within the limit while a worker
+	// of a queue that has moved is still there.
 	for i := c.limit; i < len(c.bySlot); i++ {
 		if c.bySlot[i].w != nil {
 			return true
@@ -152,15 +163,16 @@ func (c *workers) anySurplusLocked() bool {
 	return false
 }
 
-// resize changes the limit. Idle workers beyond it leave now, others when they have finished what
-// they took along. Work that waited because the limit was reached gets the workers that may be
-// started now.
+// resize changes the limit. Idle workers beyond it leave now, others when they have finished the
+// items that they took along. Work that waited because the limit was reached gets the workers that
+// may be started now.
 func (c *workers) resize(n int) {
 	c.mu.Lock()
 	c.spare.Add(int64(n - c.limit))
 	c.limit = n
 	c.over.Store(c.anySurplusLocked())
 	var leaving []*worker
+	// From the bottom: those at the top have the warmest stacks and caches.
 	for w := c.idleBottom; w != nil && c.over.Load(); {
 		above := w.prev
 		if c.surplusLocked(w) {
@@ -173,8 +185,8 @@ func (c *workers) resize(n int) {
 	for _, w := range leaving {
 		w.wake <- struct{}{}
 	}
-	// What waited because the limit was reached has nobody else who would tell a worker. Where
-	// workers are pinned, Resize moves the work, and tells each worker.
+	// Tasks that waited because the limit was reached: their producers will not come again to wake
+	// a worker. Where workers are pinned, Resize moves the queues and wakes their workers.
 	if !c.pinned && c.src.pending(nil) {
 		c.notify()
 	}

@@ -20,10 +20,10 @@ func (p *tasks) init(cfg Config, queues int, pick picker) {
 
 // Shared is one queue and N workers, and no worker is idle while a task waits. Workers take tasks
 // in the order of submission, up to 16 at a time; so one worker starts them in that order, and
-// several about in that order: a task may start before up to 15 older ones of each other worker.
-// What waits for longer than about a millisecond behind a task that runs goes to the next free
-// worker. It is the pool to begin with. Create it with [NewShared]; all methods may be called from
-// any goroutine.
+// several about in that order: a task may start before up to 15 older ones of each other worker. A
+// task that waits for longer than about a millisecond behind a running one goes to the next free
+// worker, and while tasks take that long workers take one at a time. It is the pool to begin with.
+// Create it with [NewShared]; all methods may be called from any goroutine.
 type Shared struct{ tasks }
 
 // NewShared returns a pool of cfg.Workers workers on one queue.
@@ -43,6 +43,8 @@ type Stealing struct{ tasks }
 func NewStealing(cfg Config) *Stealing {
 	cfg = cfg.filled(procs())
 	p := new(Stealing)
+	// A worker looks through all queues before it parks, so there are no more of them than it can
+	// look through.
 	p.init(cfg, min(cfg.Workers, maxCarriers), pickRandom)
 	return p
 }
@@ -74,12 +76,16 @@ type Elastic struct{ tasks }
 func NewElastic(cfg Config) *Elastic {
 	cfg = cfg.filled(noLimit)
 	if cfg.Workers == noLimit {
+		// A worker can always be started, so a limit of the queue would only make producers wait
+		// for the start of goroutines.
 		cfg.QueueLen = -1
 	}
 	p := new(Elastic)
 	p.c.unlimited = true
 	p.init(cfg, 1, pickFirst)
-	p.carriers, p.take = nil, 1 // its tasks are expected to block: nobody takes two
+	// Its tasks are expected to block. An item that was taken along would wait for one of them,
+	// while a new worker could be started for it.
+	p.carriers, p.take = nil, 1
 	return p
 }
 

@@ -297,3 +297,36 @@ func TestGroupLimit(t *testing.T) {
 	}
 	require.ErrorIs(t, g.Wait(), taskpool.ErrClosed)
 }
+
+// TestGroupLimitOfEndedPool: when the pool ends, a Go that waits for a place of the group does not
+// wait for functions that will never start.
+// case: 5
+func TestGroupLimitOfEndedPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := taskpool.NewShared(taskpool.Config{Workers: 1})
+		gate := make(chan struct{})
+		require.NoError(t, p.Submit(context.Background(), func() { <-gate }))
+		g, _ := taskpool.NewGroup(context.Background(), p, 1)
+		g.Go(func(context.Context) error { return errors.New("started") }) // waits for the worker
+		returned := make(chan struct{})
+		go func() {
+			defer close(returned)
+			g.Go(func(context.Context) error { return errors.New("started") })
+		}()
+		synctest.Wait() // it waits for the place of the first
+		gaveUp, cancel := context.WithCancel(context.Background())
+		cancel()
+		left, err := p.Shutdown(gaveUp)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Len(t, left, 1)
+		synctest.Wait()
+		select {
+		case <-returned:
+		default:
+			t.Error("Go waits for a place that nobody gives back")
+		}
+		require.ErrorIs(t, g.Wait(), taskpool.ErrClosed)
+		close(gate)
+		require.NoError(t, p.Close())
+	})
+}

@@ -59,6 +59,8 @@ const lockTries = 30
 
 func (q *queue[E]) lock() {
 	for range lockTries {
+		// Without a pause in between: the lock is free again after about as long as a failed
+		// attempt takes.
 		if q.mu.TryLock() {
 			return
 		}
@@ -67,13 +69,14 @@ func (q *queue[E]) lock() {
 }
 
 // unlock gives up the lock, and then wakes the producers whose wait has ended: each wakeup takes
-// longer than what the lock is for.
+// longer than the work that the lock is held for.
 func (q *queue[E]) unlock() {
 	if q.admitted == nil {
 		q.mu.Unlock()
 		return
 	}
 	w := q.admitted
+	// Taken under the lock, since the next goroutine to hold it may let in others.
 	q.admitted = nil
 	q.mu.Unlock()
 	wakeAll(w)
@@ -89,7 +92,7 @@ func (q *queue[E]) roomLocked() int {
 	case q.limit <= 0:
 		return math.MaxInt
 	case q.line.n.Load() > 0:
-		// What becomes free belongs to those who wait. A newcomer may not pass them.
+		// Room that appears belongs to the producers in line. A newcomer may not pass them.
 		return 0
 	}
 	return max(0, q.limit-q.lenLocked())
@@ -102,8 +105,12 @@ func (q *queue[E]) putLocked(e E, t *ticket) {
 	if int(q.tail-q.head) == len(q.ring) {
 		q.growLocked(1)
 	}
+	// Numbers only grow, and the place is the number modulo the length: so a ticket finds its item
+	// again after others have left.
 	c := q.cellLocked(q.tail)
 	c.item = e
+	// Only Do has a ticket. The others do not touch the second word of the cell, which removeLocked
+	// has left nil.
 	if t != nil {
 		t.at, t.n = q, q.tail
 		c.ticket = t
@@ -125,6 +132,7 @@ func (q *queue[E]) putAllLocked(es []E) {
 		q.tail++
 	}
 	q.accepted += uint64(len(es))
+	// Once for all: a worker needs the lock to look closer.
 	if q.watched {
 		q.some.Store(q.tail != q.head)
 	}
@@ -135,7 +143,10 @@ func (q *queue[E]) putBackLocked(es []E) {
 	if len(q.ring)-int(q.tail-q.head) < len(es) {
 		q.growLocked(len(es))
 	}
+	// Beyond the limit, if it must be: the items had been accepted.
 	for i := len(es) - 1; i >= 0; i-- {
+		// Numbers may go below zero and wrap around. Only differences and remainders by a power of
+		// two are used, and both survive that.
 		q.head--
 		q.cellLocked(q.head).item = es[i]
 	}
@@ -148,7 +159,7 @@ func (q *queue[E]) putBackLocked(es []E) {
 func (q *queue[E]) growLocked(k int) {
 	n := q.lenLocked()
 	size := max(4, len(q.ring))
-	// Twice what is needed, so that the next rebuild is as many items away.
+	// Twice as many as are needed, so that growing costs each item a constant share.
 	for size < n+max(k, n) {
 		size *= 2
 	}
@@ -160,13 +171,15 @@ func (q *queue[E]) growLocked(k int) {
 		if c.ticket == &withdrawn {
 			continue
 		}
+		// Items move down to fill the gaps, so their tickets must learn the new numbers.
 		if c.ticket != nil {
 			c.ticket.n = q.tail
 		}
 		ring[q.tail&uint64(size-1)] = c
 		q.tail++
 	}
-	clear(old) // it may be a mailbox's own first one, which stays
+	// The first ring of a mailbox is part of the mailbox, and would keep finished tasks alive.
+	clear(old)
 	q.ring, q.empty = ring, 0
 }
 
@@ -211,6 +224,8 @@ func (q *queue[E]) skipLocked() {
 		q.head++
 		q.empty--
 	}
+	// The newest as well: then an empty ring is one with head equal to tail, which is asked in many
+	// places.
 	for q.head != q.tail && q.cellLocked(q.tail-1).ticket == &withdrawn {
 		q.tail--
 		q.cellLocked(q.tail).ticket = nil
@@ -221,6 +236,7 @@ func (q *queue[E]) skipLocked() {
 // replaceLocked adds e and takes the oldest item out for it, if there is one. Producers in line go
 // on waiting: there is no more room than before.
 func (q *queue[E]) replaceLocked(e E) (oldest E, ok bool) {
+	// Without poppedLocked, which would let a waiting producer into the place that e takes.
 	if ok = q.tail != q.head; ok {
 		oldest = q.removeLocked()
 	}
@@ -230,6 +246,7 @@ func (q *queue[E]) replaceLocked(e E) (oldest E, ok bool) {
 
 // poppedLocked is called after items have left.
 func (q *queue[E]) poppedLocked() {
+	// Before some is cleared: an item that is let in here keeps it set.
 	q.admitLocked()
 	if q.watched && q.tail == q.head {
 		q.some.Store(false)
@@ -238,6 +255,7 @@ func (q *queue[E]) poppedLocked() {
 
 // admitLocked lets in as many waiting producers as there is room for. unlock wakes them.
 func (q *queue[E]) admitLocked() {
+	// The count alone decides nearly every call, without the lock of the line.
 	if q.line.n.Load() == 0 || q.closed {
 		return
 	}
@@ -256,14 +274,17 @@ func (q *queue[E]) withdraw(t *ticket) {
 		return
 	}
 	*q.cellLocked(t.n) = cell[E]{ticket: &withdrawn}
+	// The cell stays, since closing the gap would move every younger item. lenLocked leaves it out,
+	// so its room is free at once.
 	q.empty++
 	q.skipLocked()
 	q.poppedLocked()
 }
 
-// close refuses further items; what is in the ring stays. The line is closed by its owner.
+// close refuses further items; those in the ring stay. The line is closed by its owner.
 func (q *queue[E]) close() {
 	q.mu.Lock()
+	// Under the lock: a producer that holds it adds before, and every later one sees the flag.
 	q.closed = true
 	q.mu.Unlock()
 }
@@ -280,6 +301,7 @@ func (q *queue[E]) drain() []E {
 	for q.head != q.tail {
 		all = append(all, q.removeLocked())
 	}
+	// The memory goes too: a closed pool may be referred to for long.
 	q.ring, q.head, q.tail = nil, 0, 0
 	if q.watched {
 		q.some.Store(false)
@@ -290,6 +312,7 @@ func (q *queue[E]) drain() []E {
 // trim gives back the ring's memory if it is empty and large.
 func (q *queue[E]) trim() {
 	q.mu.Lock()
+	// Small rings stay, as the next task would only allocate one again.
 	if q.tail == q.head && len(q.ring) > 256 {
 		q.ring = nil
 	}

@@ -7,16 +7,19 @@ import (
 	"runtime/debug"
 )
 
-// What happens to tasks that do not return.
+// Tasks that do not return are reported here.
 
 // report tells OnPanic, or the log, about a task that did not return. v is nil after Goexit.
 func (c *workers) report(v any) {
 	c.panics.Add(1)
+	// The stack is taken here, in a deferred function: it still shows where the task failed.
 	info := PanicInfo{Pool: c.cfg.Name, Value: v, Goexit: v == nil, Stack: debug.Stack()}
 	if c.cfg.OnPanic == nil {
 		c.log("taskpool: task did not return", info)
 		return
 	}
+	// A panic in OnPanic would end the process, because the recover that protects workers is
+	// running already.
 	defer func() {
 		if v := recover(); v != nil {
 			c.log("taskpool: OnPanic panicked", PanicInfo{Pool: c.cfg.Name, Value: v, Stack: debug.Stack()})
@@ -26,7 +29,7 @@ func (c *workers) report(v any) {
 }
 
 func (c *workers) log(msg string, info PanicInfo) {
-	defer func() { _ = recover() }() // of the logger's handler: there is nobody left to tell
+	defer func() { _ = recover() }() // of the logger's handler, the last one that could be told
 	logger := c.cfg.Logger
 	if logger == nil {
 		logger = slog.Default()
@@ -39,6 +42,7 @@ func (c *workers) log(msg string, info PanicInfo) {
 func (c *workers) guarded(t Task) {
 	returned := false
 	defer func() {
+		// A flag, since recover returns nil both for a normal return and for Goexit.
 		if !returned {
 			c.report(recover())
 		}

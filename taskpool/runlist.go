@@ -12,9 +12,9 @@ import (
 // a lock. A worker that finds out empty moves all of in to it, oldest first. So producers and
 // workers meet in one word, once for many strands.
 //
-// What is moved together is a generation. A worker takes at most the rest of one generation before
-// it goes on to the next list, so that a list to which strands keep coming holds up no other list
-// for longer than what waited in it already.
+// The strands that are moved together are a generation. A worker takes at most the rest of one
+// generation before it goes on to the next list, so that a list to which strands keep coming holds
+// up the other lists no longer than the strands take that waited in it already.
 type runList struct {
 	// in is the strand pushed last, linked by next to those before, or shut once the pool is
 	// closing. Without mu it only grows.
@@ -48,19 +48,27 @@ func (l *runList) push(s *Strand) bool {
 		if head == &shut {
 			return false
 		}
+		// s is not yet in the list, so a plain write is enough: the compare-and-swap publishes it.
 		s.next = head
+		// No counter against reuse of head is needed. All strands leave the stack in one swap,
+		// never one by one; so a head that has left and come back is as good as before.
 		if l.in.CompareAndSwap(head, s) {
 			return true
 		}
 	}
 }
 
-// receiveLocked empties in, and returns what it had, oldest first. Then in is nil, or shut.
+// receiveLocked empties in, and returns its strands, oldest first. Then in is nil, or shut.
 func (l *runList) receiveLocked(then *Strand) (first, last *Strand) {
+	// Only close sets shut, under mu, so it cannot appear between this look and the swap. A swap
+	// would lose the mark.
 	if l.in.Load() == &shut {
 		return nil, nil
 	}
+	// One swap takes all that were pushed. Producers go on with an empty stack and need not wait.
 	last = l.in.Swap(then)
+	// Reversed here, under mu and outside the word that producers need: the stack has the newest on
+	// top, and the oldest must run first.
 	for s := last; s != nil; {
 		next := s.next
 		s.next = first
@@ -78,6 +86,7 @@ func (l *runList) addLocked(first, last *Strand) {
 		l.last.next = first
 	} else {
 		l.first = first
+		// Only when out was empty: a store is a locked instruction.
 		l.some.Store(true)
 	}
 	l.last = last
@@ -87,28 +96,36 @@ func (l *runList) addLocked(first, last *Strand) {
 // moving, which will tell another worker of them as if they were new.
 func (l *runList) any() bool {
 	head := l.in.Load()
+	// in first: a strand moves from in to out. Reading out first could miss it in both.
 	return head != nil && head != &shut || l.some.Load()
 }
 
 // pop takes the first strand, if it is of the generation that v is at, and stores it in cur. more
 // reports whether there are others.
 func (l *runList) pop(v *visit, cur *atomic.Pointer[Strand]) (s *Strand, more bool) {
+	// Most lists are empty in most rounds, and the lock would be a write to a shared line.
 	if !l.any() {
 		return nil, false
 	}
 	l.mu.Lock()
 	switch s = l.first; {
+	// Only a worker that has just arrived turns in over. One that has taken something goes on to
+	// the next list, even if more has come meanwhile.
 	case s == nil && v.arrived:
 		var last *Strand
+		// The first is taken without passing through out, which spares a lone strand the flag and
+		// both links.
 		if s, last = l.receiveLocked(nil); s != nil && s != last {
 			l.addLocked(s.next, last)
 		}
 		l.generation++
+	// One that arrives joins the generation that others are taking from.
 	case s != nil && (v.arrived || v.generation == l.generation):
 		if l.first = s.next; l.first == nil {
 			l.last = nil
 			l.some.Store(false)
 		}
+	// The generation is another one: out was turned over since, and this worker has had its share.
 	default:
 		s = nil
 	}
@@ -118,7 +135,7 @@ func (l *runList) pop(v *visit, cur *atomic.Pointer[Strand]) (s *Strand, more bo
 	}
 	v.arrived, v.generation = false, l.generation
 	s.next = nil
-	// Before the lock is given up: whoever stops the pool finds it in the list or here.
+	// Before the lock is given up, so that the end of the pool finds s in the list or in cur.
 	cur.Store(s)
 	l.mu.Unlock()
 	return s, l.any()
@@ -127,6 +144,8 @@ func (l *runList) pop(v *visit, cur *atomic.Pointer[Strand]) (s *Strand, more bo
 // close refuses strands that were idle; those that wait stay.
 func (l *runList) close() {
 	l.mu.Lock()
+	// Strands that were pushed before stay accepted and move to out, where strands that go on may
+	// follow.
 	l.addLocked(l.receiveLocked(&shut))
 	l.mu.Unlock()
 }
@@ -135,6 +154,8 @@ func (l *runList) close() {
 func (l *runList) drain(abort bool) *Strand {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// Under the lock: a worker that wants to go on with a strand sees it, or has added the strand
+	// and it is found below.
 	l.aborted = l.aborted || abort
 	l.addLocked(l.receiveLocked(nil))
 	first := l.first
@@ -147,6 +168,8 @@ func (l *runList) drain(abort bool) *Strand {
 func (l *runList) each(f func(*Strand)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// in is read while producers push. That is safe, because a strand that is in the stack keeps
+	// its next until receiveLocked, which needs mu.
 	for _, s := range []*Strand{l.first, l.in.Load()} {
 		for ; s != nil && s != &shut; s = s.next {
 			f(s)

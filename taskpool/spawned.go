@@ -11,8 +11,8 @@ import (
 // Some tasks run on goroutines of their own instead of workers: those of the policies Spawn and
 // CallerRuns, and those that a task gives to Do of its own pool. To the pool they are tasks like
 // all others: counted, waited for, reported when they panic, and taken back when the pool stops
-// before they have begun. That a caller waits for its task, and does not run it itself, is what
-// keeps a Goexit in the task from ending the caller.
+// before they have begun. A caller waits for its task and does not run it itself, because a Goexit
+// in the task would end the caller.
 
 // spawnedSet holds the tasks whose goroutine has been started, and which have not ended.
 type spawnedSet[E any] struct {
@@ -24,7 +24,7 @@ type spawnedSet[E any] struct {
 type spawnedTask[E any] struct {
 	item  E
 	state atomic.Int32
-	// done is nil if nobody waits. It is closed when the task has ended, or will not run.
+	// done is nil if no caller waits. It is closed when the task has ended, or will not run.
 	done chan struct{}
 }
 
@@ -37,9 +37,11 @@ const (
 func (s *spawnedSet[E]) add(t *spawnedTask[E]) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Under the lock of drain: a task is refused here or found there.
 	if s.closed {
 		return false
 	}
+	// Made on first use, as most pools never spawn.
 	if s.tasks == nil {
 		s.tasks = make(map[*spawnedTask[E]]struct{})
 	}
@@ -60,6 +62,8 @@ func (s *spawnedSet[E]) drain() (left []E) {
 	defer s.mu.Unlock()
 	s.closed = true
 	for t := range s.tasks {
+		// The goroutine is there already and cannot be called back. It finds the state changed, and
+		// ends without the task.
 		if t.state.CompareAndSwap(spawnedWaiting, spawnedRefused) && t.done == nil {
 			left = append(left, t.item)
 		}
@@ -69,57 +73,65 @@ func (s *spawnedSet[E]) drain() (left []E) {
 
 // spawn runs e on a goroutine of its own.
 func (in *intake[E]) spawn(e E) error {
-	if err := in.start(&spawnedTask[E]{item: e}); err != nil {
-		return err
-	}
-	in.c.nSpawned.Add(1)
-	return nil
+	return in.start(&spawnedTask[E]{item: e}, &in.c.nSpawned)
 }
 
 // callerRuns runs e while the calling goroutine waits.
 func (in *intake[E]) callerRuns(e E) error {
 	t := &spawnedTask[E]{item: e, done: make(chan struct{})}
-	if err := in.start(t); err != nil {
+	if err := in.start(t, &in.c.callerRan); err != nil {
 		return err
 	}
 	<-t.done
+	// The task was not accepted after all, and its caller still has it.
 	if t.state.Load() == spawnedRefused {
 		return ErrClosed
 	}
-	in.c.callerRan.Add(1)
 	return nil
 }
 
 // doInside runs d for a task of this pool, which may have no other worker than the one that waits.
 func (in *intake[E]) doInside(ctx context.Context, d *call, e E) error {
 	t := &spawnedTask[E]{item: e, done: make(chan struct{})}
-	if err := in.start(t); err != nil {
+	if err := in.start(t, &in.c.didInside); err != nil {
 		return err
 	}
-	in.c.didInside.Add(1)
 	select {
 	case <-t.done:
 		if t.state.Load() == spawnedRefused {
 			return ErrClosed
 		}
 		return d.err
+	// giveUp makes sure that a task that has not begun never will.
 	case <-ctx.Done():
 		return d.giveUp(ctx)
 	}
 }
 
-func (in *intake[E]) start(t *spawnedTask[E]) error {
+// start runs t on a goroutine of its own and counts it: at once, or, if a caller waits who may yet
+// hear that it was refused, when it begins. Both are before its end, and so before Close returns.
+func (in *intake[E]) start(t *spawnedTask[E], count *atomic.Uint64) error {
+	// Entered before the goroutine starts: otherwise Shutdown could find no goroutine left and
+	// return in between.
 	if !in.c.enter() {
 		return ErrClosed
 	}
 	if !in.spawned.add(t) {
+		// The pool was stopped between the two.
 		in.c.gone()
 		return ErrClosed
 	}
+	accepted := t.done == nil
+	if accepted {
+		count.Add(1)
+	}
 	go in.c.runSpawned(func() {
 		defer in.spawned.remove(t)
-		// As the last thing before the call: what is claimed must begin at once, see awaitBegun.
+		// As the last thing before the call, so that nothing starts after drain has returned.
 		if t.state.CompareAndSwap(spawnedWaiting, spawnedBegun) {
+			if !accepted {
+				count.Add(1)
+			}
 			in.exec(t.item)
 		}
 	}, t.done)
@@ -130,6 +142,7 @@ func (in *intake[E]) start(t *spawnedTask[E]) error {
 func (c *workers) enter() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// Under mu, which close holds as well: no goroutine is added to a pool that may have ended.
 	if c.closing.Load() {
 		return false
 	}
@@ -139,6 +152,7 @@ func (c *workers) enter() bool {
 
 // runSpawned is the goroutine of a spawned task.
 func (c *workers) runSpawned(t Task, done chan struct{}) {
+	// Deferred first and so run last: the pool ends only when the waiting caller has its answer.
 	defer c.gone()
 	if done != nil {
 		defer close(done)

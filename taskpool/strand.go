@@ -17,8 +17,8 @@ import (
 //
 // A strand whose Wake returned nil runs afterwards, even if Shutdown began in between. If
 // Shutdown's ctx ends or Close is called before, it does not, and its drop function (see OnDrop) is
-// called instead, once. The drop function is called by whoever stops the pool, before that call
-// returns, or, if the strand was running and wanted to run again, by its worker when that run ends,
+// called instead, once. The drop function is called by Shutdown or Close, before that call
+// returns; or, if the strand was running and wanted to run again, by its worker when that run ends,
 // for which Close waits.
 type Strand struct {
 	_ noCopy
@@ -27,7 +27,7 @@ type Strand struct {
 	// the strand has entered a list. A mailbox keeps its own, and leaves this one alone.
 	state atomic.Uint32
 	home  uint32
-	next  *Strand // belongs to who pushes the strand, then to the list
+	next  *Strand // belongs to the goroutine that pushes the strand, then to the list
 
 	pool *Ordered // nil on any other Pool
 	run  func() bool
@@ -78,6 +78,7 @@ func (s *Strand) Init(p Pool, run func() (more bool)) {
 		return
 	}
 	s.other = &foreignStrand{s: s, pool: p}
+	// Allocated once: a method value allocates each time that it is evaluated.
 	s.other.task = s.other.work
 }
 
@@ -86,8 +87,8 @@ func (s *Strand) Init(p Pool, run func() (more bool)) {
 func (s *Strand) OnDrop(f func()) { s.drop = f }
 
 // Wake makes s run: not at all now if it is waiting to run already, once more afterwards if it is
-// running. What the caller did before is visible to that run. It returns nil or [ErrClosed]; on a
-// Pool other than Ordered it may wait for room, and return the cause of ctx.
+// running. Everything that the caller did before is visible to that run. It returns nil or
+// [ErrClosed]; on a Pool other than Ordered it may wait for room, and return the cause of ctx.
 func (s *Strand) Wake(ctx context.Context) error {
 	if s.pool == nil {
 		return s.other.wake(func(t Task) error { return s.other.pool.Submit(ctx, t) })
@@ -104,21 +105,29 @@ func (s *Strand) TryWake() error {
 		v := s.state.Load()
 		switch v & strandMask {
 		case strandQueued, strandAgain:
-			// Not just a look: the write orders what the caller did before the run that it relies
-			// on.
+			// A load would not be enough: it does not order the writes of the caller before the run
+			// that it relies on. The worker that begins the run swaps the same word.
 			if s.state.CompareAndSwap(v, v) {
 				return nil
 			}
 		case strandRunning:
+			// A running strand that is woken needs another turn, which a closing pool does not
+			// promise. One that was queued before still runs.
 			if s.pool.c.closing.Load() {
 				return ErrClosed
 			}
+			// Not pushed: another worker could then run s beside this one. Its worker puts it in
+			// line at the end of the run.
 			if s.state.CompareAndSwap(v, v-strandRunning+strandAgain) {
 				return nil
 			}
 		case strandEntering:
-			runtime.Gosched() // a few instructions decide whether the answer is nil
+			// The winner is a few instructions from knowing. Yield, because it may need this
+			// processor for them.
+			runtime.Gosched()
 		default:
+			// The winner pushes. Its state of its own lets others tell "accepted" from "not known
+			// yet": if they returned nil and the list then refused, a wake would be lost.
 			if entering := v + strandEntry + strandEntering; s.state.CompareAndSwap(v, entering) {
 				return s.enter(entering)
 			}
@@ -126,10 +135,11 @@ func (s *Strand) TryWake() error {
 	}
 }
 
-// enter is the end of TryWake by the caller that made the state what it was, entering.
+// enter is the end of TryWake by the caller that has made the state entering.
 func (s *Strand) enter(entering uint32) error {
 	e, ok := s.pool.push(s)
 	if !ok {
+		// Callers that waited see idle, try again and get the same answer.
 		s.set(strandIdle)
 		return ErrClosed
 	}
@@ -142,6 +152,7 @@ func (s *Strand) enter(entering uint32) error {
 
 // place returns which of so many lists s belongs to.
 func (s *Strand) place(width uint32) int {
+	// A division costs more than this, and is needed only after a Keyed pool has become smaller.
 	if s.home < width {
 		return int(s.home)
 	}
@@ -149,8 +160,12 @@ func (s *Strand) place(width uint32) int {
 }
 
 // set changes the state of a strand that the caller owns; others may only say Queued or Again
-// meanwhile. Swap rather than Store: whoever takes the strand next sees what each Wake saw.
-func (s *Strand) set(to uint32) { s.state.Swap(s.state.Load()&^strandMask | to) }
+// meanwhile.
+func (s *Strand) set(to uint32) {
+	// Swap rather than Store: a store would cut the chain of atomic writes, and the next run might
+	// not see the memory of a caller of Wake that wrote to state before.
+	s.state.Swap(s.state.Load()&^strandMask | to)
+}
 
 // begin makes s, which the caller has taken from a list, a running one; false if the pool was
 // stopped meanwhile.
@@ -161,6 +176,7 @@ func (s *Strand) begin() bool {
 		if m := v & strandMask; m != strandQueued && m != strandEntering {
 			return false
 		}
+		// The end of the pool may cancel s at this moment; one of the two gets it.
 		if s.state.CompareAndSwap(v, v&^strandMask|strandRunning) {
 			return true
 		}
@@ -175,10 +191,12 @@ func (s *Strand) cancel(cur *atomic.Pointer[Strand]) bool {
 		v := s.state.Load()
 		switch v & strandMask {
 		case strandQueued:
+			// A strand that its worker has put back in line is queued as well. cur tells the two
+			// apart: that worker clears it before.
 			if cur != nil && cur.Load() != s {
 				return false
 			}
-			if s.state.CompareAndSwap(v, v&^strandMask|strandIdle) {
+			if s.state.CompareAndSwap(v, v&^strandMask) { // idle, after as many entries
 				return true
 			}
 		case strandEntering:
@@ -192,6 +210,7 @@ func (s *Strand) cancel(cur *atomic.Pointer[Strand]) bool {
 
 // end ends a run, and returns false if s was woken meanwhile.
 func (s *Strand) end() bool {
+	// Compared, because a Wake during the run must not be overwritten: it was promised a run.
 	v := s.state.Load()
 	return v&strandMask == strandRunning && s.state.CompareAndSwap(v, v&^strandMask)
 }
@@ -218,11 +237,14 @@ func (f *foreignStrand) wake(submit func(Task) error) error {
 		f.mu.Unlock()
 		return nil
 	}
+	// A task of this strand is on its way, and will see the work of this caller.
 	if f.entries > 0 {
 		f.mu.Unlock()
 		return nil
 	}
 	f.mu.Unlock()
+	// Without the lock, because Submit may wait for room, and the task that would make room needs
+	// it. Two callers may both submit; the second task then finds nothing to do.
 	if err := submit(f.task); err != nil {
 		return err
 	}
@@ -235,6 +257,7 @@ func (f *foreignStrand) wake(submit func(Task) error) error {
 func (f *foreignStrand) work() {
 	f.mu.Lock()
 	f.entries--
+	// Two tasks of one strand, on two workers. The other one does the run that this one stands for.
 	if f.running {
 		f.again = true
 		f.mu.Unlock()
@@ -272,6 +295,8 @@ func (f *foreignStrand) settle(more bool) bool {
 	if !more {
 		return false
 	}
+	// To the end of the line, so that a strand that always has more gives way to others. Waiting
+	// for room on a worker could wait forever.
 	if f.pool.TrySubmit(f.task) == nil {
 		f.note()
 		return false

@@ -14,15 +14,15 @@ import (
 // Task is one unit of work. A pool runs an accepted task exactly once, or hands it back through
 // Shutdown, Close or [Config].OnDrop. A nil Task is refused with [ErrNilTask].
 //
-// A task leaves its goroutine as it found it. Profiler labels that it sets are reset after it. What
-// cannot be seen from outside is its own to undo: a task that calls runtime.LockOSThread and does
+// A task leaves its goroutine as it found it. Profiler labels that it sets are reset after it. The
+// pool cannot undo the rest: a task that calls runtime.LockOSThread and does
 // not unlock keeps its worker on that thread, and so do tasks that follow; one that has spoilt its
 // thread should end with runtime.Goexit while locked, which ends thread and goroutine, and the
 // worker goes on with new ones.
 type Task = func()
 
-// Pool is what users of a pool should depend on. [Shared], [Stealing], [Sharded], [Elastic],
-// [Ordered] and [Mailbox] satisfy it.
+// Pool is the interface for code that uses a pool and need not know its kind. [Shared], [Stealing],
+// [Sharded], [Elastic], [Ordered] and [Mailbox] satisfy it.
 type Pool interface {
 	// Submit adds t and waits for room if there is none. It returns nil, the error of ctx, or
 	// ErrClosed.
@@ -41,11 +41,11 @@ var (
 	// ErrInTask reports that a task asked its own pool to wait for something that includes the task
 	// itself.
 	ErrInTask = errors.New("taskpool: a task cannot wait for its own pool")
-	// ErrGoexit is what Do, Group and Future report for a task that ended through runtime.Goexit.
+	// ErrGoexit is reported by Do, Group and Future for a task that ended through runtime.Goexit.
 	ErrGoexit = errors.New("taskpool: task called runtime.Goexit")
 )
 
-// LeftError is what Close returns when tasks were still queued.
+// LeftError is returned by Close when tasks were still queued.
 type LeftError[T any] struct {
 	// Left holds the tasks that never ran, and never will unless the caller runs them.
 	Left []T
@@ -58,7 +58,7 @@ func (e *LeftError[T]) Error() string {
 
 // PanicError is a panic turned into an error by Do, Group and Future.
 type PanicError struct {
-	// Value is what was passed to panic.
+	// Value is the argument of panic.
 	Value any
 	// Stack is the stack of the panicking goroutine, as runtime/debug.Stack prints it.
 	Stack []byte
@@ -79,7 +79,7 @@ func (e *PanicError) Unwrap() error {
 type PanicInfo struct {
 	// Pool is Config.Name.
 	Pool string
-	// Value is what was passed to panic; nil after Goexit.
+	// Value is the argument of panic; nil after Goexit.
 	Value any
 	// Goexit is true if the task called runtime.Goexit, as testing.T.FailNow does.
 	Goexit bool
@@ -87,7 +87,7 @@ type PanicInfo struct {
 	Stack []byte
 }
 
-// Policy says what Go does with a task when there is no room. Submit always waits and TrySubmit
+// Policy decides about a task that Go has no room for. Submit always waits and TrySubmit
 // never does, whatever the policy.
 type Policy uint8
 
@@ -101,8 +101,8 @@ const (
 	// and NewOrdered refuse it.
 	CallerRuns
 	// DropOldest removes the task that has waited longest in the queue and gives it to OnDrop.
-	// Unless OnDrop runs it, whoever waits for it (Do, Group, Future) waits until ctx or the pool
-	// ends, and a Strand on that pool that is not an Ordered stays as it is.
+	// Unless OnDrop runs it, a caller that waits for it (Do, Group, Future) waits until ctx or the
+	// pool ends, and a Strand on that pool that is not an Ordered stays as it is.
 	DropOldest
 	// Spawn runs the task on a goroutine of its own, beyond the limit of workers; Shutdown and
 	// Close wait for it. The number of such goroutines is not limited. It would break order:
@@ -126,7 +126,7 @@ type Config struct {
 	// Negative: no limit. An Elastic pool without limit of workers never makes anyone wait, and
 	// ignores it.
 	QueueLen int
-	// Policy is what Go does without room; zero: Block.
+	// Policy decides about tasks that Go has no room for. Zero: Block.
 	Policy Policy
 	// OnDrop receives tasks removed by DropOldest, which requires it, and those that Close leaves.
 	// It is called on the goroutine that called Go or Close and must not block. If it panics,
@@ -193,6 +193,6 @@ type Stats struct {
 	Panics uint64
 	// Dropped counts tasks that went to OnDrop by policy DropOldest.
 	Dropped uint64
-	// CallerRan and Spawned count what the policies of the same name did.
+	// CallerRan and Spawned count the tasks that the policies of the same name ran.
 	CallerRan, Spawned uint64
 }

@@ -56,7 +56,7 @@ type worker struct {
 //
 // No wakeup is lost, because both sides announce before they look. A producer adds work, then reads
 // spare and searching. A worker about to park raises spare and lowers searching, then looks for
-// work again; so does one that leaves, for whatever reason, since it may have been the one that a
+// work again; so does one that leaves, for any reason, since it may have been the one that a
 // producer relied on. A worker that finds work while others could help wakes the next one, so that
 // a producer need wake at most one ("searching" workers were woken and have not found work yet).
 // protocol_test.go tries every interleaving of a small model of this.
@@ -121,9 +121,13 @@ func (c *workers) init(cfg Config, src source) {
 	c.cfg, c.src = cfg, src
 	c.limit = cfg.Workers
 	c.spare.Store(int64(cfg.Workers))
+	// One at a time. Each worker that finds work wakes the next if there is more, so the number
+	// doubles as long as it helps; a producer that woke several would wake most of them for
+	// nothing.
 	c.maxSearch = 1
 	c.idleSlot.Store(-1)
 	c.stop, c.ended, c.done = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	// See inside.go: a pool without limit starts workers too often to note the id of each.
 	c.tracked = c.tracked || cfg.Workers < noLimit
 	c.findRoots()
 	c.labels = context.Background()
@@ -151,16 +155,20 @@ func (c *workers) helpful() bool { return c.spare.Load() > 0 && c.searching.Load
 // wakeOne wakes the worker that parked last, or starts one.
 func (c *workers) wakeOne() {
 	c.mu.Lock()
-	// Asked again under the lock: of many producers that saw nobody searching, one wakes a worker.
+	// Asked again under the lock: many producers may have seen no worker searching, and one of them
+	// is to wake one.
 	if c.searching.Load() >= c.maxSearch || c.finishedLocked() {
 		c.mu.Unlock()
 		return
 	}
+	// The last one that parked: its stack and its part of the cache are warm. The first one may
+	// retire.
 	w := c.idleTop
 	started := false
 	switch {
 	case w != nil:
 		c.unparkLocked(w)
+	// Idle workers first, as starting one costs several times as much.
 	case c.live < c.limit:
 		w, started = c.addLocked(-1), true
 	default:
@@ -171,16 +179,21 @@ func (c *workers) wakeOne() {
 	w.searching = true
 	c.searching.Add(1)
 	c.mu.Unlock()
+	// Without the lock: sending wakes a goroutine, and the woken one needs the lock before long.
 	c.launch(w, started)
 }
 
 // notifySlot is notify for pinned workers: only worker i may do the work.
 func (c *workers) notifySlot(i int) {
+	// A busy worker looks again after it has cleared busy and before it parks, so a strand that was
+	// pushed before this load is found. Most calls end here.
 	if c.bySlot[i].busy.Load() {
-		return // it looks again before it parks
+		return
 	}
 	c.mu.Lock()
 	w := c.bySlot[i].w
+	// Not idle means woken already, or about to leave. One that leaves calls recheck, which comes
+	// here again.
 	if c.finishedLocked() || (w != nil && !w.idle) {
 		c.mu.Unlock()
 		return
@@ -199,6 +212,7 @@ func (c *workers) launch(w *worker, started bool) {
 	if started {
 		go c.run(w)
 	} else {
+		// One token per removal from the idle list and room for one: this never blocks.
 		w.wake <- struct{}{}
 	}
 }
@@ -221,17 +235,21 @@ func (c *workers) addLocked(slot int) *worker {
 		c.bySlot[slot].busy.Store(true)
 	}
 	c.live++
+	// Counted here and not by the goroutine itself, so that Shutdown cannot miss one that has yet
+	// to run.
 	c.goroutines++
 	c.started++
 	c.spare.Add(-1)
 	w.at = len(c.all)
 	c.all = append(c.all, w)
+	// Under the lock: the end of the pool copies all, and needs the batch of every worker in it.
 	c.src.attach(w)
 	return w
 }
 
 // removeLocked takes w out of all; the last one takes its place.
 func (c *workers) removeLocked(w *worker) {
+	// Order does not matter here, and closing the gap would make the end of many workers quadratic.
 	last := len(c.all) - 1
 	c.all[w.at] = c.all[last]
 	c.all[w.at].at = w.at
@@ -252,13 +270,16 @@ func (w *worker) claim() { w.claimed++ }
 
 func (w *worker) begin() { w.begun.Store(w.claimed) }
 
-// awaitBegun waits until what each worker has taken from a queue has begun. It is called when the
-// queues have been drained, so that no more can be taken. Between the two a worker wakes producers
-// and other workers, and giving up a contended lock may cost it its processor; without the wait a
-// task could start long after a Shutdown that has given up had returned. None of this runs a user's
-// code, so that the wait is short.
+// awaitBegun waits until each worker has begun the task that it took from a queue. It is called
+// when the queues have been drained, so that no more can be taken. Without the wait a task could
+// start long after a Shutdown that has given up had returned.
 func awaitBegun(all []*worker) {
 	for _, w := range all {
+		// claimed is read without its lock: the drain has held that lock since, and after it no
+		// worker claims. Between claim and begin a worker wakes producers and other workers, and
+		// may lose its processor; but it runs no code of the user, so the wait is short. A look is
+		// enough here, while a lock held from claim to begin would make every worker wait for every
+		// wakeup.
 		for w.begun.Load() != w.claimed {
 			runtime.Gosched()
 		}
@@ -272,14 +293,17 @@ func (c *workers) run(w *worker) {
 	if c.tracked {
 		defer c.track()()
 	}
+	// A panic ends workLoop and not the goroutine: a new one would have to grow its stack again.
 	for !c.workLoop(w) {
 	}
+	// Not reached after Goexit, by which leave tells the two apart.
 	w.finished = true
 }
 
 // workLoop works until the worker is to leave (true) or a task panicked (false). The one recover
 // around tasks is here, so that a task costs no defer.
 func (c *workers) workLoop(w *worker) (leave bool) {
+	// A flag, since recover returns nil for Goexit as well.
 	returned := false
 	defer func() {
 		if returned {
@@ -297,6 +321,8 @@ func (c *workers) workLoop(w *worker) (leave bool) {
 		}
 	}
 	returned = true
+	// Outside the protected part, but before leave: while this goroutine is counted, the pool
+	// cannot have ended.
 	c.recheck(w)
 	return leave
 }
@@ -305,6 +331,8 @@ func (c *workers) workLoop(w *worker) (leave bool) {
 // queue.
 func (c *workers) leave(w *worker) {
 	if !w.finished {
+		// The same worker: its batch may still hold tasks that were accepted, and it stays in the
+		// list of all.
 		go c.run(w)
 		return
 	}
@@ -321,21 +349,27 @@ func (c *workers) gone() {
 
 func (c *workers) finishLocked() {
 	if c.finishedLocked() {
-		c.wgDone.Do(func() { close(c.done) })
+		// May come here more than once: close finds no goroutine, or the last one that leaves does. The end comes first,
+		// since a caller that has waited for done may look at it next.
 		c.end()
+		c.wgDone.Do(func() { close(c.done) })
 	}
 }
 
 func (c *workers) end() { c.endOne.Do(func() { close(c.ended) }) }
 
-// found ends the search of w. If there is more work, here (more) or anywhere, it wakes the next
-// worker. It must look everywhere: a worker that took a batch along while this one was searching
-// saw that, and woke nobody for the rest of its batch.
+// found ends the search of w, and wakes another worker if there is more work. more says that there
+// is, in the place where w found its task.
 func (c *workers) found(w *worker, more bool) {
+	// Lowered before the look below, so that a producer that still saw w searching has added its
+	// work before, where the look finds it.
 	if w.searching {
 		w.searching = false
 		c.searching.Add(-1)
 	}
+	// All sources are asked, and not only the one where w found its task: a worker that filled its
+	// batch meanwhile saw w searching and so woke no other. The cheap questions come first; usually
+	// another worker is not needed or not to be had.
 	if c.helpful() && (more || c.src.pending(w)) {
 		c.wakeOne()
 	}
@@ -361,11 +395,13 @@ func (c *workers) close() {
 		return
 	}
 	c.closing.Store(true)
+	// Under the lock, with the flag: a worker that parks afterwards sees it, see park.
 	close(c.stop)
 	if c.timer != nil {
 		c.timer.Stop()
 	}
 	var leaving []*worker
+	// All at once. They would otherwise stay until their next token, which does not come any more.
 	for w := c.idleTop; w != nil; w = c.idleTop {
 		c.unparkLocked(w)
 		leaving = append(leaving, w)
@@ -401,6 +437,7 @@ func (c *workers) stats() Stats {
 		CallerRan: c.callerRan.Load(), Spawned: c.nSpawned.Load(),
 	}
 	s.Accepted = s.CallerRan + s.Spawned + c.didInside.Load()
+	// Each worker counts by itself, so that stealing writes no line that others write.
 	for _, w := range c.all {
 		s.Steals += w.steals.Load()
 	}

@@ -138,6 +138,8 @@ func TestLengthFieldLayouts(t *testing.T) {
 
 // A header that cannot be true is an error at once, before the payload is there; one that can be, but is too
 // long, is ErrTooLong.
+//
+// case: 17
 func TestLengthFieldBadHeaders(t *testing.T) {
 	for name, test := range map[string]struct {
 		c    codec.LengthField
@@ -156,6 +158,8 @@ func TestLengthFieldBadHeaders(t *testing.T) {
 		"less than itself":      {codec.LengthField{Adjust: -4}, []byte{0, 0, 0, 3}, nil},
 		"a width of 5":          {codec.LengthField{Width: 5}, make([]byte, 20), nil},
 		"a negative width":      {codec.LengthField{Width: -1}, make([]byte, 20), nil},
+		"a negative offset":     {codec.LengthField{Offset: -1}, make([]byte, 20), nil},
+		"an endless offset":     {codec.LengthField{Offset: math.MaxInt}, make([]byte, 20), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, _, err := decode(t, &test.c, test.wire, whole(len(test.wire)))
@@ -177,6 +181,8 @@ func TestLengthFieldBadHeaders(t *testing.T) {
 }
 
 // What does not fit is refused, and dst is not the worse for it.
+//
+// case: 17
 func TestLengthFieldRefusesToEncode(t *testing.T) {
 	for name, test := range map[string]struct {
 		c   codec.LengthField
@@ -187,6 +193,7 @@ func TestLengthFieldRefusesToEncode(t *testing.T) {
 		"too short":              {codec.LengthField{Offset: 3}, []byte("ab")},
 		"negative length":        {codec.LengthField{Adjust: 5}, "four"},
 		"wrong width":            {codec.LengthField{Width: 7}, "x"},
+		"negative offset":        {codec.LengthField{Offset: -1}, "x"},
 		"wrong type":             {codec.LengthField{}, 5},
 	} {
 		t.Run(name, func(t *testing.T) {

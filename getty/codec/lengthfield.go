@@ -47,7 +47,14 @@ func (c *LengthField) plain() bool {
 		(c.Order == nil || c.Order == binary.BigEndian)
 }
 
+// slack is more than any sensible Adjust or Offset.
+const slack = 1 << 20
+
+// width returns the size of the length field in bytes, or the error of an impossible layout.
 func (c *LengthField) width() (int, error) {
+	if c.Offset < 0 || c.Offset > slack {
+		return 0, fmt.Errorf("codec: LengthField.Offset is %d; want 0 to %d", c.Offset, slack)
+	}
 	switch c.Width {
 	case 0:
 		return 4, nil
@@ -89,7 +96,6 @@ func (c *LengthField) Read(s getty.Session, b []byte) (any, int, error) {
 		}
 	}
 	// The checks come before any arithmetic that could overflow, also where int has 32 bits.
-	const slack = 1 << 20 // more than any sensible Adjust or Offset
 	limit := uint64(maxInt - 2*slack)
 	if c.MaxLen > 0 {
 		limit = min(limit, uint64(c.MaxLen))

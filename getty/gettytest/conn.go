@@ -141,11 +141,13 @@ type stream struct {
 	writeBy limit  // guarded by mu
 }
 
-// A limit is a deadline.
+// A limit is a deadline; its timer wakes whoever waits for it.
 type limit struct {
+	at    time.Time
 	timer *time.Timer
-	over  bool
 }
+
+func (l *limit) over() bool { return !l.at.IsZero() && !time.Now().Before(l.at) }
 
 func newStream() *stream {
 	s := &stream{}
@@ -162,7 +164,7 @@ func (s *stream) read(p []byte) (int, error) {
 			return 0, s.lost
 		case s.left:
 			return 0, net.ErrClosed
-		case s.readBy.over:
+		case s.readBy.over():
 			return 0, os.ErrDeadlineExceeded
 		case len(s.buf) > 0 || len(p) == 0:
 			n := copy(p, s.buf)
@@ -187,7 +189,7 @@ func (s *stream) write(p []byte) (n int, err error) {
 			return n, net.ErrClosed
 		case s.left:
 			return n, io.ErrClosedPipe
-		case s.writeBy.over:
+		case s.writeBy.over():
 			return n, os.ErrDeadlineExceeded
 		}
 		if room := connBuffer - len(s.buf); room > 0 {
@@ -236,18 +238,12 @@ func (s *stream) deadline(l *limit, t time.Time) {
 		l.timer.Stop()
 		l.timer = nil
 	}
-	l.over = false
-	if !t.IsZero() {
-		var timer *time.Timer
-		timer = time.AfterFunc(time.Until(t), func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if l.timer == timer { // else it was set anew meanwhile
-				l.over = true
-				s.changed.Broadcast()
-			}
+	if l.at = t; !t.IsZero() {
+		l.timer = time.AfterFunc(time.Until(t), func() {
+			s.mu.Lock() // so that nobody is between looking at the time and waiting
+			s.changed.Broadcast()
+			s.mu.Unlock()
 		})
-		l.timer = timer
 	}
 	s.changed.Broadcast()
 }

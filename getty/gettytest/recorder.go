@@ -13,7 +13,8 @@ import (
 // A Recorder is a listener that records the callbacks of any number of sessions, calls the
 // functions that are set, and fails its test when the order of callbacks is not the one that
 // [getty.EventListener] promises. Make one with [NewRecorder] and set the functions before it is
-// used.
+// used. A listener of your own is checked if the functions call it, or if a type of yours embeds
+// the Recorder and calls the Recorder's method in each of its own.
 type Recorder struct {
 	// The functions run inside the callbacks of the same name; nil ones do nothing.
 	Open     func(getty.Session) error
@@ -22,6 +23,9 @@ type Recorder struct {
 	Writable func(getty.Session)
 	Error    func(getty.Session, error)
 	Close    func(getty.Session)
+
+	ReadEnd     func(getty.Session)        // of the listener that AnswersAfterEnd returns
+	PacketError func(getty.Session, error) // of the listener that HearsPacketErrors returns
 
 	// Unordered says that the sessions have [getty.Unordered] dispatch: Message and Cron may
 	// overlap.
@@ -41,11 +45,14 @@ var (
 	_ getty.WritableListener = (*Recorder)(nil)
 )
 
-// A Record is what a Recorder has seen of one session.
+// A Record is what a Recorder has seen of one session. A callback counts from its beginning.
 type Record struct {
-	Opened, Closed  bool
-	Messages, Crons int
+	Opened          bool    // OnOpen was called
+	Closed          bool    // OnClose has returned
+	Messages, Crons int     // calls of OnMessage and OnCron
+	ReadEnds        int     // calls of OnReadEnd: one at most
 	Errors          []error // what OnError was called with: one at most
+	PacketErrors    []error // what OnPacketError was called with
 
 	busy bool
 }
@@ -65,14 +72,32 @@ func (r *Recorder) Of(s getty.Session) Record {
 	defer r.mu.Unlock()
 	if rec := r.seen[s]; rec != nil {
 		c := *rec
-		c.Errors = slices.Clone(rec.Errors)
+		c.Errors, c.PacketErrors = slices.Clone(rec.Errors), slices.Clone(rec.PacketErrors)
 		return c
 	}
 	return Record{}
 }
 
-// begin checks and records that a callback begins. exclusive callbacks may not overlap each other.
-func (r *Recorder) begin(s getty.Session, what string, exclusive bool) *Record {
+// during checks that a callback may begin now, notes what note changes, and runs f.
+// Exclusive callbacks never overlap each other. The callback has ended when f has, also by a
+// panic.
+func (r *Recorder) during(
+	s getty.Session, what string, exclusive bool, note func(*Record), f func(),
+) {
+	rec := r.begin(s, what, exclusive, note)
+	if exclusive {
+		defer func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			rec.busy = false
+		}()
+	}
+	f()
+}
+
+func (r *Recorder) begin(
+	s getty.Session, what string, exclusive bool, note func(*Record),
+) *Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rec := r.seen[s]
@@ -91,81 +116,116 @@ func (r *Recorder) begin(s getty.Session, what string, exclusive bool) *Record {
 		r.t.Errorf("%s overlaps another callback", what)
 	case len(rec.Errors) > 0 && what != "OnClose":
 		r.t.Errorf("%s after OnError", what)
+	case rec.ReadEnds > 0 && (what == "OnMessage" || what == "OnReadEnd"):
+		r.t.Errorf("%s after OnReadEnd", what)
 	}
 	rec.Opened = true
 	rec.busy = rec.busy || exclusive
+	if note != nil {
+		note(rec)
+	}
 	return rec
 }
 
-// end records that a callback has returned, also by a panic; change updates the record.
-func (r *Recorder) end(rec *Record, exclusive bool, change func(*Record)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if exclusive {
-		rec.busy = false
-	}
-	if change != nil {
-		change(rec)
-	}
-}
-
 // OnOpen implements [getty.EventListener].
-func (r *Recorder) OnOpen(s getty.Session) error {
-	rec := r.begin(s, "OnOpen", true)
-	defer r.end(rec, true, nil)
-	if r.Open != nil {
-		if err := r.Open(s); err != nil {
-			return err
+func (r *Recorder) OnOpen(s getty.Session) (err error) {
+	r.during(s, "OnOpen", true, nil, func() {
+		if r.Open != nil {
+			err = r.Open(s)
 		}
-	}
-	r.Opened <- s
-	return nil
+		if err == nil {
+			r.Opened <- s
+		}
+	})
+	return err
 }
 
 // OnMessage implements [getty.EventListener].
 func (r *Recorder) OnMessage(s getty.Session, pkg any) {
-	rec := r.begin(s, "OnMessage", !r.Unordered)
-	defer r.end(rec, !r.Unordered, func(rec *Record) { rec.Messages++ })
-	if r.Message != nil {
-		r.Message(s, pkg)
-	}
+	r.during(s, "OnMessage", !r.Unordered, func(rec *Record) { rec.Messages++ }, func() {
+		if r.Message != nil {
+			r.Message(s, pkg)
+		}
+	})
 }
 
 // OnCron implements [getty.EventListener].
 func (r *Recorder) OnCron(s getty.Session) {
-	rec := r.begin(s, "OnCron", !r.Unordered)
-	defer r.end(rec, !r.Unordered, func(rec *Record) { rec.Crons++ })
-	if r.Cron != nil {
-		r.Cron(s)
-	}
+	r.during(s, "OnCron", !r.Unordered, func(rec *Record) { rec.Crons++ }, func() {
+		if r.Cron != nil {
+			r.Cron(s)
+		}
+	})
 }
 
 // OnWritable implements [getty.WritableListener].
 func (r *Recorder) OnWritable(s getty.Session) {
-	rec := r.begin(s, "OnWritable", true)
-	defer r.end(rec, true, nil)
-	if r.Writable != nil {
-		r.Writable(s)
-	}
+	r.during(s, "OnWritable", true, nil, func() {
+		if r.Writable != nil {
+			r.Writable(s)
+		}
+	})
 }
 
 // OnError implements [getty.EventListener].
 func (r *Recorder) OnError(s getty.Session, err error) {
-	rec := r.begin(s, "OnError", true)
-	defer r.end(rec, true, func(rec *Record) { rec.Errors = append(rec.Errors, err) })
-	if r.Error != nil {
-		r.Error(s, err)
-	}
+	note := func(rec *Record) { rec.Errors = append(rec.Errors, err) }
+	r.during(s, "OnError", true, note, func() {
+		if r.Error != nil {
+			r.Error(s, err)
+		}
+	})
 }
 
 // OnClose implements [getty.EventListener].
 func (r *Recorder) OnClose(s getty.Session) {
-	rec := r.begin(s, "OnClose", true)
 	defer func() {
-		r.end(rec, true, func(rec *Record) { rec.Closed = true })
+		r.mu.Lock()
+		r.seen[s].Closed = true
+		r.mu.Unlock()
 		r.Closed <- s
 	}()
-	if r.Close != nil {
-		r.Close(s)
-	}
+	r.during(s, "OnClose", true, nil, func() {
+		if r.Close != nil {
+			r.Close(s)
+		}
+	})
+}
+
+// AnswersAfterEnd returns a listener that records like r and is a [getty.ReadEndListener], so that
+// its sessions go on writing after their peers have ended their streams.
+func (r *Recorder) AnswersAfterEnd() interface {
+	getty.EventListener
+	getty.ReadEndListener
+} {
+	return afterEnd{r}
+}
+
+type afterEnd struct{ *Recorder }
+
+func (r afterEnd) OnReadEnd(s getty.Session) {
+	r.during(s, "OnReadEnd", true, func(rec *Record) { rec.ReadEnds++ }, func() {
+		if r.ReadEnd != nil {
+			r.ReadEnd(s)
+		}
+	})
+}
+
+// HearsPacketErrors returns a listener that records like r and is a [getty.PacketErrorListener].
+func (r *Recorder) HearsPacketErrors() interface {
+	getty.EventListener
+	getty.PacketErrorListener
+} {
+	return packetErrors{r}
+}
+
+type packetErrors struct{ *Recorder }
+
+func (r packetErrors) OnPacketError(s getty.Session, err error) {
+	note := func(rec *Record) { rec.PacketErrors = append(rec.PacketErrors, err) }
+	r.during(s, "OnPacketError", !r.Unordered, note, func() {
+		if r.PacketError != nil {
+			r.PacketError(s, err)
+		}
+	})
 }

@@ -135,8 +135,8 @@ func (b *Batch) Cancel() {
 	b.lent, b.large = nil, nil
 }
 
-// Add adds p as a package. p is the slice that Reserve returned, with the package appended to it; it
-// may have outgrown that memory. w, if not nil, waits for the package. p is not empty.
+// Add adds p as a package. p is the slice that Reserve returned, with the package appended to it;
+// it may have outgrown that memory. w, if not nil, waits for the package. p is not empty.
 func (b *Batch) Add(p []byte, w *Waiter) {
 	inPlace := len(p) <= cap(b.lent) && &p[0] == &b.lent[:1][0]
 	switch {

@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+var waiters Waiters
+
 // A modelled segment is what the model of a batch knows about one.
 type modelled struct {
 	left      []byte
@@ -106,7 +108,7 @@ func play(t *testing.T, script []byte) {
 		script = script[3:]
 		var w *Waiter
 		if op&0x80 != 0 {
-			w = NewWaiter()
+			w = waiters.New()
 		}
 		switch op % 8 {
 		case 0, 1: // encode in place, with a wrong idea of the size
@@ -134,7 +136,7 @@ func play(t *testing.T, script []byte) {
 			add(append(append(x, y...), 7), nil, ends...)
 		case 4:
 			if w == nil {
-				w = NewWaiter()
+				w = waiters.New()
 			}
 			b.AddMark(w)
 			add(nil, w)
@@ -222,7 +224,7 @@ func TestWithdrawBesideAFlush(t *testing.T) {
 		const n = 40
 		ws := make([]*Waiter, n)
 		for i := range ws {
-			ws[i] = NewWaiter()
+			ws[i] = waiters.New()
 			b.AddCopy([]byte{byte(i)}, ws[i])
 		}
 		taken := make([]bool, n)

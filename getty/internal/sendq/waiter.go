@@ -19,6 +19,7 @@ import (
 //
 // The result is written before done is announced.
 type Waiter struct {
+	home  *Waiters
 	state atomic.Int32
 	done  chan struct{} // capacity 1
 	err   error
@@ -33,11 +34,19 @@ const (
 	withdrawn
 )
 
-var waiters = sync.Pool{New: func() any { return &Waiter{done: make(chan struct{}, 1)} }}
+// Waiters is a pool of Waiters. The zero value is ready for use.
+//
+// It is no variable of the package, since each endpoint needs its own: a channel that was made in a
+// bubble of testing/synctest must not be used outside of it, and one pool for the process would
+// carry it there.
+type Waiters struct{ pool sync.Pool }
 
-// NewWaiter returns a Waiter for one package, mark or event.
-func NewWaiter() *Waiter {
-	w := waiters.Get().(*Waiter)
+// New returns a Waiter for one package, mark or event.
+func (p *Waiters) New() *Waiter {
+	w, _ := p.pool.Get().(*Waiter)
+	if w == nil {
+		w = &Waiter{home: p, done: make(chan struct{}, 1)}
+	}
 	w.sent = 0
 	w.state.Store(queued)
 	return w
@@ -46,7 +55,7 @@ func NewWaiter() *Waiter {
 // Free gives back a Waiter that was never added to a batch.
 func (w *Waiter) Free() {
 	w.err = nil // which may hold much
-	waiters.Put(w)
+	w.home.pool.Put(w)
 }
 
 // Done announces the outcome, once. The caller that has received from it calls Result. The channel

@@ -27,7 +27,9 @@ func Family() harness.Family {
 			f.Cases = append(f.Cases, load(kind, producers))
 		}
 	}
-	return harness.Family{Name: f.Name, Doc: f.Doc, Cases: append(f.Cases, batch(), batchSubmit(), burst())}
+	return harness.Family{Name: f.Name, Doc: f.Doc, Cases: append(f.Cases,
+		batch(), batchSubmit(), burst(), manyKeys("keys", byKey), manyKeys("mailboxes", byOwner),
+		latency(50), latency(80), latency(95))}
 }
 
 // chunk bounds the tasks in flight, so that pools without a limit do not hold millions.
