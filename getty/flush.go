@@ -4,6 +4,7 @@ package getty
 
 import (
 	"math"
+	"net"
 	"runtime"
 
 	"github.com/gostkit/kit/getty/internal/sendq"
@@ -209,6 +210,12 @@ func (o *outbox) writeOut(b *sendq.Batch, next step, how wire.Mode) {
 			o.reviewBlock()
 		}
 		if next != stepWrite {
+			return
+		}
+		if o.s.has(flagHard) {
+			// A batch of marks has no bytes, so that no write would fail, and Flush would report
+			// success for packages whose write failed before.
+			o.writeFailed(b, net.ErrClosed)
 			return
 		}
 		if flusher {
