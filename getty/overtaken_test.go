@@ -64,3 +64,24 @@ func TestWritersThatTheEndOvertakes(t *testing.T) {
 		})
 	}
 }
+
+// A Flush whose mark is taken by a flush of its own, after the write before it has failed, fails too: there is
+// nothing left to be written then, and a mark has no bytes of its own.
+//
+// case: 25
+func TestAMarkBehindAFailedWrite(t *testing.T) {
+	eachWire(t, func(t *testing.T, w wire) {
+		result := make(chan error, 1)
+		srv := w.server(t, briefClose)
+		run(t, srv, prepare(getty.Funcs{Open: func(s getty.Session) error {
+			if _, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0); err != nil {
+				return err
+			}
+			eventually(t, "a flusher waits for the peer", func() bool { return getty.WriteStalled(s) })
+			result <- getty.FlushLate(s, s.CloseNow)
+			return nil
+		}}))
+		w.dial(t, srv)
+		require.ErrorIs(t, within(t, result, "Flush"), getty.ErrSessionClosed)
+	})
+}
