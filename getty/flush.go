@@ -218,10 +218,6 @@ func (o *outbox) writeOut(b *sendq.Batch, next step, how wire.Mode) {
 			o.writeFailed(b, net.ErrClosed)
 			return
 		}
-		if o.s.has(flagHard) { // also where b has only marks, which no write would refuse
-			o.writeFailed(b, ErrSessionClosed)
-			return
-		}
 		if flusher {
 			// For each batch anew: the progress of the one before says nothing about this one.
 			o.s.clock.stalled()
