@@ -40,6 +40,18 @@ func TestReadmeHello(t *testing.T) {
 	require.Equal(t, program, hello)
 }
 
+// What a stranger reads first has at most 30 lines of code, without the imports, empty lines and
+// comments.
+func TestHelloIsShort(t *testing.T) {
+	source, err := os.ReadFile("hello/main.go")
+	require.NoError(t, err)
+	_, code, found := strings.Cut(string(source), "\n)\n") // the imports end
+	require.True(t, found)
+	lines := regexp.MustCompile(`(?m)^\s*[^\s/].*$`).FindAllString(code, -1)
+	require.LessOrEqual(t, len(lines), 30)
+	require.Greater(t, len(lines), 15, "the lines are found")
+}
+
 // What README.md shows for each module is the body of a function in
 // modules_test.go, so that it compiles, runs and prints what it should.
 func TestReadmeSnippets(t *testing.T) {

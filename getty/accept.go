@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// An acceptor listens and accepts, for every kind of server: there is one accept loop, so that no
-// kind of server survives less than the others.
+// An acceptor listens and accepts, for every kind of server. There is only this accept loop, so
+// that every kind of server survives the same errors.
 type acceptor struct {
 	mu   sync.Mutex
 	s    *Server
@@ -68,8 +68,9 @@ func (a *acceptor) stop() {
 	}
 }
 
-// loop never runs user code but the listener's, and survives whatever a single accept reports: out
-// of descriptors, out of memory, a connection that was gone before it was taken, a panic.
+// loop accepts until the listener is closed. It survives every error that a single Accept reports:
+// no descriptors or memory left, a connection that ended before it was accepted, a panic. The
+// listener's methods are the only user code that it runs.
 func (a *acceptor) loop(ln net.Listener, quit <-chan struct{}, handle func(net.Conn)) {
 	ep := a.s.ep
 	returned := false
@@ -91,6 +92,8 @@ func (a *acceptor) loop(ln net.Listener, quit <-chan struct{}, handle func(net.C
 		if ep.isClosed() {
 			break
 		}
+		// With any other error it is tried again, whether the error calls itself temporary or not:
+		// a server that stops listening because of one is worse than a loop that tries in vain.
 		if errors.Is(err, net.ErrClosed) {
 			a.s.fail(fmt.Errorf("getty: the listener was closed by its owner: %w", err))
 			break
@@ -138,7 +141,8 @@ func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
 	}
 }
 
-// prepareOn is prepare for a session on conn, whose socket gets its options first.
+// prepareOn returns prepare, preceded by setting the socket options of conn. So the accept loop
+// need not wait for that, and an option that fails refuses only its own session.
 func (s *Server) prepareOn(conn net.Conn, prepare NewSessionCallback) NewSessionCallback {
 	return func(ss Session) error {
 		if err := s.tune(original(conn)); err != nil {

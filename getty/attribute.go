@@ -4,7 +4,7 @@ package getty
 
 import "sync"
 
-// attributes is the per-session store behind SetAttribute; its map exists only once it is used.
+// attributes is the store of a session behind SetAttribute. The map is made with the first value.
 type attributes struct {
 	mu sync.RWMutex
 	m  map[any]any // guarded by mu
@@ -31,9 +31,9 @@ func (a *attributes) RemoveAttribute(key any) {
 	delete(a.m, key)
 }
 
-// A Key is the typed name of a session attribute. Two keys are never the same, whatever their
-// names, so packages cannot disturb each other's attributes. Make one with [NewKey] and keep it in
-// a package variable.
+// A Key is the typed name of a session attribute. Two keys are never the same, even if their names
+// are, so packages cannot disturb each other's attributes. Make one with [NewKey] and keep it in a
+// package variable.
 type Key[T any] struct{ name string }
 
 // NewKey returns a new key; name serves only its String method.

@@ -12,11 +12,11 @@ type BroadcastReport struct {
 	Failed   int // refused for another reason
 }
 
-// Broadcast queues b, one package in its encoded form, in every session, without waiting for any: a
-// slow peer delays nobody and gets what its endpoint's SlowConsumer policy says. Encode once, with
-// the codec's AppendPkg for example; on WebSocket sessions b is the payload of one message. b may
-// be reused when Broadcast has returned. Unconnected UDP endpoints cannot take part, since they
-// need an address.
+// Broadcast queues b, one package in its encoded form, in every session. It waits for none: a slow
+// peer does not delay the others, and is treated as the SlowConsumer policy of its endpoint says.
+// Encode once, with the codec's AppendPkg for example; on WebSocket sessions b is the payload of
+// one message. b may be reused when Broadcast has returned. Unconnected UDP endpoints cannot take
+// part, since they need an address.
 func Broadcast(sessions iter.Seq[Session], b []byte) (r BroadcastReport) {
 	for s := range sessions {
 		switch _, err := s.WriteBytes(b); {

@@ -50,8 +50,11 @@ type ClientOptions struct {
 	// for its peer as WaitTime says, never in the kernel.
 	Socket netx.SocketOptions
 
-	WebSocketClientOptions
-	UDPClientOptions
+	// WebSocket are the options that only WebSocket clients use.
+	WebSocket WebSocketClientOptions
+
+	// UDP are the options that only UDP clients use.
+	UDP UDPClientOptions
 }
 
 // A ClientOption changes one of the options.
@@ -77,34 +80,18 @@ func WithClientDispatch(d Dispatch) ClientOption { return func(o *ClientOptions)
 // maxConnections is more than one address has ports.
 const maxConnections = 64 << 10
 
-// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there
-// after an error too.
-func (o *ClientOptions) fill(k kind) error {
-	err := unused(k, o)
-	if o.Connections == 0 {
-		o.Connections = 1
-	}
-	if o.DialTimeout == 0 {
-		o.DialTimeout = DefaultDialTimeout
-	}
-	if o.ReconnectInterval == 0 {
-		o.ReconnectInterval = DefaultReconnectInterval
-	}
-	if o.ReconnectMax == 0 {
-		o.ReconnectMax = max(DefaultReconnectMax, o.ReconnectInterval)
-	}
-	if o.MaxHeaderBytes == 0 {
-		o.MaxHeaderBytes = wsMaxHeaderBytes
-	}
-	serr := o.SessionOptions.fill()
-	return cmp.Or(err, serr, o.check(k))
+func (o *ClientOptions) complete(kind) {
+	o.Connections = cmp.Or(o.Connections, 1)
+	o.DialTimeout = cmp.Or(o.DialTimeout, DefaultDialTimeout)
+	o.ReconnectInterval = cmp.Or(o.ReconnectInterval, DefaultReconnectInterval)
+	o.ReconnectMax = cmp.Or(o.ReconnectMax, max(DefaultReconnectMax, o.ReconnectInterval))
+	o.SessionOptions.complete()
+	o.WebSocket.complete()
+	o.UDP.complete()
 }
 
-// check reports what cannot be.
 func (o *ClientOptions) check(k kind) error {
 	switch {
-	case o.Addr == "":
-		return errors.New("getty: client without a server address: Addr is empty")
 	case o.Connections < 0:
 		return errors.New("getty: Connections is negative")
 	case o.Connections > maxConnections:
@@ -113,34 +100,9 @@ func (o *ClientOptions) check(k kind) error {
 		return errors.New("getty: DialTimeout is negative")
 	case o.ReconnectInterval < 0 || o.ReconnectMax < o.ReconnectInterval:
 		return errors.New("getty: want 0 <= ReconnectInterval <= ReconnectMax")
-	case o.PingPeriod < 0:
-		return errors.New("getty: PingPeriod is negative")
-	case o.MaxHeaderBytes < 0:
-		return errors.New("getty: MaxHeaderBytes is negative")
-	case len(o.ProbePayload) > maxPayload:
-		return fmt.Errorf("getty: ProbePayload has %d bytes, more than %d", len(o.ProbePayload), maxPayload)
 	}
-	network := "tcp"
-	var err error
-	switch k {
-	case wsClient:
-		err = checkURL(o.Addr)
-	case udpClient:
-		network = "udp"
-		fallthrough
-	default:
-		err = checkHostPort(network, o.Addr)
-	}
-	if err != nil {
-		return fmt.Errorf("getty: Addr: %w", err)
-	}
-	if err := checkSubprotocols(o.Subprotocols); err != nil {
-		return fmt.Errorf("getty: Subprotocols: %w", err)
-	}
-	if err := checkHeader(o.Header, len(o.Subprotocols) > 0); err != nil {
-		return fmt.Errorf("getty: Header: %w", err)
-	}
-	return checkSocket(&o.Socket, network)
+	return cmp.Or(o.SessionOptions.check(), checkServerAddr(o.Addr, k), o.WebSocket.check(),
+		o.UDP.check(), checkSocket(&o.Socket, k))
 }
 
 // A Client keeps a number of sessions to one server open. Make one with [NewTCPClient],
@@ -175,12 +137,7 @@ type dialer func(ctx context.Context, o *ClientOptions) (protocol, error)
 
 func newClient(opts []ClientOption, dial dialer, k kind) *Client {
 	c := &Client{dial: dial, changed: make(chan struct{})}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&c.opts)
-		}
-	}
-	c.err = c.opts.fill(k)
+	c.err = settle(&c.opts, k, opts)
 	c.ep = newEndpoint(c, "client", &c.opts.SessionOptions)
 	c.ep.onFreed = c.freed
 	c.ep.onOpened = c.opened
@@ -203,7 +160,7 @@ func dialTCP(ctx context.Context, o *ClientOptions) (protocol, error) {
 }
 
 func dialConn(ctx context.Context, o *ClientOptions, addr string) (net.Conn, error) {
-	d := netx.Dialer{Options: o.Socket}
+	d := netx.Dialer{Options: withoutLinger(o.Socket)}
 	return d.DialContext(ctx, "tcp", addr)
 }
 

@@ -20,19 +20,20 @@ var epoch = time.Now().Add(-50 * 365 * 24 * time.Hour)
 
 func now() int64 { return int64(time.Since(epoch)) }
 
-// longest is as good as for ever: a time to which two such durations can be added without overflow.
+// longest stands for every longer duration: two of it can be added to a session time without
+// overflow.
 const longest = math.MaxInt64 / 4
 
-// nanos returns d as session times count, however long it is.
+// nanos returns d in the unit of session times, longest at most.
 func nanos(d time.Duration) int64 { return int64(min(d, longest)) }
 
-// A clock keeps all time limits of a session with one timer of the endpoint's wheel. The hot paths
-// only store when something happened; when the timer fires it looks which limit is over and sets
-// itself to the next one that may be. No deadline ever reaches the descriptor, since TLS and
-// decompressors never recover from one.
+// A clock keeps all time limits of a session with one timer of the endpoint's wheel. Reading and
+// writing only store the time at which something happened. When the timer fires, review looks which
+// limit is over, and sets the timer for the limit that may be over next. No deadline is set on the
+// connection, since TLS and decompressors never recover from one.
 //
-// The limits look at what the peer did. What it sent is noted by the goroutine that reads. What it
-// took is found out by looks (backlog), but only while there is something for it to take.
+// The limits depend on what the peer does. What it sends is noted by the goroutine that reads. What
+// it takes is found out by looks (backlog), and only while there is something for it to take.
 type clock struct {
 	s *session
 
@@ -40,52 +41,56 @@ type clock struct {
 	idleLimit  atomic.Int64 // IdleTimeout
 	cronPeriod atomic.Int64
 
-	heardAt   atomic.Int64 // the peer's last sign of life, or the end of a pause in which it could give none
-	begunAt   atomic.Int64 // the incomplete package's first byte, moved by those that follow; 0: there is none
-	stalledAt atomic.Int64 // last progress of a write that waits for the peer, 0: none waits
-	drainAt   atomic.Int64 // when WaitTime began to limit a graceful end, 0: none is in progress
+	// heardAt is the peer's last sign of life, or the end of a pause in which it could give none.
+	heardAt atomic.Int64
+	// begunAt is when an incomplete package began, moved on by the bytes that followed; 0: none.
+	begunAt atomic.Int64
+	// stalledAt is the last progress of a write that waits for the peer; 0: none waits.
+	stalledAt atomic.Int64
+	// drainAt is when WaitTime began to limit a graceful end; 0: none is in progress.
+	drainAt atomic.Int64
 
 	mu      sync.Mutex
 	timer   *timerwheel.Timer // guarded by mu; nil until a limit needs it
 	due     int64             // guarded by mu: when timer fires, 0: not armed
 	cronAt  int64             // guarded by mu: the next tick, 0: none
 	pingAt  int64             // guarded by mu: the next ping, 0: none
-	askedAt int64             // guarded by mu: the first ping since the peer's last sign of life, if there was one
+	askedAt int64             // guarded by mu: the first ping since heardAt; before it: none was
 	looks   *looks            // guarded by mu: made when first needed
 	live    bool              // guarded by mu: the session has begun
-	spared  bool              // guarded by mu: the graceful end was late and has got more time
+	spared  bool              // guarded by mu: the graceful end has got more time, once
 	ended   bool              // guarded by mu
 }
 
-// looks are what the clock remembers of its looks at the peer. Most sessions never need them.
+// looks is the memory of the clock's looks at the peer. Most sessions never need it.
 type looks struct {
 	backlog  backlog
 	reprieve [3]reprieve // of the read, the idle and the write limit
 }
 
-// A backlog is what the looks found of the bytes on their way to the peer: those that the kernel,
-// or a connection that has none behind it, took and the peer has not acknowledged.
+// A backlog is what the looks found of the bytes on their way to the peer: those that the kernel
+// took, or a connection that is no socket, and that the peer has not acknowledged.
 type backlog struct {
-	since   int64 // the first of the looks in a row that found bytes waiting, 0: the latest found none
+	since   int64 // the first look in a row that found bytes waiting, 0: the latest found none
 	again   int64 // the next look
 	taken   int64 // bytes the peer has taken, up to a constant
 	waiting int64 // bytes it has still to take
 }
 
-// smallBacklog is how many bytes may wait for the peer without being taken for something it reads.
-// A ping or a heartbeat is acknowledged by the peer's kernel, however dead the process behind it,
-// so that says nothing.
+// smallBacklog is how many bytes may be on their way to the peer without being looked at. So few, a
+// ping or a heartbeat for example, are acknowledged by the peer's kernel, even if the process
+// behind it is dead: that they go on is no sign of life.
 const smallBacklog = 4 << 10
 
-// A reprieve is a limit that was over and did not strike.
+// A reprieve is what put off a limit that was over.
 type reprieve struct {
-	at    int64 // since when the limit ran
-	late  bool  // at was set because the limit came late
+	at    int64 // since when the limit runs
+	late  bool  // at was moved because the timer fired late
 	looks int8  // how often input waited in the kernel
 }
 
-// maxReprieves is how often a limit is put off for input that waits in the kernel, a quarter of the
-// limit each time. A reader that has not come to it by then never will.
+// maxReprieves is how often a limit is put off because input waits in the kernel, by a quarter of
+// the limit each time. A reader that has not read it by then is taken to be stuck.
 const maxReprieves = 8
 
 const (
@@ -124,13 +129,13 @@ func (c *clock) setLimit(p *atomic.Int64, d time.Duration) {
 	p.Store(nanos(max(d, 0)))
 	if p == &c.cronPeriod {
 		c.mu.Lock()
-		c.cronAt = 0
+		c.cronAt = 0 // the old period does not count any more
 		c.mu.Unlock()
 	}
 	c.review()
 }
 
-// touch notes a sign of life.
+// touch notes a sign of life of the peer.
 func (c *clock) touch() { c.heardAt.Store(now()) }
 
 func (c *clock) active() time.Time { return epoch.Add(time.Duration(c.heardAt.Load())) }
@@ -157,8 +162,8 @@ func (c *clock) unstalled() {
 	}
 }
 
-// sentMuch notes that so much was sent since the peer had taken everything that it may need time to
-// read it.
+// sentMuch begins to look what the peer takes: so much has been sent that it may need time to read
+// it.
 func (c *clock) sentMuch() {
 	if every := c.lookEvery(); every > 0 {
 		t := now()
@@ -172,8 +177,8 @@ func (c *clock) sentMuch() {
 	}
 }
 
-// A package that arrives has ReadTimeout to become complete. It gets more time while it keeps up a
-// pace: paceBytes in each ReadTimeout, or pacePerSecond where that is more.
+// A package has ReadTimeout to become complete. It gets more time while its bytes keep up a pace:
+// paceBytes in each ReadTimeout or pacePerSecond, whichever is faster.
 const (
 	paceBytes     = 1 << 10
 	pacePerSecond = 256
@@ -191,7 +196,7 @@ func (c *clock) begun() {
 	}
 }
 
-// arrived notes n more bytes of the package that was begun, and that it is still not complete.
+// arrived notes n more bytes of a package that is still not complete.
 func (c *clock) arrived(n int) {
 	at := c.begunAt.Load()
 	if at == 0 {
@@ -202,6 +207,7 @@ func (c *clock) arrived(n int) {
 	if limit := c.readLimit.Load(); limit > 0 {
 		each = min(each, limit/paceBytes)
 	}
+	// Never beyond now: bytes that come fast now are no credit for later.
 	c.begunAt.Store(min(at+int64(n)*each, now()))
 }
 
@@ -211,8 +217,8 @@ func (c *clock) complete() {
 	}
 }
 
-// shift makes the read and idle clocks stand still for the d that have just passed, in which the
-// peer could not be heard.
+// shift takes the time d that has just passed out of the read and idle limits: the peer could not
+// be heard meanwhile.
 func (c *clock) shift(d int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,14 +229,16 @@ func (c *clock) shift(d int64) {
 	c.moveLocked(idleReprieve, &c.heardAt, at, min(at+d, now()))
 }
 
-// moveLocked moves a limit that runs since at. A reprieve that it had is used up all the same.
+// moveLocked makes a limit that runs since at run since to.
 func (c *clock) moveLocked(which int, since *atomic.Int64, at, to int64) {
+	// A reprieve moves along. Otherwise overLocked would take it for that of another run, and grant
+	// it anew after every move.
 	if since.CompareAndSwap(at, to) && c.looks != nil && c.looks.reprieve[which].at == at {
 		c.looks.reprieve[which].at = to
 	}
 }
 
-// drain lets WaitTime begin to limit a graceful end, or begin again.
+// drain begins the WaitTime that limits a graceful end, or begins it anew.
 func (c *clock) drain() {
 	t := now()
 	c.drainAt.Store(t)
@@ -248,6 +256,8 @@ func (c *clock) arm(t int64) {
 }
 
 func (c *clock) armLocked(t int64) {
+	// A timer that fires too early does no harm: review looks and sets it anew. That is cheaper
+	// than to move it with every event.
 	if !c.live || c.ended || c.due != 0 && c.due <= t {
 		return
 	}
@@ -267,13 +277,15 @@ func (c *clock) review() {
 	t := now()
 	late := int64(0)
 	if c.due != 0 && c.due <= t {
-		late = t - c.due // a stopped process, a starved processor
+		late = t - c.due // the process was stopped, or the processor busy with others
 		c.due = 0
 	}
 	var next soonest
 	if at := c.drainAt.Load(); at != 0 {
 		wait := max(c.s.life.waitTime.Load(), 0)
 		by := at + wait
+		// The peer's answer may wait in the kernel: after a pause of our own it is not to be taken
+		// for missing. Once, so that the end comes in any case.
 		if t >= by && c.isLate(late, wait) && !c.spared {
 			c.spared = true
 			by = t + wait/2
@@ -281,7 +293,7 @@ func (c *clock) review() {
 		}
 		if t >= by {
 			c.mu.Unlock()
-			c.s.spawn(c.s.life.expire)
+			c.s.spawn(c.s.life.expire) // it calls methods of the connection, which may be a user's
 			return
 		}
 		next.add(by)
@@ -317,8 +329,8 @@ func (n *soonest) add(at int64) {
 	}
 }
 
-// limitsLocked returns the error of a limit that is over at t, or adds when those that run may be.
-// ask says that the peer is to be asked for a sign of life.
+// limitsLocked returns the error of a limit that is over at t, or else adds to next when a limit
+// may be over. ask reports that the peer is to be asked for a sign of life.
 func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error) {
 	s := c.s
 	c.lookLocked(t, next)
@@ -328,19 +340,22 @@ func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error)
 		}
 	}
 	if s.has(flagClosing | flagReadEnd) {
-		return false, nil // what comes is discarded, for at most WaitTime; or nothing comes any more
+		// Input is discarded, which WaitTime limits, or the peer has ended its stream.
+		return false, nil
 	}
 	read, idle := c.readLimit.Load(), c.idleLimit.Load()
 	switch busy, ticking := s.busy(); {
 	case ticking:
-		// Its end moves both limits on by the time it took.
+		// The end of the callback moves both limits on by the time that it took (shift).
 		for _, limit := range []int64{read, idle} {
 			if limit > 0 {
 				next.add(t + quarter(limit))
 			}
 		}
 		return false, nil
-	case busy: // the peer cannot be heard
+	case busy:
+		// The peer cannot be heard. Both limits begin anew when it can. A swap, so that a newer
+		// time of the reader is not overwritten.
 		if at := c.begunAt.Load(); at != 0 {
 			c.begunAt.CompareAndSwap(at, t)
 		}
@@ -353,8 +368,8 @@ func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error)
 		return false, nil
 	}
 	at := c.heardAt.Load()
-	// A session that can ask its peer for a sign of life does so when half of the time is over at
-	// the latest, and leaves it the other half.
+	// A peer that has nothing to say is asked for a sign of life when half of the time is over, if
+	// the protocol can do that, and has the other half to answer.
 	if c.pings() && t >= at+idle/2 {
 		asked := c.askedAt
 		if ask = asked < at; ask {
@@ -370,12 +385,16 @@ func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error)
 	if c.overLocked(idleReprieve, &c.heardAt, idle, t, late, next) {
 		return false, ErrIdleTimeout
 	}
-	return c.looks != nil && c.looks.reprieve[idleReprieve] == reprieve{at: t - idle/2, late: true}, nil
+	// After a reprieve for lateness the peer is asked too, if only by a tick.
+	spared := reprieve{at: t - idle/2, late: true}
+	return c.looks != nil && c.looks.reprieve[idleReprieve] == spared, nil
 }
 
-// overLocked reports whether a limit that runs since *since is over at t and has to strike; if not,
-// it adds when it may be.
-func (c *clock) overLocked(which int, since *atomic.Int64, limit, t, late int64, next *soonest) bool {
+// overLocked reports whether a limit that runs since *since is over at t and not put off. If not,
+// it adds to next when to look again.
+func (c *clock) overLocked(
+	which int, since *atomic.Int64, limit, t, late int64, next *soonest,
+) bool {
 	at := since.Load()
 	if at == 0 {
 		return false
@@ -389,23 +408,25 @@ func (c *clock) overLocked(which int, since *atomic.Int64, limit, t, late int64,
 		*r = reprieve{at: at}
 	}
 	if c.isLate(late, limit) && !r.late {
-		// Some of the time was our own absence. What waited for us is seen soon, and what the peer
-		// would have been asked for meanwhile it is asked for now: it gets half of the time again,
-		// once.
+		// For some of the time this process did not run. Input that has come meanwhile is read
+		// soon, and a ping that was missed is sent now. So the peer gets half of the time again,
+		// but only once.
 		if again := t - limit/2; since.CompareAndSwap(at, again) {
 			*r = reprieve{at: again, late: true}
 		}
 		next.add(t + limit/2)
 		return false
 	}
-	if b := &c.looks.backlog; which == writeReprieve || which == idleReprieve && b.waiting > smallBacklog {
-		// What the peer takes shows in the difference of two looks.
+	b := &c.looks.backlog
+	if which == writeReprieve || which == idleReprieve && b.waiting > smallBacklog {
+		// Whether the peer takes bytes shows only in the difference between two looks.
 		if by := b.since + quarter(limit); b.since != 0 && t < by {
 			next.add(by)
 			return false
 		}
 	}
 	if which != writeReprieve && r.looks < maxReprieves && c.inputWaits() {
+		// The peer has sent something. It is our reader that has not got to it.
 		r.looks++
 		next.add(t + quarter(limit))
 		return false
@@ -413,7 +434,7 @@ func (c *clock) overLocked(which int, since *atomic.Int64, limit, t, late int64,
 	return true
 }
 
-// isLate reports whether a timer that fired so much too late makes a difference to a limit.
+// isLate reports whether a delay of the timer counts, compared with the limit that it serves.
 func (c *clock) isLate(late, limit int64) bool {
 	return late > max(limit/8, int64(20*time.Millisecond))
 }
@@ -421,7 +442,7 @@ func (c *clock) isLate(late, limit int64) bool {
 // quarter returns how long to wait for another look at a limit.
 func quarter(limit int64) int64 { return max(limit/4, int64(time.Millisecond)) }
 
-// inputWaits reports whether the reader has something to read, be it the end of the stream.
+// inputWaits reports whether there is something to read, which may be the end of the stream.
 func (c *clock) inputWaits() (waits bool) {
 	state, err := alive(c.s.proto.netConn())
 	return err == nil && state != netx.Open
@@ -433,7 +454,7 @@ func (c *clock) unacknowledged() (n int, ok bool) {
 	return n, err == nil
 }
 
-// lookEvery returns how often to look what the peer has taken, 0 for never.
+// lookEvery returns the time between two looks at what the peer has taken, 0 for no looks.
 func (c *clock) lookEvery() (every int64) {
 	if limit := c.s.outbox.writeTimeout.Load(); limit > 0 && c.stalledAt.Load() != 0 {
 		every = quarter(limit)
@@ -445,9 +466,11 @@ func (c *clock) lookEvery() (every int64) {
 }
 
 // lookLocked looks what the peer has taken since the last look, if it is time. For a write that
-// waits any of it is progress. A kernel calls a socket writable only when much of its buffer is
-// free (Linux: a third), for which a peer that reads slowly may need longer than any limit, so it
-// is not enough to see writes go on.
+// waits, every byte of it is progress.
+//
+// It would not be enough to see writes go on. A kernel calls a socket writable only when much of
+// its buffer is free (Linux: a third), and until then a peer that reads slowly may need longer than
+// any limit.
 func (c *clock) lookLocked(t int64, next *soonest) {
 	s := c.s
 	every, stalled := c.lookEvery(), c.stalledAt.Load()
@@ -468,7 +491,7 @@ func (c *clock) lookLocked(t int64, next *soonest) {
 		next.add(b.again)
 		return
 	case b.again == 0 && stalled == 0 && (idle <= 0 || t < c.heardAt.Load()+idle):
-		return
+		return // nothing waits for the peer that a limit depends on
 	}
 	taken, waiting := int64(s.count.BytesWritten.Load()), int64(s.outbox.onTheWay())
 	if n, ok := c.unacknowledged(); ok {
@@ -476,6 +499,7 @@ func (c *clock) lookLocked(t int64, next *soonest) {
 		waiting += int64(n)
 	}
 	if b.since != 0 && taken > b.taken {
+		// Swaps: the writer or the reader may have stored a newer time since.
 		if stalled != 0 {
 			c.stalledAt.CompareAndSwap(stalled, t)
 		}
@@ -508,8 +532,7 @@ func (c *clock) calmLocked() {
 		return
 	}
 	c.looks.backlog = backlog{}
-	s := c.s
-	s.outbox.lookAgainAfter(smallBacklog)
+	c.s.outbox.lookAgainAfter(smallBacklog)
 }
 
 // pings reports whether the session asks its peer for signs of life.
@@ -518,16 +541,17 @@ func (c *clock) pings() bool {
 	return ok && p.pingEvery() > 0
 }
 
-// ticksLocked reports which ticks are due at t and adds the next ones. The phases of many sessions
-// spread out by chance, and ticks that were missed merge into one. With ask there is one that may
-// make the peer answer: a ping, or else a tick, in which heartbeats are written.
+// ticksLocked reports which ticks (OnCron, a ping) are due at t and adds the next ones to next.
+// Ticks that were missed merge into one. With ask the one that may make the peer answer is due at
+// once: a ping, or else an OnCron, which may write a heartbeat.
 func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) {
 	if period := c.cronPeriod.Load(); period > 0 {
 		if c.cronAt == 0 {
+			// At random, so that sessions which began together do not all tick together.
 			c.cronAt = t + 1 + rand.Int64N(period)
 		} else if t >= c.cronAt || ask && !c.pings() {
 			tick = true
-			c.cronAt = max(c.cronAt+period, t+period/2)
+			c.cronAt = max(c.cronAt+period, t+period/2) // after a long pause not two in a row
 		}
 		next.add(c.cronAt)
 	}
@@ -536,7 +560,8 @@ func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) 
 		if c.pingAt == 0 {
 			c.pingAt = t + 1 + rand.Int64N(period)
 		} else if t >= c.pingAt || ask {
-			ping = ask || t-c.heardAt.Load() >= period/2 // else the peer is there: no need
+			// A peer that was heard a moment ago need not be asked.
+			ping = ask || t-c.heardAt.Load() >= period/2
 			c.pingAt = t + period
 		}
 		if ping && c.askedAt < c.heardAt.Load() {
@@ -547,8 +572,9 @@ func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) 
 	return tick, ping
 }
 
-// busy reports whether the session's own side keeps it from hearing the peer. ticking says that
-// this is only a tick's callback, which is no sign of life.
+// busy reports whether the session itself keeps from hearing the peer: it does not read, or what
+// was read waits for handlers. ticking reports that this is only an OnCron or OnWritable, which
+// unlike a handler at work shows no sign of life of the peer.
 func (s *session) busy() (busy, ticking bool) {
 	switch {
 	case s.has(flagBlocked) && !s.opts.ReadWhileBlocked:

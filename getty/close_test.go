@@ -98,7 +98,7 @@ func TestEveryMethodAtAnyTime(t *testing.T) {
 }
 
 // A close is never a matter of timeouts: the descriptor of a session without work is free as soon as the peer
-// has ended too, that of a CloseNow at once, also while a handler runs.
+// has ended too; the peer of a CloseNow sees its end at once, also while a handler runs.
 //
 // acceptance: L03
 func TestCloseDoesNotWaitForTimeouts(t *testing.T) {
@@ -126,7 +126,7 @@ func TestCloseDoesNotWaitForTimeouts(t *testing.T) {
 		within(t, stuck, "the handler")
 		s.CloseNow()
 		_, err = c.Read(make([]byte, 1))
-		require.Error(t, err, "the descriptor is closed while the handler runs")
+		require.Error(t, err, "the connection has ended while the handler runs")
 		var timeout net.Error
 		require.False(t, errors.As(err, &timeout) && timeout.Timeout())
 		close(hold)

@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// A sessionCodec is the user's Reader and Writer, and the checks of what they answer.
+// A sessionCodec calls the user's Reader and Writer, and checks their results.
 type sessionCodec struct {
 	s *session
 
@@ -16,10 +16,11 @@ type sessionCodec struct {
 	typed    TypedReader    // reader, if it is one
 	writer   Writer
 	appender AppendWriter // writer, if it is one
-	framing  framing      // the protocol, if it cuts the packages out of the stream itself
+	framing  framing      // the protocol, if it is one
 }
 
-// A framing is a protocol that cuts packages out of the bytes of a stream itself.
+// A framing is a protocol that finds the bounds of packages in a stream itself, and calls the
+// Reader for whole ones.
 type framing interface {
 	// decode is sessionCodec.decode, limits included.
 	decode(b []byte) (pkg any, n int, err error)
@@ -38,9 +39,9 @@ func (c *sessionCodec) setWriter(w Writer) {
 	c.appender, _ = w.(AppendWriter)
 }
 
-// decode calls the Reader for the package that begins b and checks the answer. seen is how much of
-// b it has looked at in vain. A nil pkg without error means that b holds no whole package; n is
-// then the size it needs, 0 if unknown.
+// decode calls the Reader for the package that b begins with and checks its result. seen is how
+// many leading bytes of b it was given before. A nil pkg without error means that b holds no whole
+// package; n is then the size that the package needs, 0 if that is unknown.
 func (c *sessionCodec) decode(b []byte, seen int) (pkg any, n int, err error) {
 	switch {
 	case c.framing != nil:
@@ -57,7 +58,8 @@ func (c *sessionCodec) decode(b []byte, seen int) (pkg any, n int, err error) {
 	if pkg != nil {
 		switch {
 		case n <= 0 || n > len(b):
-			err = fmt.Errorf("%w: Read returned a package of %d of %d bytes", ErrBadReader, n, len(b))
+			err = fmt.Errorf("%w: Read returned a package of %d of %d bytes",
+				ErrBadReader, n, len(b))
 		case n > limit:
 			err = fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLong, n, limit)
 		default:
@@ -68,14 +70,17 @@ func (c *sessionCodec) decode(b []byte, seen int) (pkg any, n int, err error) {
 	}
 	switch {
 	case n < 0 || n > 0 && n <= len(b):
-		return nil, 0, fmt.Errorf("%w: Read asks for %d bytes and was given %d", ErrBadReader, n, len(b))
+		// It would be called with the same bytes again and again.
+		return nil, 0, fmt.Errorf("%w: Read asks for %d bytes and was given %d",
+			ErrBadReader, n, len(b))
 	case n > limit || len(b) >= limit:
 		return nil, 0, fmt.Errorf("%w: more than %d bytes", ErrTooLong, limit)
 	}
 	return nil, n, nil
 }
 
-// weigh returns what counts as the size of the latest package, which took n bytes of the input.
+// weigh returns the size of the latest package, which took n bytes of the input, for the bounds of
+// the inbox.
 func (c *sessionCodec) weigh(n int) int {
 	if c.framing != nil {
 		return c.framing.weigh(n)
@@ -83,16 +88,18 @@ func (c *sessionCodec) weigh(n int) int {
 	return n
 }
 
-// readerError returns a Reader's error as the cause of a session. A Reader that says io.EOF, which a
-// parser finds at the end of its bytes, has met a broken package: not the end of the stream.
+// readerError returns the error of a Reader as the cause of a session.
 func readerError(err error) error {
+	// A parser returns io.EOF at the end of its bytes. From a Reader that means a broken package,
+	// and must not pass for the peer's end of stream.
 	if err == io.EOF {
 		return fmt.Errorf("getty: Reader: %w", err)
 	}
 	return err
 }
 
-// whole calls the Reader for b, one message or datagram (kind says which) that holds one package.
+// whole calls the Reader for b, one message or datagram that holds one package. kind is its name in
+// errors: "message" or "datagram".
 func (c *sessionCodec) whole(kind string, b []byte, text bool) (pkg any, err error) {
 	n := 0
 	if c.typed != nil && kind == "message" {
@@ -109,7 +116,8 @@ func (c *sessionCodec) whole(kind string, b []byte, text bool) (pkg any, err err
 		return pkg, nil
 	case pkg != nil:
 		release(pkg)
-		return nil, fmt.Errorf("%w: Read took %d bytes of a %s of %d", ErrBadReader, n, kind, len(b))
+		return nil, fmt.Errorf("%w: Read took %d bytes of a %s of %d",
+			ErrBadReader, n, kind, len(b))
 	case n < 0 || n > 0 && n <= len(b):
 		return nil, fmt.Errorf("%w: Read asks for %d bytes and was given a %s of %d",
 			ErrBadReader, n, kind, len(b))
@@ -118,11 +126,11 @@ func (c *sessionCodec) whole(kind string, b []byte, text bool) (pkg any, err err
 		io.ErrUnexpectedEOF, kind, len(b))
 }
 
-// countRest counts the packages that b begins with, which were read, as undelivered: the session is
+// countRest counts the packages that b begins with as read and undelivered, since the session is
 // closing.
 func (c *sessionCodec) countRest(b []byte) {
 	pkgs, where := 0, "Reader"
-	defer func() {
+	defer func() { // also after a Goexit in the Reader
 		c.s.count.PkgsRead.Add(uint64(pkgs))
 		c.s.count.undelivered(pkgs)
 	}()
@@ -140,8 +148,8 @@ func (c *sessionCodec) countRest(b []byte) {
 	})
 }
 
-// marshal encodes pkg behind dst, or into memory of the Writer's own: then appended is false, and
-// the result has to be copied.
+// marshal encodes pkg. With appended the result is dst and the package behind it; else the package
+// alone, in memory of the Writer, from where it has to be copied.
 func (c *sessionCodec) marshal(dst []byte, pkg any) (p []byte, appended bool, err error) {
 	switch {
 	case c.appender != nil:
@@ -151,8 +159,9 @@ func (c *sessionCodec) marshal(dst []byte, pkg any) (p []byte, appended bool, er
 		p, err = c.writer.Write(c.s, pkg)
 		return p, false, err
 	}
-	// A writer that does not look at the result would wonder for long.
-	c.s.ep.log.Warn("getty: write without a Writer", "session", c.s.id, "peer", peerText(c.s.proto.remoteAddr))
+	// Logged as well, since many callers of WritePkg ignore the error.
+	c.s.ep.log.Warn("getty: write without a Writer",
+		"session", c.s.id, "peer", peerText(c.s.proto.remoteAddr))
 	return nil, false, fmt.Errorf("%w: no Writer set", ErrBadReader)
 }
 
@@ -162,7 +171,8 @@ func release(pkg any) {
 	}
 }
 
-// releaseGuarded releases a package that is dropped; a panic in its Release has nobody to reach.
+// releaseGuarded releases a package that is dropped. A panic in its Release is ignored: the session
+// has ended, or goes on with the next package.
 func releaseGuarded(pkg any) {
 	defer func() { _ = recover() }()
 	release(pkg)

@@ -12,15 +12,15 @@ import (
 
 // session implements Session. It is made of parts that own their state, and only forwards to them:
 //
-//	life    how it ends, why, and who waits for that
+//	life    how it ends, and why
 //	turn    the user's callbacks, one after the other
 //	codec   the user's Reader and Writer
-//	inbox   what was decoded and a pool has not handled (Ordered and Unordered dispatch)
-//	outbox  what was encoded and is not with the kernel
+//	inbox   decoded packages that a pool has not handled (Ordered and Unordered dispatch)
+//	outbox  encoded packages that the kernel has not taken
 //	clock   every limit on time
 //	proto   bytes to packages and back, over a link that moves the bytes
 //
-// pump.go has its three entries. Which goroutines come by is told in docs/architecture.md.
+// Its three entries are in pump.go. docs/architecture.md tells which goroutines call them.
 type session struct {
 	id     uint64
 	bornAt int64
@@ -47,7 +47,10 @@ type session struct {
 var sessionIDs atomic.Uint64
 
 func newSession(ep *endpoint, proto protocol, opts *SessionOptions) *session {
-	s := &session{id: sessionIDs.Add(1), bornAt: now(), ep: ep, proto: proto, opts: opts, dispatch: opts.Dispatch}
+	s := &session{
+		id: sessionIDs.Add(1), bornAt: now(), ep: ep, proto: proto, opts: opts,
+		dispatch: opts.Dispatch,
+	}
 	s.life.s, s.turn.s, s.codec.s = s, s, s
 	s.codec.framing, _ = proto.(framing)
 	s.outbox.init(s, proto.queues())
@@ -58,8 +61,8 @@ func newSession(ep *endpoint, proto protocol, opts *SessionOptions) *session {
 	return s
 }
 
-// inboxIfStarted returns the session's inbox for those who may come while it is still being
-// prepared.
+// inboxIfStarted returns the session's inbox, nil while the session is still being prepared. Other
+// goroutines than that of the preparation must not look at the inbox before.
 func (s *session) inboxIfStarted() *inbox {
 	if !s.started.Load() {
 		return nil
@@ -225,7 +228,7 @@ func (s *session) SetWaitTime(d time.Duration) {
 	}
 	s.life.waitTime.Store(nanos(d))
 	if s.clock.drainAt.Load() != 0 {
-		s.clock.review() // it limits an end that has begun
+		s.clock.review() // it limits an end that has begun already
 	}
 }
 

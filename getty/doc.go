@@ -5,13 +5,15 @@
 // coalesced and bounded. It is built on Go's own net package and works on every platform that has
 // one.
 //
-// Do not use it for HTTP or gRPC, which have better servers of their own, for a single connection
-// with a simple loop, or to hold a million idle connections on one small machine: a session has a
-// goroutine.
+// Do not use it for HTTP or gRPC, which have servers of their own; for a single connection, where a
+// loop over Read is simpler; or to hold a million idle connections on a small machine, since each
+// session has a goroutine.
 //
 //	server := getty.NewTCPServer(getty.WithLocalAddress(":7000"))
 //	err := server.RunEventLoop(func(s getty.Session) error {
-//		s.SetEventListener(echo{}) // its OnMessage calls s.WritePkg(pkg, 0)
+//		s.SetEventListener(getty.Funcs{
+//			Message: func(s getty.Session, pkg any) { s.WritePkg(pkg, 0) },
+//		})
 //		return s.SetPkgHandler(&codec.LengthField{})
 //	})
 //
@@ -31,18 +33,18 @@
 //
 // # Ownership
 //
-// A session owns one goroutine, its reader; beside it there is, while bytes wait for a slow peer,
-// one that flushes. Endpoints end them all: Close and Shutdown stop them, Done waits for them. An
-// idle session holds no buffer. Who owns the bytes of a package is told at [Reader] and [Writer];
-// whatever is written is copied before the call returns.
+// A session owns one goroutine, its reader. While bytes wait for a slow peer there is a second one,
+// which flushes. Close and Shutdown of the endpoint stop all of them, and Done waits for them. An
+// idle session holds no buffer. [Reader] and [Writer] say who owns the bytes of a package; the
+// bytes that a call writes are copied before it returns.
 //
 // # Limits
 //
 // Everything is bounded by default: the size of a package, the queue to the peer, the mailbox from
-// it, the number of sessions. At each limit the sender is slowed down or told, nothing is dropped
-// in silence; what a session could not send or deliver is in its [SessionStats].
+// it, the number of sessions. At each limit the sender is slowed down or gets an error. Nothing is
+// dropped in silence: [SessionStats] counts the packages that a session could not send or deliver.
 //
 // In steady state a message costs no allocation with [Inline] dispatch and the length-field codec,
 // and at most one through an ordered pool; tests assert both. docs/architecture.md of the project
-// tells how it works.
+// describes the inner workings.
 package getty

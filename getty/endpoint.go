@@ -10,7 +10,6 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,8 +38,8 @@ type EndPoint interface {
 	// has returned, or when ctx has ended and a callback does not return; it must not be called
 	// from a callback.
 	Shutdown(ctx context.Context) (Report, error)
-	// Close ends at once what does not drain within the sessions' WaitTime. It does not wait, so
-	// that callbacks may call it.
+	// Close closes all sessions as [Session.Close] does: what does not drain within its WaitTime is
+	// closed at once. It does not wait, so that callbacks may call it.
 	Close()
 	// Done returns a channel that is closed when, after Close or Shutdown, all has ended: sessions,
 	// callbacks and goroutines.
@@ -51,7 +50,7 @@ type EndPoint interface {
 type EndPointStats struct {
 	Open     int          // sessions now
 	Opened   uint64       // sessions whose OnOpen succeeded
-	Refused  uint64       // connections refused: by MaxSessions, by the new-session callback, by OnOpen
+	Refused  uint64       // connections refused: by MaxSessions, the new-session callback or OnOpen
 	Accepts  uint64       // connections accepted (server)
 	Retries  uint64       // accepts that failed and were tried again (server)
 	Dials    uint64       // dials begun (client)
@@ -64,11 +63,11 @@ type Report struct {
 	Drained int      // sessions that ended by themselves
 	Forced  int      // sessions that were closed when ctx ended
 	Unsent  uint64   // packages accepted and not sent, over all of them
-	Stuck   []string // sessions in whose callbacks ctx ended, as Stat tells them
+	Stuck   []string // sessions with a callback that has not returned, each as its Stat
 }
 
-// endpoint is what servers and clients share: the session table, the wheel, the pool, the
-// goroutines.
+// An endpoint is the part that servers and clients have in common: the table of sessions, the
+// wheel, the pool, the count of goroutines, and the watch for late flushes.
 type endpoint struct {
 	id   uint64
 	self EndPoint
@@ -84,8 +83,8 @@ type endpoint struct {
 	table    atomic.Int64        // places taken: sessions, and connections that may become one
 	closing  bool                // guarded by mu
 	running  int                 // guarded by mu: goroutines
-	over     bool                // guarded by mu: closing, and nothing ran any more
-	doneCh   chan struct{}       // closed after that
+	over     bool                // guarded by mu: closing, and no goroutine is left
+	doneCh   chan struct{}       // closed after over was set
 	past     SessionStats        // guarded by mu: sums of sessions that are gone
 	stats    endpointCounters
 
@@ -94,9 +93,7 @@ type endpoint struct {
 	poolOnce sync.Once
 	pool     *taskpool.Ordered // the endpoint's own, if one was needed
 
-	watchMu sync.Mutex
-	watched []watched         // guarded by watchMu
-	watchT  *timerwheel.Timer // guarded by watchMu
+	watch flushWatch
 }
 
 type endpointCounters struct {
@@ -105,16 +102,17 @@ type endpointCounters struct {
 
 var endpointIDs atomic.Uint64
 
-// newEndpoint makes an endpoint of the given kind, which names it in logs together with its number.
+// newEndpoint makes an endpoint; kind and a number are its name in logs.
 func newEndpoint(self EndPoint, kind string, opts *SessionOptions) *endpoint {
 	id := endpointIDs.Add(1)
 	return &endpoint{
-		id: id, self: self, opts: opts, log: newLogger(opts.Logger, fmt.Sprintf("%s-%d", kind, id)),
+		id: id, self: self, opts: opts,
+		log:      newLogger(opts.Logger, fmt.Sprintf("%s-%d", kind, id)),
 		sessions: make(map[uint64]*session), doneCh: make(chan struct{}),
 	}
 }
 
-// begin makes the endpoint ready for sessions; it fails where it was closed before or has begun.
+// begin makes the endpoint ready for sessions. It fails if it has begun or was closed before.
 func (e *endpoint) begin() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -128,7 +126,7 @@ func (e *endpoint) begin() error {
 	return nil
 }
 
-// enter makes Done wait for a leave.
+// enter adds a goroutine that Done waits for, until it calls leave.
 func (e *endpoint) enter() {
 	e.mu.Lock()
 	e.running++
@@ -144,7 +142,8 @@ func (e *endpoint) spawn(f func()) {
 	}()
 }
 
-// spawnUnlessClosing is spawn for what must not begin any more after Close.
+// spawnUnlessClosing is spawn for work that must not begin any more after Close: it reports whether
+// f runs.
 func (e *endpoint) spawnUnlessClosing(f func()) bool {
 	e.mu.Lock()
 	if e.closing {
@@ -183,20 +182,18 @@ func (e *endpoint) beginClose() bool {
 	return first
 }
 
-// end releases what the endpoint holds, when its last goroutine has ended.
+// end releases the wheel and the pool of the endpoint, when its last goroutine has ended.
 func (e *endpoint) end() {
 	e.mu.Lock()
 	first := !e.over
 	e.over = true
 	e.mu.Unlock()
 	if !first {
-		return // a late timer callback spawned and found nothing to do
+		// The goroutines ended once before. Since then a timer callback that was late has spawned
+		// one more, which found nothing to do.
+		return
 	}
-	e.watchMu.Lock()
-	if e.watchT != nil {
-		e.watchT.Stop()
-	}
-	e.watchMu.Unlock()
+	e.watch.stop()
 	if e.pool != nil {
 		e.pool.Close()
 	}
@@ -209,17 +206,19 @@ func (e *endpoint) end() {
 // taskPool returns the pool of ordered and unordered sessions.
 func (e *endpoint) taskPool() taskpool.Pool {
 	if e.opts.Pool != nil {
-		return e.opts.Pool
+		return containPool(e.opts.Pool)
 	}
 	e.poolOnce.Do(func() {
-		e.pool = taskpool.NewOrdered(taskpool.Config{Name: fmt.Sprintf("getty-%d", e.id), Logger: e.log})
+		name := fmt.Sprintf("getty-%d", e.id)
+		e.pool = taskpool.NewOrdered(taskpool.Config{Name: name, Logger: e.log})
 	})
 	return e.pool
 }
 
-// reserve takes a place in the table for a session, unless limit are taken. openReserved uses it;
-// unreserve gives it back.
+// reserve takes a place in the table for a session, unless limit places are taken. The place is
+// given back by unreserve, or used by openReserved.
 func (e *endpoint) reserve(limit int) bool {
+	// Added first and compared then: of two that come together for the last place only one gets it.
 	if n := e.table.Add(1); limit > 0 && n > int64(limit) {
 		e.unreserve()
 		return false
@@ -238,7 +237,7 @@ func (e *endpoint) open(proto protocol, limit int, prepare NewSessionCallback) (
 	return e.openReserved(proto, prepare)
 }
 
-// openReserved is open for a session that has its place. Where it fails the place is free again.
+// openReserved is open for a session that has its place. If it fails the place is free again.
 func (e *endpoint) openReserved(proto protocol, prepare NewSessionCallback) (*session, error) {
 	s := newSession(e, proto, e.opts)
 	e.mu.Lock()
@@ -269,12 +268,14 @@ func (e *endpoint) opened(s *session) {
 // refused is the report of a session that did not open.
 func (e *endpoint) refused(s *session, err error) {
 	e.stats.refused.Add(1)
-	e.log.Warn("getty: session refused", "session", s.id, "peer", peerText(s.proto.remoteAddr), "error", limitText(err))
+	e.log.Warn("getty: session refused",
+		"session", s.id, "peer", peerText(s.proto.remoteAddr), "error", limitText(err))
 	e.freed(s)
 	e.ended(s)
 }
 
-// freed is the report that a session's descriptor is free; its last callbacks may still be running.
+// freed is the report that a session's descriptor is free. Its place is free too, though its last
+// callbacks may still be running.
 func (e *endpoint) freed(s *session) {
 	e.table.Add(-1)
 	if e.onFreed != nil {
@@ -309,7 +310,9 @@ func (e *endpoint) openSessions() iter.Seq[Session] {
 
 // live returns the sessions that accept packages, in the order in which they were made.
 func (e *endpoint) live() []*session {
-	list := slices.DeleteFunc(e.snapshot(), func(s *session) bool { return !s.has(flagOpen) || s.IsClosed() })
+	list := slices.DeleteFunc(e.snapshot(), func(s *session) bool {
+		return !s.has(flagOpen) || s.IsClosed()
+	})
 	slices.SortFunc(list, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
 	return list
 }
@@ -317,7 +320,8 @@ func (e *endpoint) live() []*session {
 func (e *endpoint) statsSnapshot() EndPointStats {
 	c := &e.stats
 	st := EndPointStats{
-		Opened: c.opened.Load(), Refused: c.refused.Load(), Accepts: c.accepts.Load(), Retries: c.retries.Load(),
+		Opened: c.opened.Load(), Refused: c.refused.Load(),
+		Accepts: c.accepts.Load(), Retries: c.retries.Load(),
 		Dials: c.dials.Load(), DialErrs: c.dialErrs.Load(),
 	}
 	e.mu.Lock()
@@ -325,7 +329,9 @@ func (e *endpoint) statsSnapshot() EndPointStats {
 	open := slices.Collect(maps.Values(e.sessions))
 	e.mu.Unlock()
 	st.Open = len(open)
-	for _, s := range open { // without the lock, which a session needs to start a flusher
+	// Without the lock: Stats may flush for another goroutine (unlockEncoder), and a flush may need
+	// the lock to start a flusher.
+	for _, s := range open {
 		st.Total.add(s.Stats())
 	}
 	return st
@@ -337,8 +343,10 @@ func (e *endpoint) isClosed() bool {
 	return e.closing
 }
 
-// shutdown drains all sessions until ctx ends; the endpoint is already closing.
+// shutdown drains all sessions until ctx ends. The endpoint is closing already, so that no session
+// is added.
 func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
+	// Packages that were lost with sessions before are none of this report.
 	before := e.statsSnapshot().Total.Unsent
 	all := e.snapshot()
 	for _, s := range all {
@@ -346,18 +354,22 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	}
 	var r Report
 	select {
-	case <-e.doneCh:
+	case <-e.doneCh: // not the Done of each session: goroutines have to be over too
 		r.Drained = len(all)
 		r.Unsent = e.statsSnapshot().Total.Unsent - before
 		return r, nil
 	case <-ctx.Done():
 	}
+	// Sessions that are in their last callbacks count as forced too: nothing tells them apart, and
+	// for them fail does nothing.
 	rest := e.snapshot()
 	for _, s := range rest {
 		s.life.fail(fmt.Errorf("%w: shutdown ended: %w", ErrSessionClosed, context.Cause(ctx)))
 	}
 	r.Forced = len(rest)
 	r.Drained = len(all) - r.Forced
+	// Now only callbacks can keep a session. They see the end of their session, and mostly return
+	// soon; those that do not are reported instead of waited for, since ctx is over.
 	grace := time.NewTimer(100 * time.Millisecond)
 	defer grace.Stop()
 	select {
@@ -371,65 +383,8 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	return r, context.Cause(ctx)
 }
 
-// A watched session has had packages queued in a turn.
-type watched struct {
-	s     *session
-	flush uint64 // for lookAtQueue
-	calm  int    // how often in a row it needed no watch
-}
-
-// watchCalm is how often in a row a session needs no watch before it leaves the list. A busy one is
-// found without a queue most of the time, and joining again costs more than being looked at.
-const watchCalm = 4
-
-// watch puts s on the list of sessions with packages queued in a turn. A long turn must not hold
-// them back: about every millisecond, while there are any, the wheel looks for queues that stayed
-// since it last did.
-func (e *endpoint) watch(s *session) {
-	if !s.setFlag(flagWatched) {
-		return
-	}
-	e.watchMu.Lock()
-	e.watched = append(e.watched, watched{s: s, flush: math.MaxUint64})
-	if len(e.watched) == 1 {
-		if e.watchT == nil {
-			e.watchT = e.wheel.AfterFunc(time.Millisecond, e.review)
-		} else {
-			e.watchT.Reset(time.Millisecond)
-		}
-	}
-	e.watchMu.Unlock()
-}
-
-// review is watch's timer.
-func (e *endpoint) review() {
-	e.watchMu.Lock()
-	defer e.watchMu.Unlock()
-	keep := e.watched[:0]
-	for _, w := range e.watched {
-		late, calm := w.s.outbox.late(&w.flush)
-		if late {
-			w.s.spawn(w.s.outbox.flushLate)
-		}
-		if !calm {
-			w.calm = 0
-		} else if w.calm++; w.calm >= watchCalm {
-			w.s.clearFlag(flagWatched) // who queues from here on joins again
-			if _, calm = w.s.outbox.late(&w.flush); calm || !w.s.setFlag(flagWatched) {
-				continue
-			}
-		}
-		keep = append(keep, w)
-	}
-	clear(e.watched[len(keep):])
-	e.watched = keep
-	if len(keep) > 0 {
-		e.watchT.Reset(time.Millisecond)
-	}
-}
-
-// wheelUse counts the endpoints that use the wheel of the process, which is made with the first of
-// them and closed with the last.
+// wheelUse counts the endpoints that use the wheel of the process. The wheel is made for the first
+// of them and closed with the last.
 var wheelUse struct {
 	sync.Mutex
 	n     int               // guarded by the mutex

@@ -157,7 +157,7 @@ func TestShutdownJustAfterAPackage(t *testing.T) {
 				require.NoError(t, srv.RunEventLoop(prepare(l)))
 				client := c.client(srv.Addr().String(), func(o *getty.ClientOptions) {
 					o.Connections = sessions
-					o.NoProbe = c.name == "udp"
+					o.UDP.NoProbe = c.name == "udp"
 				})
 				require.NoError(t, client.RunEventLoop(prepare(newTracer(t))))
 				eventually(t, "all are connected", func() bool {

@@ -9,29 +9,33 @@ import (
 	"os"
 )
 
-// Errors a caller may branch on with [errors.Is]. Everything else that ends a session keeps the
-// identity it had: io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET and so on.
+// Errors that a caller may branch on with [errors.Is]. All other errors that end a session keep
+// their identity: io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET and so on.
 var (
-	// ErrSessionClosed reports a write to a session that is closing or closed. It also matches
+	// ErrSessionClosed reports a write to a session that is closing or closed. The error of a
+	// writer that waited when the session ended matches the cause, too. It also matches
 	// [net.ErrClosed].
 	ErrSessionClosed error = &sentinel{"getty: session closed", net.ErrClosed}
 
 	// ErrSessionBlocked reports a package that was not accepted because the bytes queued for the
 	// peer had reached the high mark; over UDP, because the send buffer of the socket is full.
-	ErrSessionBlocked = errors.New("getty: session blocked: queue above the high mark, or socket full")
+	ErrSessionBlocked = errors.New(
+		"getty: session blocked: queue above the high mark, or socket full")
 
 	// ErrWriteTimeout reports a write that the kernel did not take in time. It also matches
 	// [os.ErrDeadlineExceeded].
 	ErrWriteTimeout error = &sentinel{"getty: write timeout", os.ErrDeadlineExceeded}
 
-	// ErrUnacknowledged is the cause of a session whose own Close came to its WaitTime, or to the
-	// peer's reset, while the kernel still held bytes that the peer had not acknowledged. It also
-	// matches [ErrWriteTimeout].
+	// ErrUnacknowledged is the cause of a session whose Close ended, with its WaitTime or with a
+	// reset of the peer, while the kernel still held bytes that the peer had not acknowledged. It
+	// also matches [ErrWriteTimeout].
 	ErrUnacknowledged error = &sentinel{"getty: closed over unacknowledged bytes", ErrWriteTimeout}
 
-	// ErrReadTimeout reports a package that was begun and neither completed within ReadTimeout nor
-	// kept up the pace that it describes. It also matches [os.ErrDeadlineExceeded].
-	ErrReadTimeout error = &sentinel{"getty: read timeout: package begun and not completed", os.ErrDeadlineExceeded}
+	// ErrReadTimeout reports a package that was begun, was not completed within ReadTimeout, and
+	// did not keep up the pace that ReadTimeout describes. It also matches
+	// [os.ErrDeadlineExceeded].
+	ErrReadTimeout error = &sentinel{
+		"getty: read timeout: package begun and not completed", os.ErrDeadlineExceeded}
 
 	// ErrIdleTimeout reports a session whose peer gave no sign of life for IdleTimeout. It also
 	// matches [os.ErrDeadlineExceeded].
@@ -71,7 +75,7 @@ type sentinel struct {
 func (e *sentinel) Error() string        { return e.msg }
 func (e *sentinel) Is(target error) bool { return errors.Is(e.is, target) }
 
-// Timeout makes the deadline errors satisfy net.Error's idea of a timeout.
+// Timeout reports whether e is a timeout, as the method of net.Error does.
 func (e *sentinel) Timeout() bool { return errors.Is(e.is, os.ErrDeadlineExceeded) }
 
 // A PanicError is the cause of a session that was ended because a callback or a codec panicked or

@@ -3,6 +3,7 @@
 package getty_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -11,37 +12,22 @@ import (
 	"github.com/gostkit/kit/getty/codec"
 )
 
-// Upper answers every line in capitals.
-type upper struct{ getty.EventListener }
-
-func (upper) OnOpen(getty.Session) error { return nil }
-func (upper) OnMessage(s getty.Session, pkg any) {
-	line := pkg.(*codec.Frame).Bytes()
-	for i, c := range line {
-		if 'a' <= c && c <= 'z' {
-			line[i] = c - 'a' + 'A'
-		}
-	}
-	_, _, _ = s.WritePkg(line, 0)
-}
-func (upper) OnCron(getty.Session)         {}
-func (upper) OnError(getty.Session, error) {}
-func (upper) OnClose(getty.Session)        {}
-
-// Printer hands every line that it gets to a channel.
-type printer struct {
-	upper
-	lines chan string
+// upper answers every line in capitals.
+func upper(s getty.Session, pkg any) {
+	_, _, _ = s.WritePkg(bytes.ToUpper(pkg.(*codec.Frame).Bytes()), 0)
 }
 
-func (p printer) OnMessage(_ getty.Session, pkg any) { p.lines <- pkg.(*codec.Frame).String() }
+// handTo returns a callback that hands every line to a channel.
+func handTo(lines chan string) func(getty.Session, any) {
+	return func(_ getty.Session, pkg any) { lines <- pkg.(*codec.Frame).String() }
+}
 
 // A server and a client that exchange lines.
 func Example() {
 	lines := &codec.Line{}
 	server := getty.NewTCPServer(getty.WithLocalAddress("127.0.0.1:0"))
 	err := server.RunEventLoop(func(s getty.Session) error {
-		_ = s.SetEventListener(upper{})
+		_ = s.SetEventListener(getty.Funcs{Message: upper})
 		return s.SetPkgHandler(lines)
 	})
 	if err != nil {
@@ -49,10 +35,10 @@ func Example() {
 		return
 	}
 
-	answers := printer{lines: make(chan string)}
+	answers := make(chan string)
 	client := getty.NewTCPClient(getty.WithServerAddress(server.Addr().String()))
 	err = client.RunEventLoop(func(s getty.Session) error {
-		_ = s.SetEventListener(answers)
+		_ = s.SetEventListener(getty.Funcs{Message: handTo(answers)})
 		return s.SetPkgHandler(lines)
 	})
 	if err != nil {
@@ -68,7 +54,7 @@ func Example() {
 		return
 	}
 	_, _, _ = session.WritePkg("hello", 0)
-	fmt.Println(<-answers.lines)
+	fmt.Println(<-answers)
 
 	_, _ = client.Shutdown(ctx)
 	report, err := server.Shutdown(ctx)
@@ -83,13 +69,13 @@ func ExampleBroadcast() {
 	lines := &codec.Line{}
 	server := getty.NewTCPServer()
 	_ = server.RunEventLoop(func(s getty.Session) error {
-		_ = s.SetEventListener(upper{})
+		_ = s.SetEventListener(getty.Funcs{Message: upper})
 		return s.SetPkgHandler(lines)
 	})
-	news := printer{lines: make(chan string, 3)}
+	news := make(chan string, 3)
 	client := getty.NewTCPClient(getty.WithServerAddress(server.Addr().String()), getty.WithConnectionNumber(3))
 	_ = client.RunEventLoop(func(s getty.Session) error {
-		_ = s.SetEventListener(news)
+		_ = s.SetEventListener(getty.Funcs{Message: handTo(news)})
 		return s.SetPkgHandler(lines)
 	})
 	for server.Stats().Opened < 3 || client.Stats().Opened < 3 {
@@ -99,7 +85,7 @@ func ExampleBroadcast() {
 	encoded, _ := lines.AppendPkg(nil, nil, "extra, extra")
 	fmt.Printf("%+v\n", getty.Broadcast(server.Sessions(), encoded))
 	for range 3 {
-		fmt.Println(<-news.lines)
+		fmt.Println(<-news)
 	}
 	_, _ = client.Shutdown(context.Background())
 	_, _ = server.Shutdown(context.Background())
@@ -114,34 +100,27 @@ var userName = getty.NewKey[string]("user name")
 
 // A key of one's own stores a value of its type with a session; no other package can disturb it.
 func ExampleKey() {
-	named := make(chan string)
+	named := make(chan string, 1)
 	server := getty.NewTCPServer()
 	_ = server.RunEventLoop(func(s getty.Session) error {
 		userName.Set(s, "alice")
-		_ = s.SetEventListener(&greeter{named: named})
+		_ = s.SetEventListener(getty.Funcs{Open: func(s getty.Session) error {
+			name, ok := userName.Get(s)
+			if !ok {
+				name = "stranger"
+			}
+			named <- name
+			return nil
+		}})
 		return s.SetPkgHandler(&codec.Line{})
 	})
 	client := getty.NewTCPClient(getty.WithServerAddress(server.Addr().String()))
 	_ = client.RunEventLoop(func(s getty.Session) error {
-		_ = s.SetEventListener(upper{})
+		_ = s.SetEventListener(getty.Funcs{})
 		return s.SetPkgHandler(&codec.Line{})
 	})
 	fmt.Println(<-named)
 	_, _ = client.Shutdown(context.Background())
 	_, _ = server.Shutdown(context.Background())
 	// Output: alice
-}
-
-type greeter struct {
-	upper
-	named chan string
-}
-
-func (g *greeter) OnOpen(s getty.Session) error {
-	name, ok := userName.Get(s)
-	if !ok {
-		name = "stranger"
-	}
-	go func() { g.named <- name }()
-	return nil
 }

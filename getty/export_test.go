@@ -4,12 +4,16 @@ package getty
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/gostkit/kit/getty/internal/wire"
 )
 
 // PendingTimers returns how many timers the wheel of the process holds.
@@ -175,5 +179,29 @@ var NewLogger = newLogger
 // OptionNames returns the options that optionuse.go lists.
 func OptionNames() []string { return slices.Collect(maps.Keys(optionUse)) }
 
+// OptionsIn yields the options in what o points to, by the names that users write.
+func OptionsIn(o any) iter.Seq2[string, reflect.Value] {
+	return optionsIn(reflect.ValueOf(o).Elem(), "")
+}
+
 // HasFreed reports whether a session's descriptor is closed, or about to be.
 func HasFreed(ss Session) bool { return ss.(*session).has(flagHard) }
+
+// FlushLate is Flush of a session that end ends between its two steps: the mark is queued before, and the flush comes
+// when the flusher has met the end. The caller is a callback of the session, so that its own end has to wait.
+func FlushLate(ss Session, end func()) error {
+	o := &ss.(*session).outbox
+	w := o.s.ep.waiters.New()
+	if wait, err := o.enqueueMark(w); !wait {
+		return err
+	}
+	end()
+	o.mu.Lock()
+	for o.flushing {
+		o.changed.Wait()
+	}
+	o.mu.Unlock()
+	o.flush(wire.Try)
+	_, _, err := o.await(w, patience{})
+	return err
+}

@@ -118,7 +118,7 @@ func TestHelper(t *testing.T) {
 		opts = append(opts, func(o *getty.ServerOptions) {
 			o.IdleTimeout, o.ReadTimeout, o.WriteTimeout = frozenLimit, frozenLimit, frozenLimit
 			if arg == "ws" {
-				o.WebSocketServerOptions.PingPeriod = frozenLimit / 4
+				o.WebSocket.PingPeriod = frozenLimit / 4
 			}
 		})
 		if arg == "ws" {

@@ -4,6 +4,7 @@ package getty
 
 import (
 	"math"
+	"net"
 	"runtime"
 
 	"github.com/gostkit/kit/getty/internal/sendq"
@@ -11,68 +12,94 @@ import (
 )
 
 // The flush token is the right to write to the kernel. Its holder takes the whole queue, and what
-// comes meanwhile forms the next batch. No package is left behind, because of four rules:
+// is queued meanwhile forms the next batch. Four rules see to it that no package is left behind:
 //
-//   - Whoever queues outside a turn asks for a flush afterwards. Who queues within a turn need not: the turn's
-//     end looks at flagQueued in the same atomic step in which it gives up flagTurn.
-//   - The token's holder looks at the queue, under qMu, before it gives the token back. Who asks meanwhile
-//     leaves flagWant, so that what is queued is not left to the end of a turn.
-//   - Who holds the token and finds an encoder at work leaves flagWant, tries once more, and gives the token
-//     back. The encoder looks at flagWant after it has unlocked. (Likewise flagReview: who cannot look whether
-//     the queue has fallen to the low mark.)
-//   - A closing session is drained when its queue is empty and encMu could be taken: no encoder is at work, and
-//     all that come later see flagRefuse.
+//   - A goroutine that queues outside a turn asks for a flush afterwards. A writer inside a turn
+//     need not: the end of the turn clears flagTurn and reads flagQueued in one atomic operation.
+//   - The holder of the token looks at the queue, with mu held, before it gives the token back. A
+//     goroutine that finds the token taken sets flagWant, so that the holder does not leave the
+//     rest of the queue to the end of a turn.
+//   - A holder that finds an encoder at work sets flagWant, tries once more, and gives the token
+//     back. The encoder looks at flagWant after it has unlocked encMu. flagReview does the same for
+//     a goroutine that cannot look whether the queue has fallen to the low mark.
+//   - A closing session is drained when its queue is empty and encMu could be taken: then no
+//     encoder is at work, and every later one sees flagRefuse.
 //
 // TestFlushProtocol plays these steps in every order.
+//
+// The functions that decide run with mu held and return a step; writeOut does it with mu released.
+
+// A step is how a flush goes on.
+type step int8
+
+const (
+	stepNone     step = iota // the token belongs to another goroutine, which was asked to flush
+	stepWrite                // the token is held: write the batch
+	stepReturned             // the token was given back
+	stepEnd                  // the token is held, the queue is empty: send the end of the stream
+	stepHandOver             // the token is held: a flusher takes it over
+)
 
 // flush offers what is queued to the kernel and never blocks. If the token is taken, its holder is
-// asked to see to what was queued since.
+// asked to write also what was queued since.
 func (o *outbox) flush(how wire.Mode) {
 	o.mu.Lock()
-	o.flushLocked(false, how)
+	b, next := o.claimLocked(false)
+	o.mu.Unlock()
+	o.writeOut(b, next, how)
 }
 
-// flushLate is flush for a queue that has waited too long or grown large, also for the one who
-// gathers.
+// flushLate is flush for a queue that has waited too long or grown large. It takes the token also
+// from a goroutine that lets others write first; see offer.
 func (o *outbox) flushLate() {
 	o.mu.Lock()
-	o.flushLocked(true, wire.Try)
+	b, next := o.claimLocked(true)
+	o.mu.Unlock()
+	o.writeOut(b, next, wire.Try)
 }
 
 // offer is flush for a package that was written outside a turn. Where many goroutines write to a
 // session, the one that gets the token lets those that are ready to run write first, so that their
-// packages leave in one system call. Whether that pays is found out now and then; it costs a lone
-// writer next to nothing.
+// packages leave in one system call.
 func (o *outbox) offer(large bool) {
 	o.mu.Lock()
+	takeOver := large
 	o.tries++
-	if large || o.flushing || o.gain == 0 && o.tries%64 != 0 {
-		o.flushLocked(large, wire.Try)
-		return
-	}
-	o.flushing, o.gathering = true, true
-	o.mu.Unlock()
-	o.s.ep.watch(o.s)
-	runtime.Gosched()
-	o.mu.Lock()
-	if !o.gathering { // the queue grew large, or this took long: somebody else flushes
+	// Gathering costs a writer that is alone a pass through the scheduler for nothing. So it goes
+	// on only while it has joined packages lately, and is tried anew every 64th time.
+	if pays := o.gain > 0 || o.tries%64 == 0; pays && !large && !o.flushing {
+		o.flushing, o.gathering = true, true
 		o.mu.Unlock()
-		return
+		// Without the watch the package would wait for as long as the scheduler keeps this
+		// goroutine from running.
+		o.s.ep.watch.add(o.s)
+		runtime.Gosched()
+		o.mu.Lock()
+		if !o.gathering {
+			// The queue grew large or the watch found it late: another goroutine has taken the
+			// token over and flushes this package too.
+			o.mu.Unlock()
+			return
+		}
+		takeOver = true
 	}
-	o.flushLocked(true, wire.Try)
+	b, next := o.claimLocked(takeOver)
+	o.mu.Unlock()
+	o.writeOut(b, next, wire.Try)
 }
 
-// flushLocked takes the token, or with takeOver from the one who gathers, and writes. It unlocks
-// qMu.
-func (o *outbox) flushLocked(takeOver bool, how wire.Mode) {
+// claimLocked takes the token, with takeOver also from a goroutine that gathers, and decides what
+// to do with it.
+func (o *outbox) claimLocked(takeOver bool) (*sendq.Batch, step) {
 	if o.flushing && !(o.gathering && takeOver) {
+		// Without the flag the holder would leave what is queued now to the end of a turn, which
+		// may be far away.
 		o.s.setFlag(flagWant)
-		o.mu.Unlock()
-		return
+		return nil, stepNone
 	}
 	gathered := o.gathering
 	o.flushing, o.gathering = true, false
-	b, busy := o.detachLocked()
+	b, next := o.nextLocked()
 	if gathered && b != nil {
 		if b.Packages() > 1 {
 			o.gain = 64
@@ -80,30 +107,48 @@ func (o *outbox) flushLocked(takeOver bool, how wire.Mode) {
 			o.gain--
 		}
 	}
-	o.writeOut(o.tokenLocked(b, busy), how)
+	return b, next
 }
 
-// flusher is the transient goroutine that writes what the holder of the token may not wait for.
-// There is at most one per session, since it has the token from the one who started it.
+// flusher runs on a goroutine of its own and waits for the kernel, which flush and offer do not. It
+// is started by the holder of the token and takes the token over, so there is at most one per
+// session.
 func (o *outbox) flusher() {
 	o.mu.Lock()
-	o.writeOut(o.tokenLocked(o.detachLocked()), wire.Wait)
+	b, next := o.nextLocked()
+	o.mu.Unlock()
+	o.writeOut(b, next, wire.Wait)
 }
 
-// detachLocked takes the queue: nil is an empty one. If an encoder is at work the queue cannot be
-// taken, and the encoder flushes when it is done. The token and qMu are held.
+// nextLocked takes the queue for the holder of the token, to be written, or gives the token back.
+func (o *outbox) nextLocked() (*sendq.Batch, step) {
+	b, busy := o.detachLocked()
+	switch {
+	case b != nil:
+		return b, stepWrite
+	case busy:
+		// The encoder flushes when it is done. To wait for it would let the user's Writer hold up
+		// every goroutine that needs the token.
+		o.releaseLocked()
+		return nil, stepReturned
+	}
+	return nil, o.drainedLocked()
+}
+
+// detachLocked takes the queue; nil is an empty one. If an encoder is at work the queue cannot be
+// taken. The token is held.
 func (o *outbox) detachLocked() (b *sendq.Batch, busy bool) {
 	if !o.tryEncoder(flagWant) {
 		return nil, true
 	}
-	b = o.takeQueue()
+	b = o.takeQueueLocked()
 	o.encMu.Unlock()
 	return b, false
 }
 
-// takeQueue takes what is queued out of the session, in the order of the wire: packages, then
-// control frames. encMu and qMu are held.
-func (o *outbox) takeQueue() *sendq.Batch {
+// takeQueueLocked takes what is queued out of the session, in the order of the wire: packages, then
+// control frames. encMu is held too.
+func (o *outbox) takeQueueLocked() *sendq.Batch {
 	b, side := o.out, o.side
 	side.answer()
 	if b != nil {
@@ -119,9 +164,12 @@ func (o *outbox) takeQueue() *sendq.Batch {
 			o.appended += uint64(len(side.control))
 			o.controls += uint64(len(side.control))
 			if o.queuedBytes() >= uint64(o.s.opts.HighWater) {
-				o.s.setFlag(flagBlocked) // else a writer refused for these bytes is never told when they have gone
+				// Writers compare the bytes with the mark and are refused from here on. Without
+				// the flag no review would ever tell them that these bytes have gone.
+				o.s.setFlag(flagBlocked)
 			}
 		}
+		// Marks come last, so that they wait for everything that was queued before them.
 		for _, w := range side.marks {
 			b.AddMark(w)
 		}
@@ -134,49 +182,55 @@ func (o *outbox) takeQueue() *sendq.Batch {
 // empty reports whether q has nothing for a flush.
 func (q *sideQueue) empty() bool { return q == nil || len(q.control) == 0 && len(q.marks) == 0 }
 
-// tokenLocked is what the token's holder does with what detachLocked returned: it keeps the token
-// to write b, or gives it back. It unlocks qMu.
-func (o *outbox) tokenLocked(b *sendq.Batch, busy bool) *sendq.Batch {
-	switch {
-	case b != nil:
-		o.mu.Unlock()
-	case busy:
-		o.releaseLocked()
-		o.mu.Unlock()
-	default:
-		o.drainedLocked()
-	}
-	return b
-}
-
 // releaseLocked gives the token back.
 func (o *outbox) releaseLocked() {
 	o.flushing = false
 	if o.refused != nil {
-		o.changed.Broadcast() // the session's end may be waiting
+		o.changed.Broadcast() // the session's end may be waiting for the token
 	}
 }
 
-// writeOut writes b, if there is one, and gives the token back. A goroutine that came with a
-// package of its own writes no later batch than that package's: what was queued meanwhile goes to a
-// flusher.
-func (o *outbox) writeOut(b *sendq.Batch, how wire.Mode) {
+// writeOut does next, and goes on until the token is given back or handed over. A goroutine that
+// came with a package of its own (how is not [wire.Wait]) writes no batch after that package's.
+func (o *outbox) writeOut(b *sendq.Batch, next step, how wire.Mode) {
+	if next == stepNone {
+		return
+	}
 	flusher := how == wire.Wait
 	for {
+		switch next {
+		case stepEnd:
+			o.sendEnd()
+		case stepHandOver:
+			o.s.spawn(o.flusher)
+		}
+		// Also when nothing was written: the flag may have been set since the last write, and then
+		// this is the flush that has to look whether it is still right.
 		if o.s.has(flagBlocked) {
 			o.reviewBlock()
 		}
-		if b == nil {
+		if next != stepWrite {
+			return
+		}
+		if o.s.has(flagHard) {
+			// A batch of marks has no bytes, so that no write would fail, and Flush would report
+			// success for packages whose write failed before.
+			o.writeFailed(b, net.ErrClosed)
+			return
+		}
+		if o.s.has(flagHard) { // also where b has only marks, which no write would refuse
+			o.writeFailed(b, ErrSessionClosed)
 			return
 		}
 		if flusher {
-			o.s.clock.stalled() // it may have to wait with this batch, whatever became of the one before
+			// For each batch anew: the progress of the one before says nothing about this one.
+			o.s.clock.stalled()
 		}
 		err := o.s.proto.write(b, how)
 		if err == wire.ErrWouldBlock {
 			o.account(b)
-			stuck := b // so that b itself does not escape
-			o.s.spawn(func() { o.writeOut(stuck, wire.Wait) })
+			stuck := b // a copy, so that b itself does not escape to the heap
+			o.s.spawn(func() { o.writeOut(stuck, stepWrite, wire.Wait) })
 			return
 		}
 		if err != nil {
@@ -190,33 +244,38 @@ func (o *outbox) writeOut(b *sendq.Batch, how wire.Mode) {
 		if much {
 			o.lookAfter = math.MaxUint64 // until the clock has looked
 		}
-		done := b
-		b = o.proceedLocked(flusher)
-		done.Free()
+		written := b
+		b, next = o.proceedLocked(flusher)
+		o.mu.Unlock()
+		written.Free()
 		if much {
 			o.s.clock.sentMuch()
 		}
 	}
 }
 
-// proceedLocked decides how it goes on when a batch is gone: with the next batch, which it returns,
-// or with the token given back, or given on to a flusher. It unlocks qMu.
-func (o *outbox) proceedLocked(flusher bool) *sendq.Batch {
+// proceedLocked decides how it goes on when a batch is written.
+func (o *outbox) proceedLocked(flusher bool) (*sendq.Batch, step) {
 	empty := o.emptyLocked()
 	switch {
 	case empty && o.refused == nil:
-		o.drainedLocked()
-		return nil
-	case flusher || empty:
-		return o.tokenLocked(o.detachLocked())
-	case o.refused == nil && o.s.turn.inProgress() && !o.s.has(flagWant): // the rest waits for the turn's end
+		// An encoder may be at work, but it flushes for itself: nothing is lost without a look at
+		// encMu, and the usual flush saves one.
+		return nil, o.drainedLocked()
+	case empty, flusher:
+		// A closing session may send its end only when no encoder can still add a package, so here
+		// even an empty queue is taken under encMu: else that package would come after the FIN. A
+		// flusher just goes on with the next batch.
+		return o.nextLocked()
+	case o.refused == nil && o.s.turn.inProgress() && !o.s.has(flagWant):
+		// The rest was queued within the turn and leaves with its end. To write it now would cost a
+		// system call for each part of the turn.
 		o.releaseLocked()
-		o.mu.Unlock()
-	default:
-		o.mu.Unlock()
-		o.s.spawn(o.flusher)
+		return nil, stepReturned
 	}
-	return nil
+	// Others queued while this goroutine wrote. Without a flusher it would write for them for as
+	// long as they go on, and its own caller would never return.
+	return nil, stepHandOver
 }
 
 // emptyLocked reports whether nothing is queued. An encoder may be about to queue something.
@@ -224,23 +283,26 @@ func (o *outbox) emptyLocked() bool {
 	return !o.s.has(flagQueued) && o.side.empty()
 }
 
-// drainedLocked gives the token back when the queue is empty; it unlocks qMu. If the session is
-// closing, this is the moment of the FIN.
-func (o *outbox) drainedLocked() {
+// drainedLocked gives the token back when the queue is empty, unless this is the moment to end the
+// stream.
+func (o *outbox) drainedLocked() step {
 	if o.s.has(flagWant) {
-		o.s.clearFlag(flagWant) // it was for what is gone
+		o.s.clearFlag(flagWant) // the packages that it was set for are gone
 	}
-	fin := o.refused != nil && !o.finSent && !o.s.has(flagHard)
-	if !fin {
+	if o.refused == nil || o.finSent || o.s.has(flagHard) {
 		o.releaseLocked()
-		o.mu.Unlock()
-		return
+		return stepReturned
 	}
 	o.finSent = true
-	o.mu.Unlock()
+	return stepEnd
+}
+
+// sendEnd ends our stream and gives the token back. It keeps the token while it does so, since
+// awaitFlushed takes finSent with a free token for an end that has been sent.
+func (o *outbox) sendEnd() {
 	err := o.s.proto.closeWrite()
 	if err == nil && o.s.life.waitTime.Load() > 0 {
-		o.s.clock.drain() // now for the peer's end
+		o.s.clock.drain() // WaitTime begins again, for the peer to end its stream
 	}
 	o.mu.Lock()
 	o.releaseLocked()
@@ -250,7 +312,7 @@ func (o *outbox) drainedLocked() {
 	}
 }
 
-// account counts what the kernel took of b since the last call. The token is held.
+// account counts what the kernel took of b since the previous call. The token is held.
 func (o *outbox) account(b *sendq.Batch) {
 	o.mu.Lock()
 	o.accountLocked(b)
@@ -271,10 +333,10 @@ func (o *outbox) accountLocked(b *sendq.Batch) {
 	o.gone.Add(uint64(p.Gone))
 }
 
-// writeFailed ends the session after a write error: everything queued is unsent. Once we have
-// closed the descriptor ourselves, the error says nothing but that.
+// writeFailed ends the session after a write error: everything queued is unsent.
 func (o *outbox) writeFailed(b *sendq.Batch, err error) {
 	if !o.s.has(flagHard) {
+		// Else the descriptor was closed by ourselves, and that is all that the error says.
 		o.s.life.fail(err)
 	}
 	o.discardBatch(b)
@@ -283,45 +345,16 @@ func (o *outbox) writeFailed(b *sendq.Batch, err error) {
 	o.mu.Unlock()
 }
 
-// discardBatch counts what is left of b as unsent and tells who waits for it.
+// discardBatch counts what is left of b as unsent and fails the callers that wait for it.
 func (o *outbox) discardBatch(b *sendq.Batch) {
-	b.Took(0)
-	o.account(b)
+	b.Took(0)    // packages that were offered and not written can be withdrawn again
+	o.account(b) // before Fail: what was written has to be counted as such
 	rest := b.Left()
-	pkgs, bytes := b.Fail(o.s.life.failure())
+	pkgs, bytes := b.Fail(o.s.life.closedBy())
 	o.s.count.Unsent.Add(uint64(pkgs))
 	o.s.count.UnsentBytes.Add(uint64(bytes))
 	o.gone.Add(uint64(rest))
 	b.Free()
-}
-
-// maxControl bounds the control frames that wait for a flush. Of the answers beyond it only the
-// latest is kept, as RFC 6455, section 5.5.3, allows; others, our own pings, are dropped: they have
-// become pointless.
-const maxControl = 4 << 10
-
-// queueControl queues bytes that are no package: a control frame. An answer is never dropped for
-// want of room, unless a later one takes its place.
-func (o *outbox) queueControl(p []byte, answer bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.refused != nil {
-		return
-	}
-	switch side := o.sideLocked(); {
-	case len(side.control)+len(p) <= maxControl && len(side.late) == 0:
-		side.control = append(side.control, p...)
-	case answer:
-		side.late = append(side.late[:0], p...)
-	}
-}
-
-// answer moves the latest answer behind the control frames that waited before it.
-func (q *sideQueue) answer() {
-	if q != nil && len(q.late) > 0 {
-		q.control = append(q.control, q.late...)
-		q.late = nil
-	}
 }
 
 // refuse makes the session accept no more packages; err is what writers get.
@@ -329,6 +362,7 @@ func (o *outbox) refuse(err error) { o.refuseWith(err, nil) }
 
 // refuseWith is refuse with last bytes to send, which nothing can follow.
 func (o *outbox) refuseWith(err error, last []byte) {
+	// Before the lock, since encoders look at the flag with only encMu held.
 	o.s.setFlag(flagRefuse)
 	o.mu.Lock()
 	if o.refused == nil {
@@ -354,19 +388,20 @@ func (o *outbox) awaitFlushed() {
 	o.mu.Unlock()
 }
 
-// discardQueue waits for the flush token, which is soon free once the descriptor is closed, keeps
-// it, and counts what was never sent. Like a callback, an encoder that is at work is waited for.
+// discard takes the flush token for good and counts what was never sent. It waits for the token,
+// which is soon free once the descriptor is closed, and for an encoder at work.
 func (o *outbox) discard() {
 	o.mu.Lock()
 	for o.flushing {
 		o.changed.Wait()
 	}
-	o.flushing = true
+	o.flushing = true // never given back: nothing is written any more
 	o.mu.Unlock()
 
+	// Like a callback, an encoder is waited for: OnClose must not run beside the user's Writer.
 	o.encMu.Lock()
 	o.mu.Lock()
-	b := o.takeQueue()
+	b := o.takeQueueLocked()
 	o.mu.Unlock()
 	o.encMu.Unlock()
 	if b != nil {
@@ -376,19 +411,21 @@ func (o *outbox) discard() {
 
 // onTheWay returns how many bytes a flush has taken and the kernel has not.
 func (o *outbox) onTheWay() uint64 {
-	gone := o.gone.Load() // first, since it never overtakes the other
+	// gone never overtakes detached. Read in the other order, it might by the time it is read, and
+	// the difference would wrap around.
+	gone := o.gone.Load()
 	return o.detached.Load() - gone
 }
 
-// lookAgainAfter makes the clock look what the peer takes when n more bytes are written.
+// lookAgainAfter lets n more bytes be written before the clock looks again what the peer takes.
 func (o *outbox) lookAgainAfter(n uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.lookAfter = o.s.count.BytesWritten.Load() + n
 }
 
-// sizes returns the size of the largest package and how many bytes were written that belong to
-// none. The session has ended.
+// sizes returns the size of the largest package, and how many bytes were taken by a flush that
+// belong to no package. The session has ended.
 func (o *outbox) sizes() (largest, control uint64) {
 	o.encMu.Lock()
 	largest = uint64(max(o.largest, 1))
@@ -405,14 +442,14 @@ func (o *outbox) hasSentEnd() bool {
 	return o.finSent
 }
 
-// wake wakes all who wait for a change of the session.
+// wake wakes all goroutines that wait for a change of the session.
 func (o *outbox) wake() {
 	o.mu.Lock()
 	o.changed.Broadcast()
 	o.mu.Unlock()
 }
 
-// waitWhile waits while held, which looks at what is announced by wake, is true.
+// waitWhile waits while held is true. Every change that held looks at is followed by wake.
 func (o *outbox) waitWhile(held func() bool) {
 	o.mu.Lock()
 	for held() {
@@ -421,13 +458,15 @@ func (o *outbox) waitWhile(held func() bool) {
 	o.mu.Unlock()
 }
 
-// late is called about every millisecond while the session is watched. It reports that a package
-// has waited since the previous call, for which it keeps the flushes that it saw in *seen. idle
-// reports that nothing is queued.
+// late is called about every millisecond while the session is watched (watch.go). late reports that
+// a package has waited since the previous call and no flush is running; idle that the session need
+// not be watched. *seen keeps what the previous call saw.
 func (o *outbox) late(seen *uint64) (late, idle bool) {
 	if !o.s.has(flagQueued) {
 		return false, true
 	}
+	// Every flush that takes packages changes detached: the same value twice means that what was
+	// queued at the previous call is still there.
 	flushes := o.detached.Load()
 	late = *seen == flushes
 	*seen = flushes
@@ -436,7 +475,9 @@ func (o *outbox) late(seen *uint64) (late, idle bool) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.flushing && !o.gathering { // it sees to what is queued when it has written
+	if o.flushing && !o.gathering {
+		// The holder of the token writes, or waits for the peer, and takes the queue afterwards. A
+		// slow peer can take for ever, and the session need not be watched for as long.
 		return false, !o.s.turn.inProgress()
 	}
 	return true, false

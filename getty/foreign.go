@@ -15,10 +15,11 @@ import (
 	"github.com/gostkit/kit/netx"
 )
 
-// A foreign is a connection that package net did not make: one of a user's listener or http.Server.
-// Its methods may do anything, and some of them run on goroutines whose panic would end the process
-// or a whole server. Here a panic becomes an error and a log line, an impossible result becomes an
-// error, and a Close that takes its time delays nobody but the end of its own session.
+// A foreign wraps a connection that package net did not make: one of a user's listener or
+// http.Server. The methods of such a connection are user code, and some run on goroutines whose
+// panic would end the process or a whole server. Here a panic becomes an error and a log line, and
+// an impossible result becomes an error. A Close that takes long delays only the end of its own
+// session.
 type foreign struct {
 	conn net.Conn
 	ep   *endpoint
@@ -30,12 +31,12 @@ type foreign struct {
 
 var _ net.Conn = (*foreign)(nil)
 
-// contain returns conn, behind a foreign unless it is a connection of package net.
+// contain returns conn, wrapped in a foreign unless it is a connection of package net.
 func (e *endpoint) contain(conn net.Conn) net.Conn {
 	if wire.Socket(conn) != nil {
 		return conn
 	}
-	if f, ok := conn.(*foreign); ok { // a hijacked connection that our own accept loop took
+	if f, ok := conn.(*foreign); ok { // hijacked, and accepted by our own loop before
 		return f
 	}
 	return &foreign{conn: conn, ep: e, closed: make(chan struct{})}
@@ -49,14 +50,14 @@ func original(conn net.Conn) net.Conn {
 	return conn
 }
 
-// caught is deferred around a call of the user's method: it turns a panic into *err.
+// caught is deferred around a call of a user's method. It turns a panic into *err.
 func caught(where string, err *error) {
 	if v := recover(); v != nil {
 		*err = &PanicError{Where: where, Value: v, Stack: debug.Stack()}
 	}
 }
 
-// guard calls the user's method under a recover.
+// guard calls a method of the user's connection, and turns a panic into an error.
 func (c *foreign) guard(where string, method func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -71,17 +72,19 @@ func (c *foreign) guard(where string, method func() error) (err error) {
 	return method()
 }
 
-// maxEmptyReads is how many reads in a row may bring nothing, as in package bufio.
+// maxEmptyReads is how many reads in a row may return nothing, as in package bufio.
 const maxEmptyReads = 100
 
-// Read implements [net.Conn]. It never returns zero bytes without an error. [io.Reader] allows that and
-// says that nothing has happened then: a [net.Pipe] passes on the empty writes of its other end.
+// Read implements [net.Conn]. It never returns zero bytes without an error.
 func (c *foreign) Read(p []byte) (n int, err error) {
+	// io.Reader allows that and calls it no event: a net.Pipe, for one, passes on the empty writes
+	// of its other end. A connection that does nothing else must not keep the reader spinning.
 	for range maxEmptyReads {
 		err = c.guard("net.Conn.Read", func() (err error) {
 			n, err = c.conn.Read(p)
 			return err
 		})
+		// Callers slice the buffer with n, and would panic.
 		if n < 0 || n > len(p) {
 			return 0, fmt.Errorf("getty: %T.Read returned %d of %d bytes", c.conn, n, len(p))
 		}
@@ -102,7 +105,7 @@ func (c *foreign) Write(p []byte) (n int, err error) {
 	case n < 0 || n > len(p):
 		return 0, fmt.Errorf("getty: %T.Write returned %d of %d bytes", c.conn, n, len(p))
 	case n < len(p) && err == nil:
-		err = io.ErrShortWrite
+		err = io.ErrShortWrite // io.Writer asks for an error; without it bytes would be missing
 	}
 	return n, err
 }
@@ -117,14 +120,16 @@ func (c *foreign) CloseWrite() error {
 	return c.guard("net.Conn.CloseWrite", w.CloseWrite)
 }
 
-// Close implements [net.Conn]. It does not wait: crypto/tls, for one, writes an alert first, for as
-// long as five seconds. awaitClosed waits.
+// Close implements [net.Conn]. It does not wait; awaitClosed does.
 func (c *foreign) Close() error {
 	c.once.Do(func() {
+		// On a goroutine of its own: crypto/tls, for one, first writes an alert, for up to five
+		// seconds, and callers of Close must not wait for the peer.
 		c.ep.spawn(func() {
 			defer close(c.closed)
 			if _, panicked := c.guard("net.Conn.Close", c.conn.Close).(*PanicError); panicked {
-				// A read that is under way may go on for ever; perhaps a deadline ends it.
+				// The connection may still be open, and a Read or Write in progress would never
+				// return. Perhaps a deadline ends it.
 				_ = c.SetDeadline(time.Unix(1, 0))
 			}
 		})
@@ -153,7 +158,7 @@ func (c *foreign) LocalAddr() net.Addr { return c.addr("net.Conn.LocalAddr", c.c
 // RemoteAddr implements [net.Conn].
 func (c *foreign) RemoteAddr() net.Addr { return c.addr("net.Conn.RemoteAddr", c.conn.RemoteAddr) }
 
-// addr returns what an address says at this moment, since its own methods are the user's too.
+// addr returns a copy of an address as text, since the methods of the address are user code too.
 func (c *foreign) addr(where string, method func() net.Addr) net.Addr {
 	var text textAddr
 	_ = c.guard(where, func() error {
@@ -165,7 +170,7 @@ func (c *foreign) addr(where string, method func() net.Addr) net.Addr {
 	return text
 }
 
-// A textAddr is an address that says what another one said; the zero value is no address.
+// A textAddr is an address in text form. The zero value is no address.
 type textAddr struct{ network, text string }
 
 func (a textAddr) Network() string { return a.network }

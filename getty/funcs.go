@@ -2,9 +2,9 @@
 
 package getty
 
-// Funcs is an [EventListener] made of functions; nil ones do nothing. It serves where a type with
-// five methods would say less than two functions do. A listener that wants more than these
-// callbacks, such as OnWritable, is a type of its own, which may embed a Funcs.
+// Funcs is an [EventListener] made of functions; nil ones do nothing. It saves a type with five
+// methods where a listener needs two of them. A listener with other callbacks, such as OnWritable,
+// is a type of its own, which may embed a Funcs.
 type Funcs struct {
 	Open    func(Session) error
 	Message func(s Session, pkg any)

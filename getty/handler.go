@@ -4,17 +4,22 @@ package getty
 
 import "net/netip"
 
-// A NewSessionCallback prepares a session: it sets the codec and the listener, and whatever else
-// differs from the endpoint's options. It runs on the session's own goroutine, before any other
-// callback. An error closes the connection; no further callback runs.
+// A NewSessionCallback prepares a session: it sets the codec and the listener, and every setting
+// that differs from the endpoint's options. It runs on the session's own goroutine, before any
+// other callback. An error closes the connection; no further callback runs.
 type NewSessionCallback func(Session) error
 
-// An EventListener receives what happens to a session. Unless the dispatch is [Unordered], the
+// An EventListener receives the events of a session. Unless the dispatch is [Unordered], the
 // callbacks of one session never run at the same time and follow one order: OnOpen, then OnMessage
 // in the order of the wire with OnCron between them, then OnError at most once, then OnClose
 // exactly once.
 //
 // A panic in a callback ends that session with a [PanicError]; the process lives.
+//
+// A callback that is at work when its session ends is waited for: OnClose comes after it. With
+// [Inline] dispatch the descriptor, too, may be free only then; CloseNow and limits of time shut
+// the connection down meanwhile. With [Ordered] and [Unordered] the descriptor does not wait for
+// OnMessage.
 type EventListener interface {
 	// OnOpen is called once, before anything is read. An error closes the connection and no further
 	// callback runs.
@@ -25,17 +30,17 @@ type EventListener interface {
 	// OnCron is called about every CronPeriod, if that is set. Ticks that could not be served in
 	// time merge into one.
 	OnCron(Session)
-	// OnError is called at most once, before OnClose, when the session does not end clean: err is
-	// then what [Session.Err] returns. Clean ends are an own Close that drained, an own CloseNow
+	// OnError is called at most once, before OnClose, when the session does not end clean. err is
+	// what [Session.Err] returns. Clean ends are: a Close of the session that drained, a CloseNow
 	// with nothing left unsent, and the peer's end of stream between two packages.
 	OnError(s Session, err error)
-	// OnClose is the last callback, when the descriptor is already free. The cause and the final
-	// counts are in [Session.Err] and [Session.Stats].
+	// OnClose is the last callback. The descriptor is free by then. [Session.Err] returns the
+	// cause, [Session.Stats] the final counts.
 	OnClose(Session)
 }
 
-// A WritableListener is an EventListener that wants to know when a session whose queue had reached
-// the high mark has fallen to the low mark again.
+// A WritableListener is an EventListener that is told when the queue of a session, which had
+// reached the high mark, has fallen to the low mark again.
 type WritableListener interface {
 	// OnWritable follows the same rules as OnCron: it never overlaps another callback of the
 	// session.
@@ -43,14 +48,14 @@ type WritableListener interface {
 }
 
 // A ReadEndListener is an EventListener that goes on writing after the peer has ended its stream,
-// such as a proxy. Without it a session then flushes what its handlers have answered, and closes.
+// as a proxy does. With any other listener the session then flushes what is queued, and closes.
 type ReadEndListener interface {
 	// OnReadEnd is called once, after OnMessage of the last package has returned, if the peer ended
 	// its stream between two packages (WebSocket: with a regular close frame). The session stays
 	// open for writing, by any goroutine, until Close or CloseNow, or for the HalfClose of
-	// [SessionOptions]. After Close, Err is nil if everything was sent; when the time is over the
+	// [SessionOptions]. After Close, Err is nil if everything was sent; when HalfClose is over the
 	// session closes with io.EOF. ReadTimeout and IdleTimeout do not apply meanwhile; OnCron goes
-	// on. That the peer is gone altogether shows with the next write.
+	// on. If the peer has closed its connection altogether, the next writes fail.
 	OnReadEnd(Session)
 }
 
@@ -58,7 +63,7 @@ type ReadEndListener interface {
 //
 //	(nil, 0, err)  the stream is broken; the session ends with err
 //	(nil, 0, nil)  b does not hold a whole package and its size is not known yet
-//	(nil, n, nil)  the package needs n bytes in all; Read is called again when there are as many
+//	(nil, n, nil)  the package needs n bytes in all; Read is called again when b has that many
 //	(pkg, n, nil)  pkg was made of the first n bytes
 //
 // On message transports (UDP, WebSocket) b is one whole message and n must be len(b).
@@ -66,6 +71,9 @@ type ReadEndListener interface {
 // The engine owns b. With [Inline] dispatch a package may alias b until OnMessage returns. With
 // [Ordered] and [Unordered] it may not: OnMessage runs later, so Read copies what it keeps, or
 // returns a pooled package with a Release method (see [Releaser]), as the codecs in getty/codec do.
+//
+// A Reader at work, like an inline callback, is waited for before the descriptor is free; see
+// CloseNow of [Session].
 //
 // Read is called on one goroutine per session. n < 0, n larger than len(b) together with a package,
 // a package with n == 0 and an n that does not grow end the session with [ErrBadReader]; a package
@@ -75,24 +83,23 @@ type Reader interface {
 }
 
 // A ResumingReader is a Reader that need not look twice at bytes which could not complete a
-// package. Where it is implemented it is called instead of Read; seen is the number of leading
-// bytes of b that the previous call was already given, 0 for a fresh package.
+// package. ReadResume is called instead of Read. seen is the number of leading bytes of b that the
+// previous call was given already, 0 for a new package.
 type ResumingReader interface {
 	ReadResume(s Session, b []byte, seen int) (pkg any, n int, err error)
 }
 
 // A Writer encodes one package. The engine copies the result before WritePkg returns, so that a
 // Writer may reuse its buffer. Calls of one session are serial, in the order of the wire. A Writer
-// must not write to a session or flush it: it gets [ErrBadReader] where that would wait for itself.
-// Like a callback, a Writer at work is waited for by the session's end: OnClose comes when it has
-// returned.
+// must not write to or flush a session; where that would deadlock, the call returns [ErrBadReader].
+// OnClose is called only after a running Writer has returned.
 type Writer interface {
 	Write(s Session, pkg any) ([]byte, error)
 }
 
 // An AppendWriter is a Writer that encodes straight into the send buffer: it appends the wire form
-// of pkg to dst and returns the extended slice, as append does. Where it is implemented it is
-// called instead of Write; nothing is allocated or copied then.
+// of pkg to dst and returns the extended slice, as append does. AppendPkg is called instead of
+// Write, and nothing is allocated or copied.
 type AppendWriter interface {
 	AppendPkg(dst []byte, s Session, pkg any) ([]byte, error)
 }
@@ -110,21 +117,20 @@ type Releaser interface {
 	Release()
 }
 
-// A UDPContext is the package of an unconnected UDP endpoint: what was decoded from, or is to be
-// encoded into, one datagram, and the peer it came from or goes to. The engine never changes one
-// that it was given.
+// A UDPContext is the package of an unconnected UDP endpoint: the content of one datagram, and the
+// peer that it came from or goes to. The engine never changes a UDPContext that it was given.
 type UDPContext struct {
-	// Pkg is what the Reader made of the datagram, or what the Writer makes it of.
+	// Pkg is the package that the Reader decoded, or that the Writer is to encode.
 	Pkg any
 
-	// PeerAddr is where the datagram came from, or goes to.
+	// PeerAddr is the address that the datagram came from, or goes to.
 	PeerAddr netip.AddrPort
 
 	// LocalAddr is the address of this host that the datagram was sent to, or is to be sent from;
-	// the zero Addr leaves that to the kernel. An endpoint on a wildcard address has to answer from
-	// the address that was asked, since a connected peer hears no other; Reply does. It is set by
-	// the engine where the system can tell (on Linux; not for a multicast over IPv6). Elsewhere a
-	// write with one fails.
+	// the zero Addr leaves the choice to the kernel. An endpoint on a wildcard address has to
+	// answer from the address that the peer sent to, since a connected peer receives from no other;
+	// Reply does so. The engine sets LocalAddr where the system can tell: on Linux, but not for
+	// multicast over IPv6. On other systems a write with a LocalAddr fails.
 	LocalAddr netip.Addr
 }
 

@@ -17,9 +17,9 @@ type handshaker interface {
 }
 
 // handshakes runs the handshakes of accepted connections, each on a goroutine of its own, so that a
-// silent peer holds up neither the accept loop nor, after HandshakeTimeout, anything else.
+// silent peer does not hold up the accept loop. HandshakeTimeout ends them.
 type handshakes struct {
-	running atomic.Int64 // they count for MaxSessions
+	running atomic.Int64 // handshakes in progress; they count for MaxSessions
 	ctx     context.Context
 	stop    context.CancelFunc
 }
@@ -37,6 +37,8 @@ func (h *handshakes) admit(s *Server, conn net.Conn, prepare NewSessionCallback)
 		s.admit(conn, prepare)
 		return
 	}
+	// Handshakes count as the sessions that they may become. Otherwise silent peers could hold any
+	// number of connections.
 	limit := int64(s.opts.MaxSessions)
 	if n := h.running.Add(1); limit > 0 && s.ep.table.Load()+n > limit {
 		h.running.Add(-1)
@@ -51,7 +53,7 @@ func (h *handshakes) admit(s *Server, conn net.Conn, prepare NewSessionCallback)
 
 // shake runs one handshake and admits the connection.
 func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, prepare NewSessionCallback) {
-	err := error(&PanicError{Where: "HandshakeContext"}) // unless it returns: the connection is the user's
+	err := error(&PanicError{Where: "HandshakeContext"}) // stays if a user's method calls Goexit
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Where: "HandshakeContext", Value: v, Stack: debug.Stack()}
@@ -65,15 +67,15 @@ func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, prepare NewS
 	}()
 	ctx, cancel := context.WithTimeout(h.ctx, s.opts.HandshakeTimeout)
 	defer cancel()
-	// Not every connection looks at the context.
+	// Not every connection looks at its context. A close ends every handshake.
 	unwatch := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	err = hs.HandshakeContext(ctx)
-	if !unwatch() {
+	if !unwatch() { // the connection was closed, even if the handshake says that it succeeded
 		err = fmt.Errorf("handshake: %w", context.Cause(ctx))
 	}
 }
 
-// decline closes a connection that becomes no session.
+// decline counts, logs and closes a connection that becomes no session.
 func (s *Server) decline(conn net.Conn, err error) {
 	s.ep.stats.refused.Add(1)
 	s.refused(addrText(conn.RemoteAddr()), err)

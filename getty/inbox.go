@@ -11,12 +11,13 @@ import (
 	"github.com/gostkit/kit/taskpool"
 )
 
-// maxBatch is how many packages of one session a worker handles before it turns to other sessions.
+// maxBatch is how many packages of one session a worker of the pool handles before it goes on with
+// another session.
 const maxBatch = 64
 
-// An inbox holds what a session has decoded and a pool has not handled. It is bounded in packages
-// and in bytes of the wire; the goroutine that reads waits while it is full. Inline sessions have
-// none.
+// An inbox holds the packages that a session has decoded and a pool has not handled. It is bounded
+// in packages and in bytes of the wire; the goroutine that reads waits while it is full. Inline
+// sessions have none.
 type inbox struct {
 	s                 *session
 	maxPkgs, maxBytes int
@@ -26,11 +27,11 @@ type inbox struct {
 	hard   chan struct{}   // closed with the session's descriptor
 
 	mu      sync.Mutex
-	changed sync.Cond  // on mu: a package was handled, or the session is closing
+	changed sync.Cond  // on mu: packages were handled, or the session is closing
 	in      *itemQueue // guarded by mu
 	count   int        // guarded by mu: packages put and not handled, those being handled included
 	bytes   int        // guarded by mu: their size
-	closed  bool       // guarded by mu: nobody need wait any more
+	closed  bool       // guarded by mu: see interrupt
 
 	cur *itemQueue // guarded by the session's token: what an ordered handler took
 }
@@ -42,7 +43,10 @@ type item struct {
 }
 
 func newInbox(s *session, pool taskpool.Pool) *inbox {
-	m := &inbox{s: s, maxPkgs: s.opts.MailboxLen, maxBytes: s.opts.MailboxBytes, pool: pool, hard: make(chan struct{})}
+	m := &inbox{
+		s: s, maxPkgs: s.opts.MailboxLen, maxBytes: s.opts.MailboxBytes,
+		pool: pool, hard: make(chan struct{}),
+	}
 	m.changed.L = &m.mu
 	m.strand.Init(pool, m.runBatch)
 	m.strand.OnDrop(func() { s.life.fail(fmt.Errorf("getty: task pool: %w", taskpool.ErrClosed)) })
@@ -50,14 +54,16 @@ func newInbox(s *session, pool taskpool.Pool) *inbox {
 }
 
 // fill decodes the packages that b holds and posts them in as few steps as the limits allow. It
-// waits while the inbox is full: that stops reading. It returns how many bytes the packages took
+// waits while the inbox is full, and so stops reading. It returns how many bytes the packages took
 // and how many the next one needs in all, 0 if that is unknown.
 func (m *inbox) fill(b []byte, seen int) (used, need int, err error) {
 	s, where := m.s, "Reader"
+	// Packages are staged and put together: one lock and one wake-up for all that a read brought.
 	stage := itemQueues.Get().(*itemQueue)
-	defer m.forgo(stage) // what is left in it after a panic or Goexit in the Reader
+	defer m.forgo(stage) // after a panic or Goexit in the Reader some are left
 	err = s.turn.guard(&where, func() (err error) {
 		for whole := true; whole && used < len(b) && err == nil && !s.has(flagClosing); {
+			// This goroutine alone puts packages, so the room can only grow meanwhile.
 			pkgs, bytes := m.room()
 			size := 0
 			for len(stage.items) < pkgs && size < bytes && used < len(b) {
@@ -86,17 +92,17 @@ func (m *inbox) fill(b []byte, seen int) (used, need int, err error) {
 	})
 	if s.has(flagClosing) {
 		if err == nil {
-			s.codec.countRest(b[used:])
+			s.codec.countRest(b[used:]) // these were read too: Stats must not lose them
 		}
 		if _, panicked := err.(*PanicError); !panicked {
-			err = nil // the session has ended already, and for another reason
+			err = nil // the session has another cause already
 		}
 	}
 	return used, need, err
 }
 
-// forgo counts and releases packages that were decoded and, because the Reader panicked, not
-// posted.
+// forgo counts and releases the packages of stage, which were decoded and not posted because the
+// Reader panicked.
 func (m *inbox) forgo(stage *itemQueue) {
 	m.s.count.PkgsRead.Add(uint64(len(stage.items)))
 	m.s.count.undelivered(len(stage.items))
@@ -104,7 +110,7 @@ func (m *inbox) forgo(stage *itemQueue) {
 	stage.free()
 }
 
-// wake makes a pool handle pkgs packages that were put. A pool that takes none ends the session.
+// wake makes the pool handle pkgs packages that were put. If the pool refuses, the session ends.
 func (m *inbox) wake(pkgs int) {
 	s := m.s
 	var err error
@@ -120,16 +126,17 @@ func (m *inbox) wake(pkgs int) {
 	}
 }
 
-// postDatagram puts one datagram, or drops one: there is no way to slow a sender down. Where a pool
-// has no room, it drops the datagram that has waited longest instead of waiting, so that reading
-// goes on, whatever handlers wait for.
-func (m *inbox) postDatagram(pkg any, size int) error {
+// postDatagram puts one datagram. It never waits; where the inbox or the pool has no room it drops
+// one datagram and counts it.
+func (m *inbox) postDatagram(pkg any, size int) {
 	s := m.s
 	s.count.PkgsRead.Add(1)
+	// No wait would slow the sender down: the kernel would only drop the datagrams instead, without
+	// a count.
 	if !m.hasRoom() {
 		s.count.Dropped.Add(1)
 		releaseGuarded(pkg)
-		return nil
+		return
 	}
 	m.put([]item{{pkg, size}})
 	var err error
@@ -140,24 +147,29 @@ func (m *inbox) postDatagram(pkg any, size int) error {
 	}
 	switch {
 	case err == nil:
-		return nil
+		return
 	case !errors.Is(err, taskpool.ErrFull):
-		return fmt.Errorf("getty: task pool: %w", err)
+		// The pool runs no task any more, and what waits would never be handled.
+		s.life.fail(fmt.Errorf("getty: task pool: %w", err))
+		return
 	}
-	if old, ok := m.withdraw(); ok { // else a handler has come for it after all
+	// A datagram without a task would never be handled. The oldest one goes, since a late answer to
+	// it is of the least use. If there is none, a handler has just come for it.
+	if old, ok := m.withdraw(); ok {
 		s.count.Dropped.Add(1)
 		releaseGuarded(old.pkg)
 	}
-	return nil
 }
 
-// runBatch is the strand of an ordered session: one turn for a batch. It reports whether there is
-// more.
+// runBatch is the task of an ordered session: it handles a batch of packages in one turn, and
+// reports whether there are more.
 func (m *inbox) runBatch() (more bool) {
 	s := m.s
 	handled, bytes := 0, 0
 	_ = s.turn.run(wire.Try, func() (any, bool) {
-		if handled == maxBatch || s.paused() { // unblocked wakes the strand again
+		// Above the high mark every answer would be refused. The strand stands still then, and
+		// outbox.unblocked wakes it again.
+		if handled == maxBatch || s.paused() {
 			return nil, false
 		}
 		it, ok := m.takeOrdered()
@@ -169,7 +181,7 @@ func (m *inbox) runBatch() (more bool) {
 		return it.pkg, true
 	}, func(string, bool) {
 		if handled > 0 {
-			s.clock.touch()
+			s.clock.touch() // packages that had to wait here are a sign of life all the same
 		}
 		more = m.handled(handled, bytes) && !s.paused()
 	})
@@ -180,7 +192,7 @@ func (m *inbox) runBatch() (more bool) {
 func (m *inbox) runOne() {
 	it, ok := m.take()
 	if !ok {
-		return // the session ended and the package was counted as undelivered
+		return // the session has ended, and settle counted the package as undelivered
 	}
 	m.s.turn.runTask(it.pkg, func() {
 		m.s.clock.touch()
@@ -188,11 +200,11 @@ func (m *inbox) runOne() {
 	})
 }
 
-// handleRest returns when everything that was decoded is handled, or the session is closed
-// meanwhile.
+// handleRest returns when everything that was decoded is handled, or when the session is closed.
 func (m *inbox) handleRest() {
 	if m.s.dispatch == Unordered {
-		for m.waits() { // the pool may be one that drops tasks
+		// A pool may drop tasks. Without this the packages of those would be waited for for ever.
+		for m.waits() {
 			m.runOne()
 		}
 	}
@@ -229,7 +241,9 @@ func (m *inbox) put(items []item) {
 		m.in = q
 	}
 	if q.head > 0 && len(q.items)+len(items) > cap(q.items) {
-		n := copy(q.items, q.items[q.head:]) // the limits bound n, so the queue stays as large as they need
+		// Move up instead of growing: a queue that never becomes empty would grow for ever, though
+		// the limits bound what is in it.
+		n := copy(q.items, q.items[q.head:])
 		clear(q.items[n:])
 		q.items, q.head = q.items[:n], 0
 	}
@@ -251,10 +265,10 @@ func (m *inbox) take() (item, bool) {
 	return m.in.pop(), true
 }
 
-// takeOrdered is take for the holder of the token; it locks once for all that has come.
+// takeOrdered is take for the holder of the session's token. It locks once for all that has come.
 func (m *inbox) takeOrdered() (item, bool) {
 	if m.cur.empty() {
-		if m.cur != nil { // emptied, it serves as the next queue
+		if m.cur != nil { // it becomes the queue that the reader fills
 			m.cur.items, m.cur.head = m.cur.items[:0], 0
 		}
 		m.mu.Lock()
@@ -274,7 +288,7 @@ func (m *inbox) waits() bool {
 	return !m.in.empty()
 }
 
-// withdraw removes the next item, which nobody will handle.
+// withdraw removes the next item, which will not be handled.
 func (m *inbox) withdraw() (item, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -300,7 +314,7 @@ func (m *inbox) handled(pkgs, bytes int) (more bool) {
 	m.bytes -= bytes
 	if m.count == 0 {
 		m.in.free()
-		m.cur.free() // in an ordered session the caller holds the token; in others there is none
+		m.cur.free() // an ordered session's caller holds the token; other sessions have no cur
 		m.in, m.cur = nil, nil
 	}
 	m.changed.Broadcast()
@@ -314,7 +328,7 @@ func (m *inbox) waiting() bool {
 	return m.count > 0
 }
 
-// interrupt ends all waiting.
+// interrupt ends all waits for room or for handlers, now and later: the session is closing.
 func (m *inbox) interrupt() {
 	m.mu.Lock()
 	m.closed = true
@@ -331,12 +345,12 @@ func (m *inbox) awaitHandled() {
 	m.mu.Unlock()
 }
 
-// clear drops what was not taken, waits for the handlers that are at work, and returns how many
-// packages were dropped. The caller holds the token.
+// clear drops the packages that were not taken, waits for the handlers that are at work, and
+// returns how many packages were dropped. The caller holds the token.
 func (m *inbox) clear() (dropped int) {
 	m.mu.Lock()
 	queues := [2]*itemQueue{m.cur, m.in}
-	m.cur, m.in = nil, nil // tasks that come now find nothing
+	m.cur, m.in = nil, nil // tasks that run from here on find nothing
 	for _, q := range queues {
 		if q != nil {
 			dropped += len(q.items) - q.head
@@ -344,6 +358,7 @@ func (m *inbox) clear() (dropped int) {
 	}
 	m.count -= dropped
 	m.mu.Unlock()
+	// Without the lock, since Release is user code.
 	for _, q := range queues {
 		q.release()
 		q.free()
@@ -374,10 +389,10 @@ func (q *itemQueue) pop() item {
 	return it
 }
 
-// release empties a queue whose packages are dropped. It does so on a goroutine of its own and
-// waits, since a Release may end the goroutine that calls it, and the session's still has to call
-// OnClose.
+// release empties a queue whose packages are dropped.
 func (q *itemQueue) release() {
+	// On goroutines of its own: a Release may end its goroutine with Goexit, and the session's
+	// goroutine still has to call OnClose.
 	for !q.empty() {
 		done := make(chan struct{})
 		go func() {
@@ -391,7 +406,7 @@ func (q *itemQueue) release() {
 }
 
 func (q *itemQueue) free() {
-	if q == nil || cap(q.items) > 4096 { // nothing, or grown by an unusual burst
+	if q == nil || cap(q.items) > 4096 { // a queue of an unusual burst is not worth keeping
 		return
 	}
 	clear(q.items)

@@ -46,16 +46,38 @@ type traced struct {
 
 func newTracer(t testing.TB) *tracer {
 	r := gettytest.NewRecorder(t)
-	return &tracer{Recorder: r, t: t, opened: r.Opened, closed: r.Closed}
+	l := &tracer{Recorder: r, t: t, opened: r.Opened, closed: r.Closed}
+	// A test may change a function while no session is open.
+	r.Open = func(s getty.Session) error {
+		if l.open == nil {
+			return nil
+		}
+		return l.open(s)
+	}
+	r.Message = func(s getty.Session, pkg any) {
+		if l.message != nil {
+			l.message(s, pkg)
+		}
+	}
+	r.Cron = func(s getty.Session) { call(l.cron, s) }
+	r.Writable = func(s getty.Session) { call(l.writable, s) }
+	r.Close = func(s getty.Session) { call(l.onClose, s) }
+	r.Error = func(s getty.Session, err error) {
+		if l.onError != nil {
+			l.onError(s, err)
+		}
+	}
+	return l
+}
+
+func call(f func(getty.Session), s getty.Session) {
+	if f != nil {
+		f(s)
+	}
 }
 
 func (l *tracer) OnOpen(s getty.Session) error {
-	l.begin.Do(func() {
-		r := l.Recorder
-		r.Unordered = l.unordered
-		r.Open, r.Message, r.Cron, r.Writable = l.open, l.message, l.cron, l.writable
-		r.Error, r.Close = l.onError, l.onClose
-	})
+	l.begin.Do(func() { l.Unordered = l.unordered })
 	return l.Recorder.OnOpen(s)
 }
 

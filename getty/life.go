@@ -16,13 +16,13 @@ import (
 
 var errNoListener = errors.New("getty: the new-session callback set no event listener")
 
-// A life is how a session ends: gracefully, at once, or one after the other. The first reason is
-// the cause; later ones change nothing.
+// A life is how a session ends: gracefully, at once, or first the one and then the other. The first
+// reason is the cause; later ones change nothing.
 //
 // The graceful end: nothing is accepted or delivered any more, what is queued is flushed, the peer
-// is told the end of the stream, and what it still sends is discarded until it ends too; WaitTime
-// limits each of the two waits. The hard end closes the descriptor, which wakes everybody who waits
-// for it.
+// is told the end of the stream, and what it still sends is discarded until it ends too. WaitTime
+// limits the flush, and again the wait for the peer. The hard end closes the descriptor, which
+// wakes every goroutine that waits for it.
 type life struct {
 	s        *session
 	waitTime atomic.Int64
@@ -38,7 +38,7 @@ func (l *life) abandon(err error) {
 	s := l.s
 	l.setCause(err)
 	if f, ok := s.proto.(failer); ok {
-		f.dismiss(err)
+		f.dismiss(err) // first, while the peer can still be told
 	}
 	s.setFlag(flagClosing | flagEnded)
 	s.outbox.refuse(ErrSessionClosed)
@@ -49,65 +49,80 @@ func (l *life) abandon(err error) {
 }
 
 // conclude brings a session that was opened to where only its last callbacks are to run. err is why
-// its input ended.
+// its input ended. The order of its steps: handle the packages that were read, flush the answers,
+// read to the peer's end, and only then close the descriptor.
 func (l *life) conclude(err error) {
 	s := l.s
+	// A Shutdown must not wait for this reader any more; see drain.
 	s.clearFlag(flagReading)
 	called := false
 	defer func() {
-		// A callback may have ended this goroutine with Goexit, and the session with that.
+		// A callback below has ended this goroutine with Goexit, which also fails the session. It
+		// still needs its end, on another goroutine.
 		if !called {
 			s.spawn(func() { s.end(err) })
 		}
 	}()
 	switch {
-	case s.has(flagHard | flagExpired):
+	case s.has(flagHard | flagExpired): // the descriptor is closed or about to be
 	case !s.has(flagClosing):
-		// The peer has ended its stream or broken it: what it sent before is handled, and what that
-		// answers is flushed.
+		// The peer has ended its stream or broken it. Handlers come first: shut discards what they
+		// have not got and refuses their answers.
 		if s.inbox != nil {
 			s.inbox.handleRest()
 		}
 		if err == io.EOF {
 			l.awaitLastWrites()
 		}
+		// A handler may have closed the session meanwhile. Then its Close is the end that Err
+		// tells.
 		if !s.has(flagClosing) {
 			l.setCause(err)
 		}
 		l.shut()
 	case err != io.EOF && err != io.ErrUnexpectedEOF:
-		l.setCause(err) // a closing peer answers our end with a reset
+		// We are closing, and the peer broke the connection before it took everything. A mere end
+		// of its stream is the answer that we wait for.
+		l.setCause(err)
 	}
 	called = true
-	// What still comes is read, since closing over it would destroy our last bytes with a reset.
 	if !s.has(flagHard) {
+		// The peer's last bytes are read first: a descriptor that is closed over unread input sends
+		// a reset, and the peer loses the bytes of ours that it has not yet read. Reading also lets
+		// a peer go on that reads nothing before it has sent everything.
 		end := s.proto.discard()
 		s.outbox.awaitFlushed()
 		if end == io.EOF {
 			l.awaitAcked()
 		}
 	}
+	// Not every way above has done this.
 	s.setFlag(flagClosing)
 	s.outbox.refuse(ErrSessionClosed)
+	// The kernel tells only as long as the descriptor is open.
 	l.countUnacked()
 	l.free()
-	s.clock.stop()
-	s.ep.freed(s)
+	s.clock.stop() // the limits applied up to here
+	s.ep.freed(s)  // last: a client may dial for the place at once
 }
 
-// free ends the session hard and returns when its descriptor is free and nobody writes any more.
+// free ends the session hard and returns when its descriptor is free and nothing is written any
+// more.
 func (l *life) free() {
 	l.closeHard()
-	_ = l.s.proto.close() // again: while a callback was at work, the connection was only shut down
+	// Again: while a callback ran below the link's Run, the connection was only shut down. That
+	// callback has returned, and the descriptor can be closed.
+	_ = l.s.proto.close()
 	l.s.outbox.discard()
 	l.s.awaitClosed()
 }
 
-// awaitLastWrites lets a listener that wants to go on writing after the peer's end do so, until it
-// closes the session or the time for that is over.
+// awaitLastWrites serves a [ReadEndListener]: it returns when the listener has closed the session,
+// or when HalfClose is over.
 func (l *life) awaitLastWrites() {
 	s := l.s
 	listener, ok := s.turn.listener.(ReadEndListener)
+	// A session that is to end anyway does not stay open for it.
 	if !ok || s.swapIn(flagReadEnd)&(flagClosing|flagDrain) != 0 {
 		return
 	}
@@ -124,10 +139,10 @@ func (l *life) awaitLastWrites() {
 }
 
 // settle fixes the last counts and the cause, before the last callbacks. It returns the error for
-// OnError, nil after a clean end. The token is held.
+// OnError, nil after a clean end. The session's token is held.
 func (l *life) settle() error {
 	s := l.s
-	if s.inbox != nil {
+	if s.inbox != nil { // the handlers had their chance in conclude
 		s.count.undelivered(s.inbox.clear())
 	}
 	unsent, unacked := s.count.Unsent.Load(), s.count.UnackedBytes.Load()
@@ -135,28 +150,31 @@ func (l *life) settle() error {
 		l.settleUnacked()
 	}
 	switch {
-	case !s.has(flagOwnClose):
+	case !s.has(flagOwnClose): // there is another cause
 	case unsent > 0:
 		l.setCause(fmt.Errorf("%w: closed with %d packages unsent", ErrWriteTimeout, unsent))
 	case unacked > 0:
 		l.setCause(fmt.Errorf("%w: %d bytes", ErrUnacknowledged, unacked))
 	}
+	// From here on the cause stays as it is: OnError, OnClose and Err tell the same.
 	s.setFlag(flagEnded)
 	err := l.err()
-	if clean := err == nil || err == io.EOF || err == ErrSessionClosed; clean && s.count.Unsent.Load() == 0 {
+	clean := err == nil || err == io.EOF || err == ErrSessionClosed
+	if clean && s.count.Unsent.Load() == 0 {
 		return nil
 	}
 	return l.failure()
 }
 
-// settleUnacked counts the packages that the unacknowledged bytes belong to. Where their bounds lay
-// is not known any more; there are at least as many as there would be if all were as large as the
-// largest.
+// settleUnacked counts the packages that the unacknowledged bytes belong to. The bounds between
+// packages that were written are not kept, so it counts as many as there are at least: all are
+// taken to be as large as the largest one.
 func (l *life) settleUnacked() {
 	s := l.s
 	largest, none := s.outbox.sizes()
 	if wire.Socket(s.proto.netConn()) == nil {
-		none += 128 // bytes that belong to no package, such as the close_notify of TLS
+		// A connection of the user's may send bytes of its own, such as the close_notify of TLS.
+		none += 128
 	}
 	c, unacked := &s.count, s.count.UnackedBytes.Load()
 	pkgs := (unacked - min(unacked, none) + largest - 1) / largest
@@ -182,31 +200,34 @@ func (l *life) shut() {
 	s.setFlag(flagClosing)
 	s.outbox.refuseWith(ErrSessionClosed, s.proto.farewell())
 	if m := s.inboxIfStarted(); m != nil {
-		m.interrupt()
+		m.interrupt() // the reader may be waiting for room, and no package is handled any more
 	}
 	wait := time.Duration(l.waitTime.Load())
 	if wait > 0 && !s.has(flagHard) {
 		s.clock.drain()
 	}
+	// Also when nothing is queued: the flush that finds the queue empty ends the stream.
 	s.outbox.flush(wire.Try)
 	if wait <= 0 {
 		l.expire()
 	}
 }
 
-// expire is the end of a graceful end whose WaitTime is over.
+// expire ends a session hard whose graceful end has come to its WaitTime.
 func (l *life) expire() {
 	s := l.s
 	if t, ok := s.proto.(lastGiver); ok && !s.has(flagHard) {
-		s.setFlag(flagExpired) // the reader may miss what is taken from it
+		// giveLast takes input away from the reader. If that is in a callback it might find half a
+		// package afterwards, which the flag keeps from becoming the cause.
+		s.setFlag(flagExpired)
 		t.giveLast()
 	}
 	l.countUnacked()
 	l.closeHard()
 }
 
-// countUnacked notes how much the peer of a session that closes by itself has not acknowledged:
-// nobody will know whether it came, once the descriptor is closed.
+// countUnacked notes how much the peer of a session that closes by itself has not acknowledged.
+// Once the descriptor is closed that cannot be found out any more.
 func (l *life) countUnacked() {
 	if n, c := l.unacked(), &l.s.count.UnackedBytes; n > c.Load() {
 		c.Store(n)
@@ -214,7 +235,7 @@ func (l *life) countUnacked() {
 }
 
 // unacked returns how many bytes the peer of a session that closes by itself has not acknowledged,
-// 0 if nobody can tell.
+// 0 if the system cannot tell.
 func (l *life) unacked() uint64 {
 	s := l.s
 	if !s.outbox.queues || !s.has(flagOwnClose) || s.has(flagHard) {
@@ -231,9 +252,10 @@ func (l *life) unacked() uint64 {
 }
 
 // awaitAcked returns when the peer has acknowledged everything or can do so no more, for at most
-// WaitTime. The kernel does not tell when that is the case, so it is asked. Mostly it need not be:
-// a peer's end comes after all it has read.
+// WaitTime.
 func (l *life) awaitAcked() {
+	// No event tells when everything is acknowledged, so the kernel is asked again and again.
+	// Mostly once is enough: a peer ends its stream after it has read ours.
 	for pause := time.Millisecond; l.unacked() > 0; pause = min(2*pause, 8*time.Millisecond) {
 		if st, err := alive(l.s.proto.netConn()); err != nil || st == netx.Broken {
 			return
@@ -242,23 +264,28 @@ func (l *life) awaitAcked() {
 	}
 }
 
-// drain is the end that Shutdown wants: what was read is handled first.
+// drain begins the end that Shutdown wants: what was read is handled first.
 func (l *life) drain() {
-	if l.s.swapIn(flagDrain)&flagReading == 0 { // else the reader sees flagDrain at the read's end
+	// If a read is in progress, its end sees flagDrain and calls drained: what it has brought is to
+	// be handled too.
+	if l.s.swapIn(flagDrain)&flagReading == 0 {
 		l.drained()
 	}
 }
 
-// drained closes a session that is to drain when what was decoded is handled. Nothing more is read.
+// drained closes a session that is to drain as soon as what was decoded is handled. Nothing more is
+// read.
 func (l *life) drained() {
 	s := l.s
 	m := s.inboxIfStarted()
 	if m == nil {
-		if !s.has(flagTurn) { // else the turn's end sees the flag
+		if !s.has(flagTurn) { // else the end of the turn sees flagDrain and closes
 			l.close()
 		}
 		return
 	}
+	// On a goroutine of its own: Shutdown has other sessions to drain, and must not wait for the
+	// handlers of this one here.
 	if s.setFlag(flagDraining) {
 		s.spawn(func() {
 			m.awaitHandled()
@@ -268,8 +295,7 @@ func (l *life) drained() {
 }
 
 // fail ends the session at once, or with a farewell that fits err where the protocol has one; err
-// is the cause unless there was one before. It blocks only for as long as it takes to wake who
-// waits on the descriptor.
+// is the cause unless there was one before. It does not wait for the peer or for callbacks.
 func (l *life) fail(err error) {
 	s := l.s
 	l.setCause(err)
@@ -281,9 +307,11 @@ func (l *life) fail(err error) {
 	l.closeHard()
 }
 
-// closeHard closes the descriptor and wakes everybody who waits for it.
+// closeHard closes the descriptor and wakes every goroutine that waits for the session.
 func (l *life) closeHard() {
 	s := l.s
+	// Before the descriptor is closed: a goroutine that meets the error of a closed descriptor must
+	// find flagHard set, or it would take that error for the cause.
 	if !s.setFlag(flagHard) {
 		return
 	}
@@ -310,12 +338,22 @@ func (l *life) err() error {
 	return l.cause
 }
 
-// failure returns the cause, for callers who must return some error.
+// failure returns the cause, or ErrSessionClosed where there is none.
 func (l *life) failure() error {
 	if err := l.err(); err != nil {
 		return err
 	}
 	return ErrSessionClosed
+}
+
+// closedBy returns the error for a package that could not be sent before the session ended. It
+// matches ErrSessionClosed, like the error of a later write, and the cause.
+func (l *life) closedBy() error {
+	err := l.failure()
+	if errors.Is(err, ErrSessionClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrSessionClosed, err)
 }
 
 // finished announces that the last callback has returned.

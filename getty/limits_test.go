@@ -205,7 +205,7 @@ func TestASilentPeerIsDead(t *testing.T) {
 					o.Dispatch = d
 					o.CronPeriod = 10 * time.Millisecond
 					if line.name == "ws" {
-						o.WebSocketServerOptions.PingPeriod = 10 * time.Millisecond
+						o.WebSocket.PingPeriod = 10 * time.Millisecond
 					}
 				})
 				stop := make(chan struct{})
@@ -239,7 +239,7 @@ func TestUDPSilentPeerIsDead(t *testing.T) {
 	l := newTracer(t)
 	l.cron = func(s getty.Session) { _, _, _ = s.WritePkg("beat", 0) }
 	client := getty.NewUDPClient(getty.WithServerAddress(pc.LocalAddr().String()), func(o *getty.ClientOptions) {
-		o.NoProbe = true
+		o.UDP.NoProbe = true
 		o.CronPeriod, o.IdleTimeout = 10*time.Millisecond, 200*time.Millisecond
 	})
 	run(t, client, prepare(l))
@@ -255,10 +255,10 @@ func TestPingsGoOnUntilTheyAreAnswered(t *testing.T) {
 		l := newTracer(t)
 		l.cron = func(s getty.Session) { _, _, _ = s.WritePkg("beat", 0) }
 		srv := getty.NewWSServer(func(o *getty.ServerOptions) {
-			o.WebSocketServerOptions.PingPeriod = 20 * time.Millisecond
+			o.WebSocket.PingPeriod = 20 * time.Millisecond
 			o.CronPeriod = 5 * time.Millisecond
 			if answers {
-				o.WebSocketServerOptions.PingPeriod = time.Hour // asked in time all the same
+				o.WebSocket.PingPeriod = time.Hour // asked in time all the same
 				o.IdleTimeout = time.Second
 			}
 		})

@@ -8,39 +8,45 @@ import (
 )
 
 // Writers that find the queue at the high mark wait in line. When it has fallen to the low mark the
-// first of them is admitted, and when that one has queued its package it admits the next, until the
+// first of them is admitted. When that one has queued its package it admits the next, until the
 // queue is at the high mark again. So they are served in the order in which they came, and none can
 // be overtaken for ever. While there is a line, writers that come later join it or, with timeout 0,
 // are refused.
 //
-// Nobody is left in line, because of one rule: where the queue is below the high mark and somebody
-// waits, one of them is admitted and has not written yet. It is kept under qMu by those who change
-// one of the three: unblocked, after the queue fell; admitNext, after the one that was admitted has
-// written or given up; joinLine, for whom comes.
+// No writer is left in line, because of one rule: while the queue is below the high mark and a
+// writer waits, one writer is admitted and has not written yet. The rule holds whenever mu is free.
+// Three functions keep it: unblocked, after the queue fell; admitNext, after the admitted writer
+// has written or given up; joinLine, for a writer that comes.
 
 // An entry is how a writer comes to the queue.
 type entry int8
 
 const (
 	newcomer entry = iota // it waits where it must
-	hasty                 // it does not wait
+	hasty                 // it does not wait: timeout 0
 	admitted              // it has waited, and is the only one that may write
 )
 
-// behindLine reports whether a writer has to let others go first. OnMessage that may not wait need
-// not: its answers would be lost whenever other goroutines keep the queue full.
+// behindLine reports whether a writer has to let the line go first.
 func (o *outbox) behindLine(as entry) bool {
-	return as != admitted && o.s.has(flagLine) && !(as == hasty && (o.s.has(flagMessage) || o.s.turn.tasks.Load() > 0))
+	if as == admitted || !o.s.has(flagLine) {
+		return false
+	}
+	// A handler of packages passes the line if it does not wait: as long as other goroutines keep
+	// the queue full there is always a line, and all of the handler's answers would be refused.
+	handles := o.s.has(flagMessage) || o.s.turn.tasks.Load() > 0
+	return as != hasty || !handles
 }
 
-// awaitRoom waits until a writer that was refused at the high mark may try again, and returns as
-// what.
+// awaitRoom waits until a writer that was refused at the high mark may try again, and returns how
+// it comes to the queue then.
 func (o *outbox) awaitRoom(as entry, p patience) (entry, error) {
 	w := o.s.ep.waiters.New()
 	if !o.joinLine(w, as) {
 		w.Free()
 		return as, nil
 	}
+	// Nothing falls without a flush, and what fills the queue may be left to the end of a turn.
 	o.flush(wire.Try)
 	_, gone, err := o.await(w, p)
 	if gone {
@@ -52,8 +58,7 @@ func (o *outbox) awaitRoom(as entry, p patience) (entry, error) {
 	return admitted, nil
 }
 
-// joinLine lets w wait, and reports false where it need not. Who was admitted and found the queue
-// full again, by callbacks that did not wait, keeps its place.
+// joinLine lets w wait, and reports false where it need not.
 func (o *outbox) joinLine(w *sendq.Waiter, as entry) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -62,6 +67,8 @@ func (o *outbox) joinLine(w *sendq.Waiter, as entry) bool {
 	}
 	side := o.sideLocked()
 	if as == admitted {
+		// Handlers that do not wait have filled the queue again. The writer keeps its place: at the
+		// end of the line it could be overtaken for ever.
 		side.admitted = false
 		side.line = append([]*sendq.Waiter{w}, side.line...)
 	} else {
@@ -71,15 +78,15 @@ func (o *outbox) joinLine(w *sendq.Waiter, as entry) bool {
 	return true
 }
 
-// admitNext passes the right to write on.
+// admitNext is called when the admitted writer has written or given up.
 func (o *outbox) admitNext() {
 	o.mu.Lock()
 	o.admitLocked()
 	o.mu.Unlock()
 }
 
-// admitLocked admits the first in line, if the queue is below the high mark. Nobody else is
-// admitted now.
+// admitLocked admits the first in line, if the queue is below the high mark. No other writer is
+// admitted when it is called.
 func (o *outbox) admitLocked() {
 	side := o.sideLocked()
 	side.admitted = false
@@ -87,7 +94,7 @@ func (o *outbox) admitLocked() {
 		w := side.line[0]
 		side.line[0] = nil
 		side.line = side.line[1:]
-		side.admitted = w.Fail(nil) // else its time was over just now
+		side.admitted = w.Fail(nil) // false: its time was over just now, so the next one
 	}
 	if len(side.line) == 0 {
 		side.line = nil
@@ -97,7 +104,7 @@ func (o *outbox) admitLocked() {
 	}
 }
 
-// dissolveLineLocked tells all in line that nothing is accepted any more, and why.
+// dissolveLineLocked fails all writers in line with err.
 func (o *outbox) dissolveLineLocked(err error) {
 	if o.side == nil {
 		return

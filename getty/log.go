@@ -11,16 +11,15 @@ import (
 	"time"
 )
 
-// Lines that a logger lets through at once for one message, and how long it takes until one more is
-// let through.
+// A logger writes logBurst records of one message at once, and then one more in each logEvery.
 const (
 	logBurst = 10
 	logEvery = time.Second
 )
 
-// newLogger returns the logger of an endpoint over the user's, which is slog.Default without one.
-// It names the endpoint, and writes warnings and errors only, a limited number of each message,
-// since peers can cause them.
+// newLogger returns the logger of an endpoint. It passes records on to l, or to slog.Default if l
+// is nil, with the endpoint's name. Only warnings and errors are logged, and of each message a
+// limited number, since peers can cause them.
 func newLogger(l *slog.Logger, name string) *slog.Logger {
 	if l == nil {
 		l = slog.Default()
@@ -28,11 +27,11 @@ func newLogger(l *slog.Logger, name string) *slog.Logger {
 	return slog.New(&limitHandler{next: l.Handler(), limits: new(logLimits)}).With("endpoint", name)
 }
 
-// A limitHandler passes warnings and errors on, some of each message. What it held back is told
-// with the next record of that message that it passes on.
+// A limitHandler passes on warnings and errors, of each message a limited number. The next record
+// of that message that it passes on tells how many it suppressed.
 type limitHandler struct {
 	next   slog.Handler
-	limits *logLimits // shared by all that were derived from one
+	limits *logLimits // shared by all handlers that WithAttrs and WithGroup derive
 }
 
 // Enabled implements [slog.Handler].
@@ -40,8 +39,7 @@ func (h *limitHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelWarn && h.next.Enabled(ctx, level)
 }
 
-// Handle implements [slog.Handler]. A handler of the user's that panics loses its record and
-// nothing else.
+// Handle implements [slog.Handler]. If the user's handler panics, its record is lost.
 func (h *limitHandler) Handle(ctx context.Context, r slog.Record) error {
 	suppressed, ok := h.limits.allow(r.Message)
 	if !ok {
@@ -51,6 +49,7 @@ func (h *limitHandler) Handle(ctx context.Context, r slog.Record) error {
 		r = r.Clone()
 		r.AddAttrs(slog.Uint64("suppressed", suppressed))
 	}
+	// The goroutine may be one of getty's own, where a panic would end the process.
 	defer func() { _ = recover() }()
 	return h.next.Handle(ctx, r)
 }
@@ -65,20 +64,21 @@ func (h *limitHandler) WithGroup(name string) slog.Handler {
 	return &limitHandler{h.next.WithGroup(name), h.limits}
 }
 
-// logLimits counts records by their message. Messages are constants of this module, so that they
-// are few.
+// logLimits counts records by their message. All messages are constants of this module, so the map
+// stays small.
 type logLimits struct {
 	mu    sync.Mutex
 	limit map[string]*logLimit // guarded by mu
 }
 
 type logLimit struct {
-	lines      int // that may still be written at once
-	at         time.Time
-	suppressed uint64
+	lines      int       // records that may still be written at once
+	at         time.Time // up to when lines was refilled
+	suppressed uint64    // since the last record that was written
 }
 
-// allow reports whether a record may be written, and how many were not since the last one.
+// allow reports whether a record may be written, and how many of its message were suppressed before
+// it.
 func (l *logLimits) allow(message string) (suppressed uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,6 +92,7 @@ func (l *logLimits) allow(message string) (suppressed uint64, ok bool) {
 		l.limit[message] = m
 	}
 	if more := t.Sub(m.at) / logEvery; more > 0 {
+		// at moves by whole intervals, so that the begun one is not lost.
 		m.lines = int(min(logBurst, time.Duration(m.lines)+more))
 		m.at = m.at.Add(more * logEvery)
 	}
@@ -104,7 +105,7 @@ func (l *logLimits) allow(message string) (suppressed uint64, ok bool) {
 	return suppressed, true
 }
 
-// limitText keeps an error, whose text may carry a peer's bytes, short and printable.
+// limitText returns the text of err, short and printable: it may contain bytes of the peer.
 func limitText(err error) string { return limitString(err.Error()) }
 
 func limitString(s string) string {
@@ -123,8 +124,8 @@ func limitString(s string) string {
 	return t
 }
 
-// peerText is an address for a log line. The connection may be the user's, and its methods may
-// panic.
+// peerText returns an address for a log line. It survives a panic in addr, which may be a method of
+// a user's connection.
 func peerText(addr func() net.Addr) (text string) {
 	defer func() {
 		if recover() != nil {

@@ -12,7 +12,10 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
+
+	"github.com/gostkit/kit/netx"
 )
 
 // What cannot work is found before anything is dialled or listened for: a client would dial it for
@@ -24,7 +27,39 @@ func isNilPointer(v any) bool {
 	return r.Kind() == reflect.Pointer && r.IsNil()
 }
 
-// checkHostPort checks the address of a client, "host:port".
+// checkSocket checks socket options for the network of k.
+func checkSocket(o *netx.SocketOptions, k kind) error {
+	if err := o.Validate(k.network()); err != nil {
+		return fmt.Errorf("getty: Socket: %w", err)
+	}
+	return nil
+}
+
+// withoutLinger returns the socket options that a session's connection gets: with a Linger that
+// waits, close(2) would, and CloseNow with it.
+func withoutLinger(o netx.SocketOptions) netx.SocketOptions {
+	o.Linger = min(o.Linger, 0)
+	return o
+}
+
+// checkServerAddr checks the Addr of a client.
+func checkServerAddr(addr string, k kind) error {
+	if addr == "" {
+		return errors.New("getty: client without a server address: Addr is empty")
+	}
+	var err error
+	if k == wsClient {
+		err = checkURL(addr)
+	} else {
+		err = checkHostPort(k.network(), addr)
+	}
+	if err != nil {
+		return fmt.Errorf("getty: Addr: %w", err)
+	}
+	return nil
+}
+
+// checkHostPort checks a "host:port" that is to be dialled.
 func checkHostPort(network, addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -119,6 +154,20 @@ func isToken(s string) bool {
 	})
 }
 
+// checkWebSocket checks the options that WebSocket servers and clients share.
+func checkWebSocket(pingPeriod time.Duration, maxHeaderBytes int, subprotocols []string) error {
+	switch {
+	case pingPeriod < 0:
+		return errors.New("getty: WebSocket.PingPeriod is negative")
+	case maxHeaderBytes < 0:
+		return errors.New("getty: WebSocket.MaxHeaderBytes is negative")
+	}
+	if err := checkSubprotocols(subprotocols); err != nil {
+		return fmt.Errorf("getty: WebSocket.Subprotocols: %w", err)
+	}
+	return nil
+}
+
 // checkSubprotocols checks what RFC 6455, section 4.1, wants of subprotocols: tokens, no two alike.
 func checkSubprotocols(list []string) error {
 	for i, p := range list {
@@ -155,7 +204,7 @@ func checkHeader(h http.Header, subprotocols bool) error {
 			key == "Content-Length", key == "Transfer-Encoding", key == "Trailer":
 			return fmt.Errorf("%s belongs to the handshake", key)
 		case key == "Sec-Websocket-Protocol" && subprotocols:
-			return fmt.Errorf("%s is given by Subprotocols", key)
+			return fmt.Errorf("%s is given by WebSocket.Subprotocols", key)
 		case key == "Host" && (len(values) != 1 || strings.ContainsAny(values[0], " \t/\\@?#")):
 			return errors.New("the Host is not one host")
 		}

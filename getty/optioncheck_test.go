@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,29 +21,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every option is listed with the constructors that use it.
+// Every option is listed with the constructors that use it, and nothing else is.
 func TestEveryOptionIsListed(t *testing.T) {
-	listed := getty.OptionNames()
-	for _, opts := range []any{getty.ServerOptions{}, getty.ClientOptions{}} {
-		for _, f := range reflect.VisibleFields(reflect.TypeOf(opts)) {
-			if !f.Anonymous {
-				require.Contains(t, listed, f.Name, "say in optionuse.go which constructors use it")
-			}
+	options := map[string]bool{}
+	for _, o := range []any{new(getty.ServerOptions), new(getty.ClientOptions)} {
+		for name := range getty.OptionsIn(o) {
+			options[name] = true
 		}
 	}
+	require.ElementsMatch(t, slices.Collect(maps.Keys(options)), getty.OptionNames(),
+		"optionuse.go says which constructors use an option")
 }
 
-// fields returns the settable fields of an options struct, by name.
+// fields returns the settable fields of an options struct, by the names that users write.
 func fields(opts any) map[string]reflect.Value {
-	all := map[string]reflect.Value{}
-	v := reflect.ValueOf(opts).Elem()
-	for _, f := range reflect.VisibleFields(v.Type()) {
-		if !f.Anonymous {
-			all[f.Name] = v.FieldByIndex(f.Index)
-		}
-	}
-	for i := range v.FieldByName("Socket").NumField() {
-		all["Socket."+v.FieldByName("Socket").Type().Field(i).Name] = v.FieldByName("Socket").Field(i)
+	all := maps.Collect(getty.OptionsIn(opts))
+	socket := all["Socket"]
+	for i := range socket.NumField() {
+		all["Socket."+socket.Type().Field(i).Name] = socket.Field(i)
 	}
 	return all
 }
@@ -96,11 +93,11 @@ func limitsOnce(t *testing.T, c carrier, name string, v int64, onServer bool) {
 	fits := v != 1
 	switch name {
 	case "MaxSessions", "Connections", "LowWater", "HighWater", "MailboxLen", "MailboxBytes", "Dispatch", "SlowConsumer",
-		"DrainTimeout", "WriteTimeout", "WaitTime", "MaxHeaderBytes", "ReconnectInterval", "ReconnectMax", "CronPeriod", "PingPeriod",
-		"ProbeWait", "Socket.NoDelay", "Socket.ReadBuffer", "Socket.WriteBuffer", "Socket.TOS", "Socket.Linger":
+		"DrainTimeout", "WriteTimeout", "WaitTime", "WebSocket.MaxHeaderBytes", "ReconnectInterval", "ReconnectMax", "CronPeriod", "WebSocket.PingPeriod",
+		"UDP.ProbeWait", "Socket.NoDelay", "Socket.ReadBuffer", "Socket.WriteBuffer", "Socket.TOS", "Socket.Linger":
 		fits = true
 	}
-	if name == "MaxHeaderBytes" && !onServer || name == "WriteTimeout" {
+	if name == "WebSocket.MaxHeaderBytes" && !onServer || name == "WriteTimeout" {
 		fits = v != 1
 	}
 	if name == "Socket.TCPUserTimeout" || name == "ReconnectMax" && v == 1 {
@@ -196,41 +193,83 @@ func TestUnusedOptions(t *testing.T) {
 	type so = getty.ServerOptions
 	type co = getty.ClientOptions
 	for name, set := range map[string]func(*so){
-		"PingPeriod":     func(o *so) { o.PingPeriod = time.Second },
-		"AllowedOrigins": func(o *so) { o.AllowedOrigins = []string{"*"} },
-		"Path":           func(o *so) { o.Path = "/" },
-		"MaxHeaderBytes": func(o *so) { o.MaxHeaderBytes = 1000 },
-		"IgnoreProbes":   func(o *so) { o.IgnoreProbes = true },
+		"WebSocket.PingPeriod":     func(o *so) { o.WebSocket.PingPeriod = time.Second },
+		"WebSocket.AllowedOrigins": func(o *so) { o.WebSocket.AllowedOrigins = []string{"*"} },
+		"WebSocket.Path":           func(o *so) { o.WebSocket.Path = "/" },
+		"WebSocket.MaxHeaderBytes": func(o *so) { o.WebSocket.MaxHeaderBytes = 1000 },
+		"UDP.IgnoreProbes":         func(o *so) { o.UDP.IgnoreProbes = true },
 	} {
 		require.ErrorContains(t, getty.NewTCPServer(set).RunEventLoop(prepare(newTracer(t))), "NewTCPServer does not use the option "+name)
 	}
 	for name, set := range map[string]func(*so){
-		"MaxSessions":  func(o *so) { o.MaxSessions = 5 },
-		"HighWater":    func(o *so) { o.HighWater = 5 },
-		"SlowConsumer": func(o *so) { o.SlowConsumer = getty.SlowClose },
-		"ReadTimeout":  func(o *so) { o.ReadTimeout = 5 },
-		"Listener":     func(o *so) { o.Listener = newHandedListener() },
-		"Compression":  func(o *so) { o.Compression = true },
+		"MaxSessions":           func(o *so) { o.MaxSessions = 5 },
+		"HighWater":             func(o *so) { o.HighWater = 5 },
+		"SlowConsumer":          func(o *so) { o.SlowConsumer = getty.SlowClose },
+		"ReadTimeout":           func(o *so) { o.ReadTimeout = 5 },
+		"Listener":              func(o *so) { o.Listener = newHandedListener() },
+		"WebSocket.Compression": func(o *so) { o.WebSocket.Compression = true },
 	} {
 		require.ErrorContains(t, getty.NewUDPEndPoint(set).RunEventLoop(prepare(newTracer(t))), "NewUDPEndPoint does not use the option "+name)
 	}
-	require.ErrorContains(t, getty.NewWSServer(func(o *so) { o.IgnoreProbes = true }).RunEventLoop(prepare(newTracer(t))), "IgnoreProbes")
-	require.ErrorContains(t, getty.NewTCPClient(getty.WithServerAddress("h:1"), func(o *co) { o.Header = http.Header{} }).
-		RunEventLoop(prepare(newTracer(t))), "NewTCPClient does not use the option Header")
+	require.ErrorContains(t, getty.NewWSServer(func(o *so) { o.UDP.IgnoreProbes = true }).RunEventLoop(prepare(newTracer(t))), "UDP.IgnoreProbes")
+	require.ErrorContains(t, getty.NewTCPClient(getty.WithServerAddress("h:1"), func(o *co) { o.WebSocket.Header = http.Header{} }).
+		RunEventLoop(prepare(newTracer(t))), "NewTCPClient does not use the option WebSocket.Header")
 	require.ErrorContains(t, getty.NewUDPClient(getty.WithServerAddress("h:1"), func(o *co) { o.LowWater = 1 }).
 		RunEventLoop(prepare(newTracer(t))), "NewUDPClient does not use the option LowWater")
-	require.ErrorContains(t, getty.NewWSClient(getty.WithServerAddress("ws://h"), func(o *co) { o.NoProbe = true }).
-		RunEventLoop(prepare(newTracer(t))), "NewWSClient does not use the option NoProbe")
+	require.ErrorContains(t, getty.NewWSClient(getty.WithServerAddress("ws://h"), func(o *co) { o.UDP.NoProbe = true }).
+		RunEventLoop(prepare(newTracer(t))), "NewWSClient does not use the option UDP.NoProbe")
 	// A handler is part of a program that runs: its bad options are a 500 and a line in the log.
 	book := newLogBook()
-	e := getty.WSHandler(prepare(newTracer(t)), func(o *so) { o.Logger, o.Path = book.Logger, "/chat" })
+	e := getty.WSHandler(prepare(newTracer(t)), func(o *so) { o.Logger, o.WebSocket.Path = book.Logger, "/chat" })
 	w := &answer{header: http.Header{}}
 	e.ServeHTTP(w, &http.Request{})
 	require.Equal(t, 500, w.status)
-	require.Equal(t, 1, book.count("WSHandler does not use the option Path"))
+	require.Equal(t, 1, book.count("WSHandler does not use the option WebSocket.Path"))
 	e = getty.WSHandler(prepare(newTracer(t)), func(o *so) { o.HandshakeTimeout = -1 }) // without a Logger
 	e.ServeHTTP(w, &http.Request{})
 	require.Equal(t, 500, w.status)
+}
+
+// Options are settled when the endpoint is made: what its maker does later with what it has set
+// changes nothing that was checked.
+func TestOptionsAreCopied(t *testing.T) {
+	header, asks := http.Header{"X-Name": {"gopher"}}, []string{"chat"}
+	asked := make(chan http.Header, 1)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	hs := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- r.Header:
+		default: // dialled again
+		}
+	})}
+	go func() { _ = hs.Serve(ln) }()
+	defer hs.Close()
+	client := getty.NewWSClient(func(o *getty.ClientOptions) {
+		o.Addr = "ws://" + ln.Addr().String() + "/"
+		o.WebSocket.Header, o.WebSocket.Subprotocols = header, asks
+	})
+	header["X-Name"][0], asks[0] = "a\nb", "not a token"
+	header.Set("Upgrade", "nothing")
+	run(t, client, prepare(newTracer(t)))
+	got := within(t, asked, "the upgrade request")
+	require.Equal(t, []string{"gopher"}, got["X-Name"])
+	require.Equal(t, "chat", got.Get("Sec-WebSocket-Protocol"))
+	client.Close()
+	within(t, client.Done(), "Done")
+
+	origins, names := []string{"https://friend.example"}, []string{"chat"}
+	srv := getty.NewWSServer(func(o *getty.ServerOptions) {
+		o.WebSocket.AllowedOrigins, o.WebSocket.Subprotocols = origins, names
+	})
+	origins[0], names[0] = "https://stranger.example", "not a token"
+	run(t, srv, prepare(newTracer(t)))
+	dialer := websocket.Dialer{Subprotocols: []string{"chat"}}
+	conn, _, err := dialer.Dial("ws://"+srv.Addr().String()+"/",
+		http.Header{"Origin": {"https://friend.example"}})
+	require.NoError(t, err)
+	require.Equal(t, "chat", conn.Subprotocol())
+	_ = conn.Close()
 }
 
 // An answer is a http.ResponseWriter that notes the status.
@@ -260,10 +299,10 @@ func TestImpossibleOptions(t *testing.T) {
 		"chat", "/a b", "/{", "GET /x", "/{id}", "/%20", "/{$}", "/a?b", "/a#b", "/\x00", "/\xff", "/a\nb", "example.com/", "/a/../b", "/./",
 		"/a%2fb", "/\\", " /",
 	} {
-		fails(getty.NewWSServer(func(o *so) { o.Path = path }), "Path", path)
+		fails(getty.NewWSServer(func(o *so) { o.WebSocket.Path = path }), "WebSocket.Path", path)
 	}
 	for _, path := range []string{"/", "/chat", "//", "/a/b/", "/a:b@c;d=e,f", "/чат", "/~a!$&'()*+"} {
-		srv := getty.NewWSServer(func(o *so) { o.Path = path })
+		srv := getty.NewWSServer(func(o *so) { o.WebSocket.Path = path })
 		run(t, srv, prepare(newTracer(t)))
 		client := getty.NewWSClient(getty.WithServerAddress("ws://" + srv.Addr().String() + path))
 		run(t, client, prepare(newTracer(t)))
@@ -299,21 +338,21 @@ func TestImpossibleOptions(t *testing.T) {
 		{"Sec-Websocket-Extensions": {"x"}}, {"A b": {"x"}}, {"": {"x"}}, {"X": {"a\r\nb"}}, {"X": {"a\x00"}}, {"Host": {"a b"}}, {"Host": {}},
 		{"X:": {"x"}}, {"Content-Length": {"5"}},
 	} {
-		fails(getty.NewWSClient(getty.WithServerAddress("ws://h/"), func(o *co) { o.Header = h }), "Header", fmt.Sprint(h))
+		fails(getty.NewWSClient(getty.WithServerAddress("ws://h/"), func(o *co) { o.WebSocket.Header = h }), "WebSocket.Header", fmt.Sprint(h))
 	}
 	fails(getty.NewWSClient(getty.WithServerAddress("ws://h/"), func(o *co) {
-		o.Header, o.Subprotocols = http.Header{"Sec-Websocket-Protocol": {"x"}}, []string{"x"}
-	}), "Header", "")
+		o.WebSocket.Header, o.WebSocket.Subprotocols = http.Header{"Sec-Websocket-Protocol": {"x"}}, []string{"x"}
+	}), "WebSocket.Header", "")
 	for _, p := range []string{"", "a b", "a,b", "a\r\n", "é", "twice"} {
 		list := []string{p, "twice"}
-		fails(getty.NewWSClient(getty.WithServerAddress("ws://h/"), func(o *co) { o.Subprotocols = list }), "Subprotocols", p)
-		fails(getty.NewWSServer(func(o *so) { o.Subprotocols = list }), "Subprotocols", p)
+		fails(getty.NewWSClient(getty.WithServerAddress("ws://h/"), func(o *co) { o.WebSocket.Subprotocols = list }), "WebSocket.Subprotocols", p)
+		fails(getty.NewWSServer(func(o *so) { o.WebSocket.Subprotocols = list }), "WebSocket.Subprotocols", p)
 	}
 	for _, origin := range []string{"example.com", "https://example.com/", "https://", "https://a/b", "", "https://u@a", "https://a?b"} {
-		fails(getty.NewWSServer(func(o *so) { o.AllowedOrigins = []string{origin} }), "AllowedOrigins", origin)
+		fails(getty.NewWSServer(func(o *so) { o.WebSocket.AllowedOrigins = []string{origin} }), "WebSocket.AllowedOrigins", origin)
 	}
 	fails(getty.NewTCPServer(getty.WithListener((*net.TCPListener)(nil))), "Listener", "nil")
-	fails(getty.NewUDPClient(getty.WithServerAddress("127.0.0.1:1"), func(o *co) { o.ProbePayload = make([]byte, 65_508) }), "ProbePayload", "")
+	fails(getty.NewUDPClient(getty.WithServerAddress("127.0.0.1:1"), func(o *co) { o.UDP.ProbePayload = make([]byte, 65_508) }), "UDP.ProbePayload", "")
 	for _, c := range carriers {
 		fails(c.server(func(o *so) { o.Socket.ReadBuffer = -1 }), "Socket", "-1")
 		fails(c.client("127.0.0.1:1", func(o *co) { o.Socket.TOS = 256 }), "Socket", "256")
@@ -354,7 +393,7 @@ func TestEndlessAnswerToAnUpgrade(t *testing.T) {
 			client := getty.NewWSClient(getty.WithServerAddress("ws://"+addr+"/"), func(o *getty.ClientOptions) {
 				o.DialTimeout = patience
 				o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
-				o.Compression = compress
+				o.WebSocket.Compression = compress
 			})
 			run(t, client, prepare(newTracer(t)))
 			require.Less(t, took(), 16<<20, "what the kernel took; none of it was kept")
@@ -362,7 +401,7 @@ func TestEndlessAnswerToAnUpgrade(t *testing.T) {
 			cancel()
 			eventually(t, "the cause", func() bool { // it is kept a moment after the dial is counted
 				_, err := client.Ready(ctx)
-				return strings.Contains(fmt.Sprint(err), "MaxHeaderBytes")
+				return strings.Contains(fmt.Sprint(err), "WebSocket.MaxHeaderBytes")
 			})
 			require.EqualValues(t, 1, client.Stats().DialErrs)
 		}

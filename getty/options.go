@@ -3,6 +3,7 @@
 package getty
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -153,41 +154,54 @@ type SessionOptions struct {
 	Logger *slog.Logger
 }
 
-// fill replaces zero fields by their defaults and reports what cannot be.
-func (o *SessionOptions) fill() error {
-	def := func(p *int, v int) {
-		if *p == 0 {
-			*p = v
+// An optionSet is a ServerOptions or a ClientOptions.
+type optionSet interface {
+	// complete replaces zero fields by their defaults, and slices and maps by copies, since what
+	// was checked must not change any more.
+	complete(k kind)
+	// check reports what cannot be. The defaults are there.
+	check(k kind) error
+}
+
+// settle makes the options of an endpoint, once: what the user's functions set, then the defaults
+// of what they left, then the checks. The options are complete after an error too, since the
+// endpoint has its other methods all the same.
+func settle[O optionSet, F ~func(O)](o O, k kind, functions []F) error {
+	for _, f := range functions {
+		if f != nil {
+			f(o)
 		}
 	}
+	unused := unusedOption(k, o) // looked for before defaults make every option look set
+	o.complete(k)
+	return cmp.Or(unused, o.check(k))
+}
+
+func (o *SessionOptions) complete() {
 	if o.MaxMsgLen <= 0 { // as SetMaxMsgLen
 		o.MaxMsgLen = DefaultMaxMsgLen
 	}
-	def(&o.HighWater, DefaultHighWater)
-	def(&o.LowWater, min(DefaultLowWater, o.HighWater/4))
-	def(&o.MailboxLen, DefaultMailboxLen)
-	def(&o.MailboxBytes, DefaultMailboxBytes)
-	if o.ReadTimeout == 0 {
-		o.ReadTimeout = DefaultReadTimeout
-	}
-	if o.WriteTimeout == 0 {
-		o.WriteTimeout = DefaultWriteTimeout
-	}
-	if o.WaitTime == 0 {
-		o.WaitTime = DefaultWaitTime
-	}
-	if o.HalfClose == 0 {
-		o.HalfClose = DefaultHalfClose
-	}
+	o.ReadTimeout = cmp.Or(o.ReadTimeout, DefaultReadTimeout)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, DefaultWriteTimeout)
+	o.WaitTime = cmp.Or(o.WaitTime, DefaultWaitTime)
+	o.HalfClose = cmp.Or(o.HalfClose, DefaultHalfClose)
+	o.HighWater = cmp.Or(o.HighWater, DefaultHighWater)
+	o.LowWater = cmp.Or(o.LowWater, min(DefaultLowWater, o.HighWater/4))
+	o.MailboxLen = cmp.Or(o.MailboxLen, DefaultMailboxLen)
+	o.MailboxBytes = cmp.Or(o.MailboxBytes, DefaultMailboxBytes)
 	if o.Dispatch == DispatchAuto {
 		o.Dispatch = Inline
 		if o.Pool != nil {
 			o.Dispatch = Ordered
 		}
 	}
+}
+
+func (o *SessionOptions) check() error {
 	switch {
 	case o.HighWater < 0 || o.LowWater < 0 || o.LowWater >= o.HighWater:
-		return fmt.Errorf("getty: water marks: want 0 <= LowWater < HighWater, have %d and %d", o.LowWater, o.HighWater)
+		return fmt.Errorf("getty: water marks: want 0 <= LowWater < HighWater, have %d and %d",
+			o.LowWater, o.HighWater)
 	case o.MailboxLen < 0:
 		return errors.New("getty: MailboxLen is negative")
 	case o.MailboxBytes < 0:

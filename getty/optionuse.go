@@ -4,6 +4,7 @@ package getty
 
 import (
 	"fmt"
+	"iter"
 	"reflect"
 )
 
@@ -35,9 +36,17 @@ func (k kind) String() string {
 	}[k]
 }
 
-// optionUse says which constructors use an option. One that is set and not used is an error, since
-// whoever set it expects something. An option that is not listed is used by all;
-// TestEveryOptionIsListed wants it here.
+// network returns what its sockets are for, "tcp" or "udp".
+func (k kind) network() string {
+	if k&(udpEndPoint|udpClient) != 0 {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// optionUse says which constructors use an option, by the name that users write. One that is set
+// and not used is an error, since its user expects something of it. An option that is not listed is
+// used by all; TestEveryOptionIsListed wants it here.
 var optionUse = map[string]kind{
 	// SessionOptions
 	"MaxMsgLen":        all,
@@ -68,50 +77,63 @@ var optionUse = map[string]kind{
 	"Addr":   all &^ wsHandler,
 	"Socket": all,
 
-	// WebSocketServerOptions and WebSocketClientOptions
-	"Path":           wsServer,
-	"AllowedOrigins": wsServers,
-	"Subprotocols":   wsServers | wsClient,
-	"Compression":    wsServers | wsClient,
-	"TextMessages":   wsServers | wsClient,
-	"PingPeriod":     wsServers | wsClient,
-	"MaxHeaderBytes": wsServer | wsClient, // a mounted handler has the limit of the user's http.Server
-	"Header":         wsClient,
-
-	// UDPServerOptions
-	"IgnoreProbes": udpEndPoint,
-
 	// ClientOptions
 	"Connections":       clients,
 	"DialTimeout":       clients,
 	"ReconnectInterval": clients,
 	"ReconnectMax":      clients,
 
-	// UDPClientOptions
-	"ProbeWait":     udpClient,
-	"ProbePayload":  udpClient,
-	"NoProbe":       udpClient,
-	"KeepOnRefused": udpClient,
+	// WebSocketServerOptions and WebSocketClientOptions
+	"WebSocket.Path":           wsServer,
+	"WebSocket.AllowedOrigins": wsServers,
+	"WebSocket.Subprotocols":   wsServers | wsClient,
+	"WebSocket.Compression":    wsServers | wsClient,
+	"WebSocket.TextMessages":   wsServers | wsClient,
+	"WebSocket.PingPeriod":     wsServers | wsClient,
+	"WebSocket.MaxHeaderBytes": wsServer | wsClient, // a mounted handler has that of its http.Server
+	"WebSocket.Header":         wsClient,
+
+	// UDPServerOptions and UDPClientOptions
+	"UDP.IgnoreProbes":  udpEndPoint,
+	"UDP.ProbeWait":     udpClient,
+	"UDP.ProbePayload":  udpClient,
+	"UDP.NoProbe":       udpClient,
+	"UDP.KeepOnRefused": udpClient,
 }
 
-// unused returns an error that names an option which is set and which k does not use. opts points
-// to ServerOptions or ClientOptions without defaults.
-func unused(k kind, opts any) error {
-	return unusedIn(k, reflect.ValueOf(opts).Elem())
-}
-
-func unusedIn(k kind, v reflect.Value) error {
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		if f.Anonymous {
-			if err := unusedIn(k, v.Field(i)); err != nil {
-				return err
-			}
-			continue
-		}
-		if use, listed := optionUse[f.Name]; listed && use&k == 0 && !v.Field(i).IsZero() {
-			return fmt.Errorf("getty: %v does not use the option %s", k, f.Name)
+// unusedOption returns an error that names an option which is set and which k does not use. o
+// points to ServerOptions or ClientOptions without defaults.
+func unusedOption(k kind, o any) error {
+	for name, v := range optionsIn(reflect.ValueOf(o).Elem(), "") {
+		if use, listed := optionUse[name]; listed && use&k == 0 && !v.IsZero() {
+			return fmt.Errorf("getty: %v does not use the option %s", k, name)
 		}
 	}
 	return nil
+}
+
+// optionsIn yields the options in v, a struct, and their names as they are written after prefix. A
+// struct within is an option itself if it is listed; else the options are its fields.
+func optionsIn(v reflect.Value, prefix string) iter.Seq2[string, reflect.Value] {
+	return func(yield func(string, reflect.Value) bool) {
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			name := prefix + f.Name
+			if _, listed := optionUse[name]; listed || f.Type.Kind() != reflect.Struct {
+				if !yield(name, v.Field(i)) {
+					return
+				}
+				continue
+			}
+			inner := name + "."
+			if f.Anonymous { // its fields are written like those of v
+				inner = prefix
+			}
+			for name, v := range optionsIn(v.Field(i), inner) {
+				if !yield(name, v) {
+					return
+				}
+			}
+		}
+	}
 }

@@ -10,16 +10,15 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// A protocol makes packages of what a connection brings, and bytes of packages: a stream of bytes
-// (stream.go), WebSocket messages (websocket.go), datagrams (udp.go). Its session is the only one
-// that calls it. The first two stand on a wire.Link, so that what moves the bytes is not their
-// business.
+// A protocol turns the bytes of a connection into packages, and packages into bytes: a stream of
+// bytes (stream.go), WebSocket messages (websocket.go), datagrams (udp.go). Only its session calls
+// it. The first two read and write through a wire.Link, and do not depend on what moves the bytes.
 type protocol interface {
 	// attach tells the protocol its session, before anything else.
 	attach(s *session)
 
-	// serve reads until the input ends and gives what it read to the session; the result is io.EOF
-	// at the peer's end of stream between packages, else the cause.
+	// serve reads until the input ends and passes it to the session. It returns io.EOF if the peer
+	// ended its stream between two packages, else the cause.
 	serve() error
 	// discard reads and forgets until the peer ends its stream, and returns io.EOF then. serve has
 	// returned.
@@ -27,7 +26,7 @@ type protocol interface {
 
 	// encode encodes pkg and queues it (stream) or sends it (datagram). encMu is held.
 	encode(pkg any, w *sendq.Waiter) (int, error)
-	// encodeRaw is encode for what is encoded already: one package, or more.
+	// encodeRaw is encode for packages that are encoded already: one, or those of more.
 	encodeRaw(one []byte, more [][]byte) (int, error)
 	// queues reports whether encode queues bytes for write.
 	queues() bool
@@ -64,5 +63,6 @@ type failer interface {
 	dismiss(err error)
 }
 
-// A lastGiver is a protocol that has something left to do when WaitTime is over.
+// A lastGiver is a protocol that can still do something for the peer when WaitTime is over, just
+// before the descriptor is closed.
 type lastGiver interface{ giveLast() }

@@ -8,18 +8,19 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// A session has three entries, which any goroutine may call, one after the other: begin once, then
-// input for what was read, then end once. The goroutine of run is one such caller. All that must
-// survive between two calls lies in the session, nothing on a stack, so that a session needs no
-// goroutine while nothing happens to it.
+// A session has three entries: begin, called once, then input for the bytes that were read, then
+// end, called once. They are called one after the other, by any goroutines; that of run is one
+// such caller. Everything that must survive between two calls lies in the session and nothing on a
+// stack, so that a session needs no goroutine while nothing happens to it.
 
 // run is the session's goroutine: it begins the session, reads until the input ends, and runs the
 // end.
 func (s *session) run(newSession NewSessionCallback) {
 	opened, returned := false, false
 	defer func() {
-		// A callback, or a user's net.Conn, may have ended this goroutine with Goexit; the session
-		// still needs its end. The callback's has a cause already.
+		// A callback or the Read of a user's net.Conn has ended this goroutine with Goexit. The
+		// session still needs its end. After a callback there is a cause already, and this one
+		// changes nothing.
 		if !returned && opened {
 			s.spawn(func() { s.end(&PanicError{Where: "net.Conn.Read"}) })
 		} else if !returned {
@@ -46,13 +47,14 @@ func (s *session) opened() {
 	s.ep.opened(s)
 	s.clock.start()
 	if s.inbox != nil && s.has(flagDrain) {
-		s.life.drain() // Shutdown came before there was an inbox to wait for
+		// Shutdown came before there was an inbox, and took the session for one without.
+		s.life.drain()
 	}
 }
 
-// input decodes and delivers what b holds. It returns how many bytes are done with, and how many
-// the next package needs in all, 0 if that is unknown; seen is how much of b the Reader has looked
-// at in vain.
+// input decodes and delivers the packages that b holds. used is how many bytes they took, need how
+// many the next package needs in all, 0 if that is unknown. seen is how many leading bytes of b the
+// Reader was given before without finding a whole package.
 func (s *session) input(b []byte, seen int) (used, need int, err error) {
 	if s.inbox != nil {
 		s.clock.touch()
@@ -64,8 +66,9 @@ func (s *session) input(b []byte, seen int) (used, need int, err error) {
 		if !more {
 			return used, need, err
 		}
-		// A peer that floods and never reads stops itself between two packages, and no answer is
-		// refused for want of room.
+		// The queue is at the high mark: the rest of b waits until it has fallen. So a peer that
+		// sends and never reads stops only itself, and no answer of OnMessage is refused because
+		// the queue is full.
 		seen = 0
 		s.awaitWhile(s.paused)
 		if s.has(flagClosing) {
@@ -75,12 +78,13 @@ func (s *session) input(b []byte, seen int) (used, need int, err error) {
 	}
 }
 
-// inlineTurn decodes and delivers packages on the goroutine that reads. more says that it stopped
-// at the high mark, before the end of b.
+// inlineTurn decodes and delivers packages on the goroutine that reads. more reports that it
+// stopped at the high mark, before the end of b.
 func (s *session) inlineTurn(b []byte, seen int) (used, need int, more bool, err error) {
 	var bad error
 	pkgs := 0
 	err = s.turn.run(wire.Held, func() (pkg any, ok bool) {
+		// pkgs > 0: each turn decodes at least one package, or it would make no progress.
 		if used == len(b) || pkgs > 0 && s.has(flagClosing) {
 			return nil, false
 		}
@@ -99,12 +103,13 @@ func (s *session) inlineTurn(b []byte, seen int) (used, need int, more bool, err
 	}, func(where string, panicked bool) {
 		s.count.PkgsRead.Add(uint64(pkgs))
 		s.clock.touch()
+		// Packages that were read and not delivered are counted, unless the Reader itself failed.
 		if s.has(flagClosing) && bad == nil && !panicked || panicked && where != "Reader" {
 			s.codec.countRest(b[used:])
 		}
 	})
 	if err == nil && !s.has(flagClosing) {
-		err = bad // else the session has ended already, and for another reason
+		err = bad // a closing session has another cause already
 	}
 	return used, need, more && err == nil, err
 }
@@ -118,25 +123,28 @@ func (s *session) end(err error) {
 	})
 }
 
-// beginRead sets flagReading before it looks whether it may read, and Shutdown sets flagDrain
-// before it looks whether a read is in progress, so that one of them sees the other.
+// beginRead notes that a read begins, and reports whether it may.
 func (s *session) beginRead() bool {
+	// The flag first, then the look at flagDrain. Shutdown does it the other way round
+	// (life.drain), so that one of the two sees the other.
 	if !s.has(flagReading) {
 		s.setFlag(flagReading)
 	}
 	return !s.holds()
 }
 
-// readBegun reports whether what was just read counts. What comes beside a Close is as if it came
-// after. So is, beside a Shutdown, what was read without a beginRead, by a connection that cannot
-// be asked not to wait.
+// readBegun reports whether the bytes that were just read count. They do not if the session began
+// to close during the read.
 func (s *session) readBegun() bool {
+	// A connection that is read through its methods may wait in Read at any time, so that no
+	// beginRead comes before. There flagReading is set only now; if Shutdown came first, it has not
+	// waited for these bytes.
 	f := s.bits.Load()
 	return f&flagClosing == 0 && (f&flagReading != 0 || s.swapIn(flagReading)&flagDrain == 0)
 }
 
-// idle tells a Shutdown that all that was read is handled. If it has left the end to the reader,
-// that is false.
+// idle notes that everything that was read is decoded, and reports whether to wait for input. It
+// reports false if a Shutdown has come and left the end to the reader.
 func (s *session) idle() bool {
 	if s.has(flagReading) {
 		s.clearFlag(flagReading)
@@ -144,37 +152,40 @@ func (s *session) idle() bool {
 	return !s.holds()
 }
 
-// endRead is the end of a read and all that it brought. A Shutdown that came meanwhile has waited
-// for this.
+// endRead notes that a read, and everything that it brought, is decoded.
 func (s *session) endRead() {
+	// In one atomic operation: a Shutdown that set flagDrain before it left the end to the reader,
+	// and one that comes later sees that no read is in progress.
 	if s.swapOut(flagReading)&(flagDrain|flagClosing) == flagDrain {
 		s.life.drained()
 	}
 }
 
-// paused reports whether the queue is above the high mark, so that nothing may be read. A full
-// socket of datagrams, which has no queue, stops no reading.
+// paused reports whether nothing may be read or handled because the queue has reached the high
+// mark. Datagrams have no queue: a full socket stops no reading.
 func (s *session) paused() bool {
-	return s.outbox.queues && s.bits.Load()&(flagBlocked|flagClosing) == flagBlocked && !s.opts.ReadWhileBlocked
+	return s.outbox.queues && !s.opts.ReadWhileBlocked &&
+		s.bits.Load()&(flagBlocked|flagClosing) == flagBlocked
 }
 
-// holds reports whether nothing may be read now: paused, or a Shutdown waits until what was read is
-// handled, which a peer that never stops would put off for ever.
+// holds reports whether nothing may be read now.
 func (s *session) holds() bool {
+	// A Shutdown waits until everything that was read is handled: a peer that never stops sending
+	// would put that off for ever.
 	return s.paused() || s.bits.Load()&(flagDrain|flagClosing) == flagDrain
 }
 
-// awaitWhile waits while held, which is paused or holds.
+// awaitWhile waits while held, which is paused or holds, is true.
 func (s *session) awaitWhile(held func() bool) {
 	if !held() {
 		return
 	}
 	begun := now()
 	s.outbox.waitWhile(held)
-	s.clock.shift(now() - begun)
+	s.clock.shift(now() - begun) // the peer could not be heard meanwhile
 }
 
-// prepared checks what the user's preparation set and makes what it needs.
+// prepared checks what the NewSessionCallback has set, and makes the inbox if there is to be one.
 func (s *session) prepared() error {
 	switch {
 	case s.turn.listener == nil:

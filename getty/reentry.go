@@ -7,16 +7,15 @@ import (
 	"runtime"
 )
 
-// An encoder that writes to a session would wait for the encoder lock that it holds itself, for
-// ever. Go does not tell which goroutine holds a lock, so a writer that finds the lock taken looks
-// at its own stack, once it has waited for a while: if it runs below an encoder, the write is
-// refused. Functions are compared by where their code begins, which no renaming or other package
-// can imitate.
+// An encoder that writes to its session would wait for ever for the encoder lock, which its own
+// goroutine holds. Go does not tell which goroutine holds a lock. So a writer that has waited for
+// the lock for a while looks at its own stack: if it runs below an encoder, the write is refused.
 
 // insideEncoder reports whether the calling goroutine runs an encoder. own is how many calls of
-// encode on its stack are not one at work: 1 for the one that wants the lock.
+// outbox.encode on its stack do not run one: 1 for a call that still waits for the lock.
 func insideEncoder(own int) bool {
-	// It is never inlined, so that it is on the stack of every encoder.
+	// encode is never inlined, so that it is on the stack of every encoder. Functions are compared
+	// by where their code begins: a user's function may have the same name.
 	entry := reflect.ValueOf((*outbox).encode).Pointer()
 	pc := make([]uintptr, 64)
 	n := runtime.Callers(2, pc)

@@ -59,8 +59,11 @@ type ServerOptions struct {
 	// waits for its peer as WaitTime says, never in the kernel.
 	Socket netx.SocketOptions
 
-	WebSocketServerOptions
-	UDPServerOptions
+	// WebSocket are the options that only WebSocket servers use.
+	WebSocket WebSocketServerOptions
+
+	// UDP are the options that only UDP endpoints use.
+	UDP UDPServerOptions
 }
 
 // A ServerOption changes one of the options. The With functions are shorthands for common fields;
@@ -82,77 +85,29 @@ func WithServerDispatch(d Dispatch) ServerOption { return func(o *ServerOptions)
 // WithMaxSessions sets MaxSessions.
 func WithMaxSessions(n int) ServerOption { return func(o *ServerOptions) { o.MaxSessions = n } }
 
-// fill replaces zero fields by their defaults and reports what cannot be. The defaults are there
-// after an error too.
-func (o *ServerOptions) fill(k kind) error {
-	err := unused(k, o)
-	if o.MaxSessions == 0 {
-		o.MaxSessions = DefaultMaxSessions
+func (o *ServerOptions) complete(k kind) {
+	o.Addr = cmp.Or(o.Addr, "127.0.0.1:0")
+	o.MaxSessions = cmp.Or(o.MaxSessions, DefaultMaxSessions)
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, DefaultDrainTimeout)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, DefaultHandshakeTimeout)
+	switch {
+	case k&wsServers != 0:
+		o.Dispatch = cmp.Or(o.Dispatch, Ordered) // so that pings are answered while a handler runs
+	case k == udpEndPoint && o.Pool != nil:
+		o.Dispatch = cmp.Or(o.Dispatch, Unordered) // Ordered would serve one peer after the other
 	}
-	if o.DrainTimeout == 0 {
-		o.DrainTimeout = DefaultDrainTimeout
-	}
-	if o.HandshakeTimeout == 0 {
-		o.HandshakeTimeout = DefaultHandshakeTimeout
-	}
-	if o.Addr == "" {
-		o.Addr = "127.0.0.1:0"
-	}
-	if o.Path == "" {
-		o.Path = "/"
-	}
-	if o.MaxHeaderBytes == 0 {
-		o.MaxHeaderBytes = wsMaxHeaderBytes
-	}
-	if o.Dispatch == DispatchAuto {
-		switch {
-		case k&wsServers != 0:
-			o.Dispatch = Ordered // so that pings are answered while a handler runs
-		case k == udpEndPoint && o.Pool != nil:
-			o.Dispatch = Unordered // Ordered would serve all peers one after the other
-		}
-	}
-	serr := o.SessionOptions.fill()
-	return cmp.Or(err, serr, o.check(k))
+	o.SessionOptions.complete()
+	o.WebSocket.complete()
 }
 
-// check reports what cannot be.
 func (o *ServerOptions) check(k kind) error {
-	network := "tcp"
-	if k == udpEndPoint {
-		network = "udp"
-	}
 	switch {
 	case o.HandshakeTimeout < 0:
 		return errors.New("getty: HandshakeTimeout is negative")
-	case o.PingPeriod < 0:
-		return errors.New("getty: PingPeriod is negative")
-	case o.MaxHeaderBytes < 0:
-		return errors.New("getty: MaxHeaderBytes is negative")
 	case o.Listener != nil && isNilPointer(o.Listener):
 		return fmt.Errorf("getty: Listener is a nil %T", o.Listener)
 	}
-	if err := checkPath(o.Path); err != nil {
-		return fmt.Errorf("getty: Path: %w", err)
-	}
-	if err := checkSubprotocols(o.Subprotocols); err != nil {
-		return fmt.Errorf("getty: Subprotocols: %w", err)
-	}
-	for _, origin := range o.AllowedOrigins {
-		if err := checkOrigin(origin); err != nil {
-			return fmt.Errorf("getty: AllowedOrigins: %w", err)
-		}
-	}
-	return checkSocket(&o.Socket, network)
-}
-
-// checkSocket checks socket options, and leaves out what a session must not have.
-func checkSocket(o *netx.SocketOptions, network string) error {
-	if err := o.Validate(network); err != nil {
-		return fmt.Errorf("getty: Socket: %w", err)
-	}
-	o.Linger = min(o.Linger, 0) // else close(2) waits, and CloseNow with it
-	return nil
+	return cmp.Or(o.SessionOptions.check(), o.WebSocket.check(), checkSocket(&o.Socket, k))
 }
 
 // A Server accepts connections and runs a session for each. Make one with [NewTCPServer],
@@ -183,12 +138,7 @@ type service interface {
 
 func newServer(opts []ServerOption, sv service, k kind) *Server {
 	s := &Server{service: sv}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&s.opts)
-		}
-	}
-	s.err = s.opts.fill(k)
+	s.err = settle(&s.opts, k, opts)
 	s.ep = newEndpoint(s, "server", &s.opts.SessionOptions)
 	return s
 }
@@ -337,10 +287,11 @@ func (v *streamService) stop() {
 
 // tune applies the socket options. Without any, a connection that has no socket will do.
 func (s *Server) tune(conn net.Conn) error {
-	if s.opts.Socket == (netx.SocketOptions{}) {
+	o := withoutLinger(s.opts.Socket)
+	if o == (netx.SocketOptions{}) {
 		return nil
 	}
-	if err := s.opts.Socket.Apply(conn); err != nil {
+	if err := o.Apply(conn); err != nil {
 		return fmt.Errorf("getty: socket options: %w", err)
 	}
 	return nil

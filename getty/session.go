@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// A Session is one connection, whatever carries it. All methods may be called from any goroutine
-// and from callbacks unless they say otherwise. Every method is exported, so that a handler can be
-// tested with a fake; sessions may be compared with == and used as map keys.
+// A Session is one connection over TCP, UDP, WebSocket or any other transport. All methods may be
+// called from any goroutine and from callbacks unless they say otherwise. Every method is exported,
+// so that a handler can be tested with a fake. Sessions may be compared with == and used as map
+// keys.
 type Session interface {
 	Connection
 	Setup
@@ -20,22 +21,27 @@ type Session interface {
 	// EndPoint returns the server or client that the session belongs to.
 	EndPoint() EndPoint
 
-	// Close begins the end and returns at once: no further package is delivered or accepted, what
-	// is queued is flushed for at most WaitTime, then the peer is told the end of the stream, and
-	// input is discarded until the peer ends too or WaitTime has passed. Done is closed after
-	// OnClose. Further calls do nothing.
+	// Close begins the end and returns at once. No further package is delivered or accepted. What
+	// is queued is flushed for at most WaitTime. Then the stream is ended, and input is discarded
+	// until the peer ends its stream too or WaitTime has passed. Done is closed after OnClose.
+	// Further calls do nothing.
 	Close()
-	// CloseNow frees the descriptor at once. What is still queued is counted as unsent.
+	// CloseNow ends the session at once: nothing more is read or written, what is still queued is
+	// counted as unsent, and the descriptor is free. Where a Reader or an inline callback of the
+	// session is at work, it is waited for, but not by CloseNow: the connection is shut down, so
+	// that the peer sees its end, and the descriptor is freed when that has returned. Callbacks may
+	// call it. Further calls do nothing.
 	CloseNow()
 	// IsClosed reports whether the session no longer accepts packages, because it is closing or
 	// closed.
 	IsClosed() bool
 	// Done returns a channel that is closed after OnClose has returned.
 	Done() <-chan struct{}
-	// Err returns why the session ended: nil while it is open and after an own Close that drained,
-	// which means that the peer's kernel has acknowledged everything, or that the system cannot
-	// tell (it can on Linux and macOS); ErrSessionClosed after CloseNow; io.EOF when the peer ended
-	// the stream between two packages, io.ErrUnexpectedEOF when inside one; else what went wrong.
+	// Err returns why the session ended. It is nil while the session is open, and after a Close
+	// that drained: everything was sent, and the peer's kernel has acknowledged it where the system
+	// can tell (Linux and macOS). It is ErrSessionClosed after CloseNow. It is io.EOF if the peer
+	// ended the stream between two packages, io.ErrUnexpectedEOF if inside one. Else it is the
+	// error that ended the session.
 	Err() error
 	// Stats returns the session's counters.
 	Stats() SessionStats
@@ -61,9 +67,9 @@ type Connection interface {
 	UpdateActive()
 }
 
-// Setup is the part of a [Session] that configures it. The setters of codec and listener belong
-// into the [NewSessionCallback] and return [ErrSessionStarted] later; the others may be called at
-// any time and take effect at once. Zero and negative values mean what they mean in
+// Setup is the part of a [Session] that configures it. The setters of codec, listener and dispatch
+// belong into the [NewSessionCallback] and return [ErrSessionStarted] later; the others may be
+// called at any time and take effect at once. Zero and negative values mean the same as in
 // [SessionOptions].
 type Setup interface {
 	// SetPkgHandler sets the codec; SetReader and SetWriter set one half of it.
@@ -88,15 +94,21 @@ type Setup interface {
 
 // PkgWriter is the part of a [Session] that writes.
 //
-// timeout says when a call returns. With 0 it queues and returns at once with sent == total; above
-// the high mark it fails with [ErrSessionBlocked]. With timeout > 0 it returns when the kernel has
-// taken the bytes; a negative timeout is the same with the session's WriteTimeout. Above the high
-// mark it waits first; those that wait are served in the order in which they came, and while there
-// are any, timeout 0 fails as well, unless a callback of the session is running. When the time is
-// over and no byte of the package has left, the package is withdrawn: sent is 0, the error is
-// [ErrWriteTimeout] and the session lives. If a part has left, the session ends with that error,
-// but for a negative timeout: then the call goes on for as long as the peer keeps taking bytes. The
-// timeout belongs to the call alone.
+// timeout decides when a call returns:
+//
+//   - With 0 it queues the package and returns at once with sent == total. Above the high mark it
+//     fails with [ErrSessionBlocked].
+//   - With timeout > 0 it returns when the kernel has taken the bytes. Above the high mark it waits
+//     first.
+//   - A negative timeout is the same with the session's WriteTimeout.
+//
+// Calls that wait above the high mark are served in the order in which they came. While there are
+// any, timeout 0 fails as well, unless a callback of the session is running.
+//
+// When the time is over and no byte of the package has left, the package is withdrawn: sent is 0,
+// the error is [ErrWriteTimeout] and the session lives. If a part has left, the session ends with
+// that error. With a negative timeout it does not: the call goes on for as long as the peer keeps
+// taking bytes. A timeout applies to its own call only.
 //
 // Over UDP nothing is queued: a datagram is sent in the call that writes it. While the send buffer
 // of the socket is full, timeout 0 fails with [ErrSessionBlocked] and any other waits for room.
@@ -105,23 +117,25 @@ type Setup interface {
 // of one read, or of one batch of the mailbox), when 64 KiB wait, or about a millisecond after the
 // first was queued. All others are offered to the kernel at once.
 type PkgWriter interface {
-	// WritePkg encodes and writes one package. total is its size on the wire, sent what the kernel
-	// has taken, or what was queued with timeout 0. An encoder's error leaves the session open.
+	// WritePkg encodes and writes one package. total is its size on the wire. sent is how many
+	// bytes the kernel has taken, or with timeout 0 how many were queued. An error of the Writer
+	// leaves the session open.
 	WritePkg(pkg any, timeout time.Duration) (total, sent int, err error)
 	// WritePkgContext is WritePkg with a negative timeout that also ends when ctx does, with its
 	// [context.Cause].
 	WritePkgContext(ctx context.Context, pkg any) (total, sent int, err error)
-	// WriteBytes queues encoded bytes as one package, past the Writer. They are copied. The result
-	// is how many of the caller's bytes were accepted, whatever the transport puts around them. No
-	// bytes are an empty message over UDP and WebSocket; on a byte stream they are nothing.
+	// WriteBytes queues encoded bytes as one package, without calling the Writer. They are copied.
+	// The result is how many of the caller's bytes were accepted, without what the transport puts
+	// around them. An empty b is an empty message over UDP and WebSocket, and nothing on a byte
+	// stream.
 	WriteBytes(b []byte) (int, error)
-	// WriteBytesArray queues several encoded packages that leave together, none between them. It
-	// accepts all or nothing, but for UDP, where each is a datagram and the result tells how many
-	// bytes were sent before one failed.
+	// WriteBytesArray queues several encoded packages that leave together, with no other package
+	// between them. It accepts all or nothing. Over UDP each is a datagram of its own, and the
+	// result is how many bytes were sent before one failed.
 	WriteBytesArray(pkgs ...[]byte) (int, error)
-	// Flush offers everything queued to the kernel and returns when it was taken. It fails on a
-	// session that is closing or closed, with [ErrSessionClosed], since what was queued may not be
-	// sent any more; see Stats.
+	// Flush offers everything queued to the kernel and returns when the kernel has taken it. On a
+	// session that is closing or closed it fails with [ErrSessionClosed], since what was queued may
+	// not be sent any more; see Stats.
 	Flush(ctx context.Context) error
 }
 

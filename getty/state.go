@@ -4,10 +4,10 @@ package getty
 
 import "sync/atomic"
 
-// A state is the word of flags of a session. It is one word although its parts have different
-// owners, since a goroutine that gives up a token must see in the same step what others have left
-// for its holder: the end of a turn sees that packages are queued or a callback is due, the end of
-// a read that Shutdown waits for it.
+// A state is the word of flags of a session. Its parts have different owners and yet lie in one
+// word, since a goroutine that gives up a token must see in the same atomic operation what others
+// have left for its holder. The end of a turn sees that packages are queued or a callback is due;
+// the end of a read sees that Shutdown waits for it.
 type state struct{ bits atomic.Uint32 }
 
 // Flags of life are set once and never cleared, but for flagReading.
@@ -16,11 +16,11 @@ const (
 	flagRefuse                      // no package is accepted any more
 	flagClosing                     // no package is delivered any more
 	flagOwnClose                    // Close was called by the user or by Shutdown
-	flagReading                     // the reader is between a read and the end of what it brought
-	flagDrain                       // Shutdown: read nothing more, close when all that was read is handled
-	flagDraining                    // a goroutine waits to close the session when all is handled
+	flagReading                     // a read, or the decoding of its bytes, is in progress
+	flagDrain                       // Shutdown: read nothing more, close when all is handled
+	flagDraining                    // a goroutine waits until all is handled, and closes then
 	flagReadEnd                     // OnReadEnd keeps the session open after the peer's end
-	flagExpired                     // WaitTime is over: what is read is out of order
+	flagExpired                     // WaitTime is over: input is missing, see life.expire
 	flagHard                        // the descriptor is closed or about to be
 	flagEnded                       // OnClose is the next callback, or has run
 )
@@ -28,7 +28,7 @@ const (
 // Flags of the turn.
 const (
 	flagTurn     uint32 = 1 << (iota + 11) // a turn has the token
-	flagAwaited                            // somebody waits for the token; set with the lock of turn held
+	flagAwaited                            // a goroutine waits for it; set with turn.mu held
 	flagMessage                            // the turn has packages
 	flagTick                               // the turn runs OnCron or OnWritable
 	flagCron                               // an OnCron is due
@@ -41,11 +41,11 @@ const (
 // Flags of the outbox.
 const (
 	flagQueued  uint32 = 1 << (iota + 17) // packages are queued; changed with encMu held
-	flagBlocked                           // the queue reached the high mark and not yet the low mark
+	flagBlocked                           // the queue reached the high mark, not yet the low one
 	flagLine                              // writers wait in line (line.go); changed with mu held
-	flagWant                              // somebody wanted to flush, and the token or the encoder lock was taken
-	flagReview                            // somebody wanted to look whether the queue fell, and the encoder lock was taken
-	flagWatched                           // on the endpoint's list of sessions with packages queued in a turn
+	flagWant                              // left for the holder of the token or of encMu: flush
+	flagReview                            // left for the holder of encMu: has the queue fallen?
+	flagWatched                           // on the list of the endpoint's flushWatch
 )
 
 // setFlag sets f and reports whether none of it was set before.

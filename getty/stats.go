@@ -16,19 +16,18 @@ type SessionStats struct {
 	Writes       uint64 // successful write calls
 	PkgsRead     uint64 // packages decoded
 	PkgsWritten  uint64 // packages taken by the kernel as a whole
-	Queued       uint64 // bytes accepted and not yet taken by the kernel; may lag while a package is being encoded
+	Queued       uint64 // bytes accepted and not yet written; may lag while a package is encoded
 	Unsent       uint64 // packages accepted and not taken as a whole, and Unacked; known at the end
 	UnsentBytes  uint64 // their remaining bytes, and UnackedBytes
-	Unacked      uint64 // at least so many packages written that UnackedBytes belong to
+	Unacked      uint64 // the least number of written packages that UnackedBytes can belong to
 	UnackedBytes uint64 // not acknowledged by the peer when an own Close was over; may have arrived
 	Undelivered  uint64 // packages decoded and not delivered because the session ended
 	Withdrawn    uint64 // packages withdrawn because their write expired
 	Dropped      uint64 // datagrams dropped: malformed, truncated, or the mailbox was full
 }
 
-// counters are what SessionStats is made of. The busy ones have a single writer each: the reader
-// counts what it reads and decodes, the holder of the flush token what it writes. Counting takes no
-// lock.
+// counters are the numbers behind SessionStats. Counting takes no lock. The busy counters have one
+// writer each: the goroutine that reads, or the holder of the flush token.
 type counters struct {
 	Reads, BytesRead, PkgsRead        atomic.Uint64
 	Writes, BytesWritten, PkgsWritten atomic.Uint64
@@ -43,7 +42,7 @@ func (c *counters) read(n int) {
 	c.BytesRead.Add(uint64(n))
 }
 
-// undelivered counts n packages that were decoded and that nobody will see.
+// undelivered counts n packages that were decoded and will not be delivered.
 func (c *counters) undelivered(n int) { c.Undelivered.Add(uint64(n)) }
 
 func (c *counters) snapshot() SessionStats {
@@ -67,7 +66,8 @@ func (s *session) Stats() SessionStats {
 // Stat implements [Session].
 func (s *session) Stat() string {
 	st := s.Stats()
-	return fmt.Sprintf("session %d %s %s->%s: read %d pkgs %d bytes, written %d pkgs %d bytes, queued %d bytes, unsent %d pkgs",
+	return fmt.Sprintf("session %d %s %s->%s: read %d pkgs %d bytes, "+
+		"written %d pkgs %d bytes, queued %d bytes, unsent %d pkgs",
 		s.id, s.name.Load(), s.LocalAddr(), s.RemoteAddr(),
 		st.PkgsRead, st.BytesRead, st.PkgsWritten, st.BytesWritten, st.Queued, st.Unsent)
 }

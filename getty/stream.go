@@ -11,17 +11,17 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// A stream is the protocol of byte streams: TCP, Unix, whatever a listener brings. Its link moves
-// the bytes, its input is what was read and not decoded. While nothing is to be read the session
-// holds no buffer, or just the beginning of a package.
+// A stream is the protocol of byte streams: TCP, Unix, or any other that a listener accepts. Its
+// link moves the bytes; its input holds the bytes that were read and not decoded. While there is
+// nothing to read, the session holds no buffer, or just the beginning of a package.
 type stream struct {
 	conn net.Conn
 	link wire.Link
 	in   wire.Input
 
 	s      *session
-	err    error // what ended it in a turn
-	broken error // what reading failed with; the kernel tells it once
+	err    error // the error of a turn, which ended the input
+	broken error // the error of a read, kept because the kernel reports it only once
 }
 
 func newStream(conn net.Conn) *stream { return &stream{conn: conn, link: wire.New(conn)} }
@@ -34,7 +34,7 @@ func (t *stream) remoteAddr() net.Addr { return t.conn.RemoteAddr() }
 func (t *stream) close() error         { return t.link.Close() }
 func (t *stream) farewell() []byte     { return nil }
 
-// encode encodes pkg where it is to be sent from.
+// encode encodes pkg into the batch, where it is sent from.
 func (t *stream) encode(pkg any, w *sendq.Waiter) (int, error) {
 	o := &t.s.outbox
 	b := o.batch()
@@ -63,7 +63,9 @@ func (t *stream) encodeRaw(one []byte, more [][]byte) (int, error) {
 	case more != nil:
 		n = o.batch().AddCopies(more)
 	}
-	if n > 0 { // else the caller's, for which no codec is to blame
+	// No bytes are no error here, unlike in encode: they come from the caller and not from a codec,
+	// and on a stream they are nothing.
+	if n > 0 {
 		o.added(n)
 	}
 	return n, nil
@@ -74,20 +76,23 @@ func (t *stream) closeWrite() error {
 	switch {
 	case err == nil || t.s.has(flagHard):
 	case errors.Is(err, errors.ErrUnsupported):
-		t.s.life.closeHard() // such a connection can only be closed as a whole
+		// Such a connection can only be closed as a whole. Without that the peer would never learn
+		// of the end, and this session would wait for the peer's.
+		t.s.life.closeHard()
 	default:
 		return err
 	}
 	return nil
 }
 
-// A decoding is what a link reads for: a stream's own, or that of a protocol on top of it. What
-// ended the input in a turn lies in stream.err.
+// A decoding is the handler of a link that decodes what was read: the stream itself, or a protocol
+// on top of it. The error of a turn, which ends the input, lies in stream.err.
 type decoding interface {
 	wire.Handler
-	// within reports whether the input ends inside of a package if it ends now.
+	// within reports whether an input that ends now ends inside a package.
 	within() bool
-	// failed says why a session ends whose turn found err, and tells the peer if it can.
+	// failed tells the peer, if it can, that a turn has failed with err, and returns the cause of
+	// the session.
 	failed(err error) error
 }
 
@@ -97,22 +102,25 @@ func (t *stream) serve() error { return t.read(t) }
 func (t *stream) read(d decoding) error {
 	s := t.s
 	defer t.in.Drop()
-	if n := t.in.Len(); n > 0 && s.beginRead() { // came with the handshake
+	if n := t.in.Len(); n > 0 && s.beginRead() { // these bytes came with the handshake
 		d.Received(n)
 	}
 	for t.err == nil {
 		if s.has(flagDrain | flagBlocked | flagClosing) {
+			// Outside of Run, since the wait may be long: in Run the descriptor stays referenced
+			// and no Close could free it.
 			s.endRead()
 			if s.holds() {
 				t.in.Rest()
 				s.awaitWhile(s.holds)
 			}
+			// Other decodings read on to the peer's own farewell.
 			if s.has(flagClosing) && d == decoding(t) {
 				return t.discard()
 			}
 		}
 		switch err := t.link.Run(&t.in, d); {
-		case t.err != nil, err == nil:
+		case t.err != nil, err == nil: // a turn failed, or the handler stopped Run
 		case err == io.EOF && d.within() && !s.has(flagClosing):
 			return io.ErrUnexpectedEOF
 		default:
@@ -129,10 +137,12 @@ func (t *stream) MayRead() bool { return t.s.beginRead() && !t.s.has(flagClosing
 // Idle implements wire.Handler.
 func (t *stream) Idle() bool { return t.s.idle() && !t.s.has(flagClosing) }
 
-// Received decodes and delivers what has come. A package may begin in one read and end in another.
+// Received implements wire.Handler: it decodes and delivers what has come. A package may begin in
+// one read and end in another.
 func (t *stream) Received(n int) bool {
 	s := t.s
 	if !s.readBegun() {
+		// As if it had come after the Close: discarded.
 		s.count.BytesRead.Add(uint64(n))
 		t.in.Drop()
 		return false
@@ -140,7 +150,8 @@ func (t *stream) Received(n int) bool {
 	s.count.read(n)
 	b, used := t.in.Bytes(), 0
 	if len(b) < t.in.Need {
-		s.clock.touch() // else a turn does it
+		// The Reader need not be asked again yet. A turn would have noted the sign of life.
+		s.clock.touch()
 	} else {
 		var need int
 		if used, need, t.err = s.input(b, t.in.Seen); t.err != nil {
@@ -161,25 +172,28 @@ func (t *stream) Received(n int) bool {
 func (t *stream) within() bool           { return t.in.Len() > 0 }
 func (t *stream) failed(err error) error { return err }
 
-// readFailed makes an error of reading the session's cause at once, since what handlers then meet
-// tells less. On a socket it is one of the connection: nothing can be written any more either.
+// readFailed notes an error of reading.
 func (t *stream) readFailed(err error) {
 	s := t.s
 	if err == io.EOF {
 		return
 	}
 	t.broken = err
+	// With these flags the descriptor was closed, or emptied, by ourselves.
 	if s.has(flagHard | flagExpired) {
 		return
 	}
+	// At once, and not after the handlers of conclude: an error of writing that they meet tells
+	// less than this one.
 	s.life.setCause(err)
+	// A socket that fails to read is broken in both directions. Other connections may not be.
 	if wire.Socket(t.conn) != nil {
 		s.setFlag(flagRefuse)
 	}
 }
 
-// discard reads and forgets until the peer ends, so that a closing session does not destroy its own
-// last bytes with a reset.
+// discard reads and forgets until the peer ends its stream: a descriptor that is closed over unread
+// input sends a reset, which destroys the last bytes that were sent.
 func (t *stream) discard() error {
 	t.in.Drop()
 	for t.broken == nil {
@@ -211,7 +225,9 @@ func (t *stream) write(b *sendq.Batch, how wire.Mode) error {
 	}
 	done := false
 	defer func() {
-		if !done { // a user's Write has called runtime.Goexit: this goroutine ends, and must not keep the token
+		if !done {
+			// A user's Write has called runtime.Goexit. This goroutine ends, and must not keep the
+			// flush token.
 			t.s.outbox.writeFailed(b, &PanicError{Where: "net.Conn.Write"})
 		}
 	}()
@@ -220,7 +236,8 @@ func (t *stream) write(b *sendq.Batch, how wire.Mode) error {
 	return err
 }
 
-// counted is a batch that is accounted for as it goes, while a slow peer takes it.
+// counted is a batch whose progress is accounted after every write and not only at the end: a slow
+// peer may take it for a long time, while writers wait for room and the clock looks for progress.
 type counted struct {
 	*sendq.Batch
 	s *session

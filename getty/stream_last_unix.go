@@ -12,9 +12,8 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// giveLast empties the socket of a session whose reader may be held by a callback: closing over
-// unread input would reset the connection, and with it what the peer has not taken yet. A peer that
-// sends faster than that is not outrun.
+// giveLast empties the socket of a session whose reader may be held by a callback: a close over
+// unread input would reset the connection, and destroy the last bytes that were sent.
 func (t *stream) giveLast() {
 	inner, err := innermost(t.netConn())
 	if err != nil {
@@ -31,8 +30,9 @@ func (t *stream) giveLast() {
 	buf := bytespool.Get(wire.ReadSize)
 	defer bytespool.Put(buf)
 	_ = rc.Control(func(fd uintptr) {
+		// Bounded, so that a peer which sends faster than this reads cannot keep it here.
 		for range 64 {
-			// Not read(2): somebody may have made the descriptor a blocking one.
+			// Not read(2): the user may have made the descriptor a blocking one.
 			n, _, err := syscall.Recvfrom(int(fd), buf, syscall.MSG_DONTWAIT)
 			if n <= 0 || err != nil {
 				return
@@ -41,10 +41,10 @@ func (t *stream) giveLast() {
 	})
 }
 
-// innermost returns what conn wraps, as far as its NetConn methods tell. They may be the user's.
+// innermost returns the connection that conn wraps, as far as NetConn methods tell it.
 func innermost(conn net.Conn) (inner net.Conn, err error) {
-	defer caught("net.Conn.NetConn", &err)
-	for range 8 {
+	defer caught("net.Conn.NetConn", &err) // they may be the user's
+	for range 8 {                          // one may wrap itself
 		w, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok {
 			break

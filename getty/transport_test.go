@@ -102,7 +102,7 @@ func TestEchoOverEveryTransport(t *testing.T) {
 func TestWebSocketWithGorilla(t *testing.T) {
 	l := newTracer(t)
 	l.message = echoPkg
-	srv := getty.NewWSServer(briefClose, func(o *getty.ServerOptions) { o.Path = "/echo"; o.WebSocketServerOptions.Compression = true })
+	srv := getty.NewWSServer(briefClose, func(o *getty.ServerOptions) { o.WebSocket.Path = "/echo"; o.WebSocket.Compression = true })
 	run(t, srv, prepare(l))
 	for code, compress := range map[int]bool{websocket.CloseNormalClosure: false, websocket.CloseGoingAway: true} {
 		d := websocket.Dialer{EnableCompression: compress}
@@ -162,7 +162,7 @@ func TestWebSocketShutdownSaysGoodbye(t *testing.T) {
 func TestWebSocketLimitHoldsAfterDecompression(t *testing.T) {
 	l := newTracer(t)
 	l.message = func(getty.Session, any) { t.Error("OnMessage") }
-	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.MaxMsgLen = 64 << 10; o.WebSocketServerOptions.Compression = true })
+	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.MaxMsgLen = 64 << 10; o.WebSocket.Compression = true })
 	run(t, srv, prepare(l))
 	d := websocket.Dialer{EnableCompression: true}
 	ws, _, err := d.Dial("ws://"+srv.Addr().String()+"/", nil)
@@ -177,7 +177,7 @@ func TestWebSocketLimitHoldsAfterDecompression(t *testing.T) {
 
 // acceptance: R07 fault: 72
 func TestWebSocketOriginPolicy(t *testing.T) {
-	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.AllowedOrigins = []string{"https://friend.example"} })
+	srv := getty.NewWSServer(func(o *getty.ServerOptions) { o.WebSocket.AllowedOrigins = []string{"https://friend.example"} })
 	run(t, srv, prepare(newTracer(t)))
 	addr := srv.Addr().String()
 	for origin, want := range map[string]int{
@@ -244,7 +244,7 @@ func TestWebSocketManyWritersAndPings(t *testing.T) {
 		return nil
 	}
 	srv := getty.NewWSServer(func(o *getty.ServerOptions) {
-		o.WebSocketServerOptions.PingPeriod = time.Millisecond
+		o.WebSocket.PingPeriod = time.Millisecond
 		o.CronPeriod = time.Millisecond
 	})
 	run(t, srv, prepare(l))

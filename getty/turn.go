@@ -13,11 +13,12 @@ import (
 	"github.com/gostkit/kit/taskpool"
 )
 
-// A turn runs the user's callbacks, and nothing else does. They run under the session's token: the
-// goroutine that sets flagTurn holds it until it clears that flag. What is to run meanwhile (a cron
-// tick, the news that the queue fell) leaves a flag, which the holder of the token serves before
-// the next package, or sees when it gives the token up.
+// A turn runs the callbacks of a session; no other file calls them. They run under the session's
+// token: the goroutine that sets flagTurn holds it until it clears that flag. A callback that
+// becomes due meanwhile (OnCron, OnWritable) is flagged. The holder of the token serves it before
+// the next package, or sees it when it gives the token up.
 //
+// The word turn also means the time between begin and end, in which one goroutine holds the token.
 // Every callback runs below guard, which turns a panic or a Goexit into the end of that session.
 type turn struct {
 	s        *session
@@ -25,13 +26,15 @@ type turn struct {
 	tasks    atomic.Int32 // handlers of unordered packages at work; they have no token
 
 	mu   sync.Mutex
-	free chan struct{} // guarded by mu: closed when the token is given up; nil if nobody waits for that
+	free chan struct{} // guarded by mu: closed when the token is free; nil if nothing waits for it
 }
 
 // begin takes the token. It waits for a turn in progress.
 func (t *turn) begin() {
 	for !t.s.setFlag(flagTurn) {
 		t.mu.Lock()
+		// Both flags at once: end clears both at once too, so it cannot pass between a look at the
+		// token and the wish to wait for it.
 		if t.s.swapIn(flagTurn|flagAwaited)&flagTurn == 0 {
 			t.mu.Unlock()
 			return
@@ -45,42 +48,52 @@ func (t *turn) begin() {
 	}
 }
 
-// end offers to the kernel what the turn queued, gives the token up, and sees to what was left for
-// its holder.
+// end offers the packages that the turn queued to the kernel, gives the token up, and does what
+// others have left to its holder.
 func (t *turn) end(how wire.Mode) {
 	s := t.s
+	// Before the token is given up: until then other writers leave their packages to this turn, and
+	// do not contend for the flush token.
 	if s.has(flagQueued) {
 		s.outbox.flush(how)
 	}
 	// A writer inside a turn need not ask for a flush: this step clears flagTurn and reads
-	// flagQueued at once. From here on writers flush for themselves.
+	// flagQueued at once. A package that is queued before it is flushed below; a writer that comes
+	// after it sees no turn and flushes for itself.
 	f := s.swapOut(flagTurn | flagAwaited | flagMessage)
 	if f&flagAwaited != 0 {
 		t.mu.Lock()
-		if t.free != nil { // all who wait try again, and those who fail wait anew
+		if t.free != nil {
+			// All that wait are woken and try again. One of them gets the token, the others set
+			// flagAwaited anew.
 			close(t.free)
 			t.free = nil
 		}
 		t.mu.Unlock()
 	}
+	// flagQueued is still set where an encoder was at work during the flush above. If another turn
+	// has begun meanwhile, the end of that one flushes.
 	if f&flagQueued != 0 && !t.inProgress() {
 		s.outbox.flush(wire.Try)
 	}
 	switch {
-	case f&flagClosing != 0:
+	case f&flagClosing != 0: // no callback runs any more but the last ones
 	case f&(flagDrain|flagReading) == flagDrain && s.inbox == nil:
-		s.Close() // a read in progress is not over with its turn: endRead closes
+		// Shutdown came during this turn and left the close to its end. With flagReading the read
+		// that this turn belongs to may hold more, and endRead closes.
+		s.Close()
 	case f&flagsDue != 0:
-		t.post(0)
+		t.post(0) // it was flagged after the last look in this turn
 	}
 }
 
-// inProgress reports whether what is queued now leaves with the end of a turn.
+// inProgress reports whether a turn or a task is at work, at whose end what is queued now leaves.
 func (t *turn) inProgress() bool { return t.s.has(flagTurn) || t.tasks.Load() > 0 }
 
-// guard runs user code. A panic or Goexit in it ends the session, and is the result; where names
-// the callback.
+// guard runs user code. A panic or Goexit in it ends the session, and guard returns it as an error;
+// where names the callback.
 func (t *turn) guard(where *string, run func() error) (err error) {
+	// Not recover alone: it returns nil for a Goexit.
 	returned := false
 	defer func() {
 		if !returned {
@@ -93,12 +106,13 @@ func (t *turn) guard(where *string, run func() error) (err error) {
 }
 
 // panicked ends the session for a panic, or a Goexit if v is nil, in a callback or codec. It is
-// called from the deferred function that recovered, so that the stack is still the one of the
-// panic.
+// called by the deferred function that recovered.
 func (t *turn) panicked(where string, v any) error {
+	// Below the deferred function the stack is still that of the panic.
 	err := &PanicError{Where: where, Value: v, Stack: debug.Stack()}
 	s := t.s
-	s.ep.log.Error("getty: callback panicked", "session", s.id, "peer", peerText(s.proto.remoteAddr), "where", where,
+	s.ep.log.Error("getty: callback panicked",
+		"session", s.id, "peer", peerText(s.proto.remoteAddr), "where", where,
 		"panic", limitString(fmt.Sprint(v)), "stack", string(err.Stack))
 	s.life.fail(err)
 	return err
@@ -131,10 +145,13 @@ func (t *turn) prepare(newSession NewSessionCallback) (err error) {
 }
 
 // run delivers the packages that next yields, in one turn. after runs before the turn ends, also
-// after a panic or Goexit: where tells in what. The error is that of a panic.
-func (t *turn) run(how wire.Mode, next func() (pkg any, ok bool), after func(where string, panicked bool)) error {
+// after a panic or Goexit, when where names the callback. The error is that of a panic.
+func (t *turn) run(
+	how wire.Mode, next func() (pkg any, ok bool), after func(where string, panicked bool),
+) error {
 	s, where, returned := t.s, "Reader", false
 	t.begin()
+	// Deferred, since a Goexit in a callback ends this goroutine, and must not keep the token.
 	defer t.end(how)
 	defer func() { after(where, !returned) }()
 	err := t.guard(&where, func() error {
@@ -144,8 +161,9 @@ func (t *turn) run(how wire.Mode, next func() (pkg any, ok bool), after func(whe
 				break
 			}
 			if first {
-				s.setFlag(flagMessage)
+				s.setFlag(flagMessage) // not before: the Reader is no handler; see behindLine
 			}
+			// Between two packages, so that a flood does not keep OnCron and OnWritable waiting.
 			if s.has(flagsAttended) {
 				t.serveDue(&where)
 			}
@@ -168,6 +186,8 @@ func (t *turn) runTask(pkg any, after func()) {
 	defer func() {
 		after()
 		t.tasks.Add(-1)
+		// The last task at work flushes for all: each counts itself out before it looks, so that
+		// not every one of them can find another at work.
 		if s.has(flagQueued) && !t.inProgress() {
 			s.outbox.flush(wire.Try)
 		}
@@ -186,7 +206,7 @@ func (t *turn) deliver(pkg any, where *string) {
 		*where = "OnMessage"
 		t.listener.OnMessage(t.s, pkg)
 	}
-	*where = "Release"
+	*where = "Release" // user code too
 	release(pkg)
 }
 
@@ -203,11 +223,12 @@ func (t *turn) callback(where string, call func()) error {
 	})
 }
 
-// finish runs the last callbacks, when the turn in progress is over. All of it is deferred, so that
-// neither a panic nor a Goexit in one of them leaves a step out; a panic can only be logged.
+// finish runs the last callbacks, when the turn in progress is over, and then over.
 func (t *turn) finish(settle func() (unclean error), over func()) {
 	t.begin()
 	unclean := settle()
+	// All is deferred, so that a Goexit in one of the callbacks leaves no step out: OnError,
+	// OnClose, the token, over. The session has ended, so that a panic can only be logged.
 	defer over()
 	defer t.end(wire.Try)
 	closing, failing := "OnClose", "OnError"
@@ -219,8 +240,9 @@ func (t *turn) finish(settle func() (unclean error), over func()) {
 	}
 }
 
-// post flags f and sees to it that somebody serves what is flagged: the holder of the token if
-// there is one, else an executor goroutine. It never blocks, so that the timer wheel may call it.
+// post flags f, the callbacks that are due, and sees to it that they run: on the goroutine that
+// holds the token if there is one, else in the session's strand or on a goroutine of their own. It
+// never blocks, so that the timer wheel may call it.
 func (t *turn) post(f uint32) {
 	s := t.s
 	if f != 0 {
@@ -230,24 +252,25 @@ func (t *turn) post(f uint32) {
 		return // the turn of the preparation sees it at its end
 	}
 	if s.dispatch == Ordered {
-		// A pool without room serves a tick with the next package; a closed one has ended the
-		// session.
+		// If the pool has no room, an OnCron can wait for the next package and runs before it. If
+		// the pool is closed, the session has ended.
 		err := s.inbox.strand.TryWake()
 		if f == flagWritable && errors.Is(err, taskpool.ErrFull) {
-			// Delivery stood still: what is in the inbox may be all that there will be.
+			// This must not wait for the next package. The strand has stood still above the high
+			// mark, and the peer may wait for the answers to what lies in the inbox.
 			s.spawn(func() { _ = s.inbox.strand.Wake(untilHard{s}) })
 		}
 		return
 	}
-	if !s.has(flagTurn) { // else the holder of the token sees it at the end of its turn
+	if !s.has(flagTurn) { // else the holder of the token sees the flag at the end of its turn
 		s.spawn(t.runDue)
 	}
 }
 
-// runDue is a turn without packages, on an executor goroutine.
+// runDue is a turn without packages, on a goroutine of its own.
 func (t *turn) runDue() {
 	if !t.s.setFlag(flagTurn) {
-		return // the holder of the token sees what is due
+		return // another turn has begun, and sees the flags at its end
 	}
 	where := "OnCron"
 	defer t.end(wire.Try)
@@ -275,7 +298,8 @@ func (t *turn) serveDue(where *string) {
 			l.OnWritable(s)
 		}
 	}
-	// What a tick took is no sign of life of the peer, but it could not be heard meanwhile.
+	// While a callback ran, the peer could not be heard: its limits move on by that time. It has
+	// given no sign of life either, so they do not begin anew.
 	s.clock.shift(now() - begun)
 	s.clearFlag(flagTick)
 }

@@ -23,7 +23,7 @@ import (
 
 // UDPServerOptions are the part of [ServerOptions] that only UDP endpoints use.
 type UDPServerOptions struct {
-	// IgnoreProbes gives the dial probes of clients to the Reader like any other datagram, instead
+	// IgnoreProbes passes the dial probes of clients to the Reader like any other datagram, instead
 	// of answering them.
 	IgnoreProbes bool
 }
@@ -34,24 +34,34 @@ type UDPClientOptions struct {
 	// answer ends the wait, silence for so long counts as connected. 0: 200 ms; negative: no wait.
 	ProbeWait time.Duration
 
-	// ProbePayload is a datagram to send instead of the probe that getty's endpoint answers;
-	// whatever comes back is the first package.
+	// ProbePayload is a datagram to send instead of the probe that getty's endpoint answers. The
+	// first datagram that comes back is the first package.
 	ProbePayload []byte
 
 	// NoProbe dials without a probe: a peer that is not there shows with the first write.
 	NoProbe bool
 
-	// KeepOnRefused keeps a session open when the peer's host reports later that nobody has the
-	// port; it is then told to OnPacketError, or to the writer that met it. The default ends the
-	// session, and the client dials again, as it does whenever only a new socket helps: the address
-	// of this host that the session used has gone, or its device is down.
+	// KeepOnRefused keeps a session open when the peer's host reports later that no socket has the
+	// port; the error then goes to OnPacketError, or to the writer that met it. The default ends
+	// the session, and the client dials again. It does so too, with either setting, whenever only a
+	// new socket helps: the address of this host that the session used has gone, or its device is
+	// down.
 	KeepOnRefused bool
 }
 
-// A PacketErrorListener is an EventListener that wants to know of datagrams that went wrong without
-// ending the session: those that the Reader refused, that were truncated, and what the kernel
-// reported while reading, such as an ICMP refusal. It follows the rules of OnMessage. Errors of
-// writing are returned to the writer instead.
+func (o *UDPClientOptions) complete() { o.ProbePayload = bytes.Clone(o.ProbePayload) }
+
+func (o *UDPClientOptions) check() error {
+	if n := len(o.ProbePayload); n > maxPayload {
+		return fmt.Errorf("getty: UDP.ProbePayload has %d bytes, more than %d", n, maxPayload)
+	}
+	return nil
+}
+
+// A PacketErrorListener is an EventListener that is told of errors that concern single datagrams
+// and do not end the session: a datagram that the Reader refused or that was truncated, or an error
+// that the kernel reported while reading, such as an ICMP refusal. OnPacketError follows the rules
+// of OnMessage. Errors of writing are returned to the writer instead.
 type PacketErrorListener interface {
 	OnPacketError(s Session, err error)
 }
@@ -61,21 +71,24 @@ var ErrTruncated = errors.New("getty: datagram truncated")
 
 const (
 	maxDatagram = 64 << 10        // more than a UDP datagram can carry
-	maxPayload  = 64<<10 - 1 - 28 // what one carries over IPv4
+	maxPayload  = 64<<10 - 1 - 28 // the most that one can carry over IPv4
 )
 
-// NewUDPEndPoint returns an unconnected UDP endpoint. It is one session; its packages are
-// [UDPContext], and so must be what is written to it. With a pool its dispatch is Unordered unless
-// Ordered is asked for, which would serve all peers one after the other. When the session ends, by
-// a panic of its handler too, the endpoint is closed: Serve returns and Done is closed.
-// RunEventLoop returns when OnOpen has, or HandshakeTimeout has passed. A session that does not
-// open is its error, which also matches [ErrEndpointClosed].
+// NewUDPEndPoint returns an unconnected UDP endpoint. It has one session. Its packages are
+// [UDPContext] values, and only such can be written to it.
+//
+// With a pool its dispatch is Unordered. If Ordered is asked for, all peers are served one after
+// the other.
+//
+// When the session ends, for example by a panic of its handler, the endpoint is closed: Serve
+// returns and Done is closed. RunEventLoop returns when OnOpen has returned, or when
+// HandshakeTimeout has passed. If the session does not open, RunEventLoop returns an error that
+// also matches [ErrEndpointClosed].
 func NewUDPEndPoint(opts ...ServerOption) *Server {
 	return newServer(opts, &packetService{quit: make(chan struct{})}, udpEndPoint)
 }
 
-// NewUDPClient returns a client of connected UDP sessions, whose packages are what its codec makes
-// of one datagram each.
+// NewUDPClient returns a client of connected UDP sessions. Each datagram is one package.
 func NewUDPClient(opts ...ClientOption) *Client {
 	return newClient(opts, dialUDP, udpClient)
 }
@@ -91,7 +104,8 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 		if err := s.opts.Socket.Control(network, address, c); err != nil {
 			return err
 		}
-		// Without packet info the kernel chooses from which address an answer leaves.
+		// Without packet info the kernel chooses the address from which an answer leaves, and a
+		// connected peer drops an answer from another address than it has asked.
 		err := netx.EnablePacketInfo(network, address, c)
 		if errors.Is(err, errors.ErrUnsupported) {
 			return nil
@@ -108,11 +122,12 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 		_ = conn.Close()
 		return nil, err
 	}
-	t.answer = !s.opts.IgnoreProbes
+	t.answer = !s.opts.UDP.IgnoreProbes
 	s.setAddr(conn.LocalAddr()) // for OnOpen
 	opened, freed := make(chan struct{}), make(chan struct{})
 	s.ep.onOpened = func(*session) { close(opened) }
-	s.ep.onFreed = func(ss *session) { // nothing would come any more
+	s.ep.onFreed = func(ss *session) {
+		// An endpoint without its session would look alive and never receive anything.
 		if err := ss.Err(); err != nil && !s.ep.isClosed() {
 			s.setCause(err)
 		}
@@ -124,15 +139,18 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 		_ = conn.Close()
 		return nil, err
 	}
-	limit := time.NewTimer(s.opts.HandshakeTimeout) // OnOpen may wait for the caller
+	// Limited, since OnOpen may wait for something that the caller does next.
+	limit := time.NewTimer(s.opts.HandshakeTimeout)
 	defer limit.Stop()
 	select {
 	case <-opened:
-	case <-freed: // perhaps after OnOpen
+	case <-freed:
+		// The session may have opened before it ended: select chooses at random.
 		if !ss.has(flagOpen) {
-			return nil, fmt.Errorf("the session did not open: %w (%w)", ss.life.failure(), ErrEndpointClosed)
+			return nil, fmt.Errorf("the session did not open: %w (%w)",
+				ss.life.failure(), ErrEndpointClosed)
 		}
-	case <-v.quit: // while OnOpen runs
+	case <-v.quit: // Close was called while OnOpen runs
 	case <-limit.C:
 	}
 	return conn.LocalAddr(), nil
@@ -140,9 +158,9 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 
 func (v *packetService) stop() { v.once.Do(func() { close(v.quit) }) }
 
-// A probe is what a client sends to learn whether anybody is there: a magic word, a nonce, and
-// padding that makes it longer than its answer, so that nobody can use an endpoint to amplify
-// traffic.
+// A probe is a datagram that a client sends to learn whether its peer is there: a magic word, a
+// nonce, and padding that makes it longer than the answer. So an endpoint cannot be used to amplify
+// traffic to a forged address.
 const (
 	probeMagic  = "getty\x00?1"
 	answerMagic = "getty\x00!1"
@@ -161,8 +179,12 @@ func newProbe() []byte {
 // answersTo reports whether b is an endpoint's answer to probe, or the probe itself, which a plain
 // echo server sends back.
 func answersTo(probe, b []byte) bool {
-	return bytes.Equal(b, probe) || len(b) == answerSize && string(b[:len(answerMagic)]) == answerMagic &&
-		string(b[len(answerMagic):]) == string(probe[len(probeMagic):len(probeMagic)+nonceSize])
+	if bytes.Equal(b, probe) {
+		return true
+	}
+	nonce := probe[len(probeMagic) : len(probeMagic)+nonceSize]
+	return len(b) == answerSize && string(b[:len(answerMagic)]) == answerMagic &&
+		string(b[len(answerMagic):]) == string(nonce)
 }
 
 func isProbe(b []byte) bool {
@@ -170,13 +192,14 @@ func isProbe(b []byte) bool {
 }
 
 func dialUDP(ctx context.Context, o *ClientOptions) (protocol, error) {
-	p := netx.Probe{Wait: o.ProbeWait}
+	p := netx.Probe{Wait: o.UDP.ProbeWait}
 	var probe []byte
 	switch {
-	case o.NoProbe:
-	case o.ProbePayload != nil:
-		p.Payload = o.ProbePayload
+	case o.UDP.NoProbe:
+	case o.UDP.ProbePayload != nil:
+		p.Payload = o.UDP.ProbePayload
 	default:
+		// The probe is kept: an answer that comes after ProbeWait is not a package.
 		probe = newProbe()
 		p.Payload = probe
 		p.Match = func(b []byte) bool { return answersTo(probe, b) }
@@ -191,7 +214,7 @@ func dialUDP(ctx context.Context, o *ClientOptions) (protocol, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	t.connected, t.probe, t.first, t.keepRefused = true, probe, res.Reply, o.KeepOnRefused
+	t.connected, t.probe, t.first, t.keepRefused = true, probe, res.Reply, o.UDP.KeepOnRefused
 	return t, nil
 }
 
@@ -201,15 +224,17 @@ type datagrams struct {
 	s         *session
 	conn      *net.UDPConn
 	in        *netx.PacketConn
-	out       packetWriter // guarded by encMu: the same, but for tests
-	connected bool
+	out       packetWriter // guarded by encMu: in, unless a test replaces it
+	connected bool         // the session of a client
 
-	answer bool       // of endpoints: answer probes
-	rate   probeLimit // of endpoints
+	// Of endpoints.
+	answer bool // answer probes
+	rate   probeLimit
 
-	probe       []byte // of clients: its answer may come late
-	first       []byte // of clients: a datagram that came while dialling; nil: none
-	keepRefused bool   // of clients
+	// Of clients.
+	probe       []byte // the probe of the dial, whose answer may come late; nil: none
+	first       []byte // a datagram that came while dialling; nil: none
+	keepRefused bool
 }
 
 // packetWriter is the writing half of a [netx.PacketConn].
@@ -235,12 +260,16 @@ func (t *datagrams) close() error                        { return t.conn.Close()
 func (t *datagrams) write(*sendq.Batch, wire.Mode) error { return nil }
 func (t *datagrams) closeWrite() error                   { t.s.life.closeHard(); return nil }
 func (t *datagrams) farewell() []byte                    { return nil }
-func (t *datagrams) discard() error                      { return io.EOF } // what comes destroys nothing
+func (t *datagrams) discard() error                      { return io.EOF } // no reset to prevent
 
-// ends reports whether err, from a read or write of a client, ends its session, so that the client
-// dials again: nobody has the port, or only a new socket helps.
+// ends reports whether err, from a read or a write, ends the session of a client, so that the
+// client dials again: no socket has the port, or only a new socket of our own helps.
 func (t *datagrams) ends(err error) bool {
-	return t.connected && (errors.Is(err, syscall.ECONNREFUSED) && !t.keepRefused || netx.NeedsNewSocket(t.conn, err))
+	if !t.connected {
+		return false
+	}
+	refused := errors.Is(err, syscall.ECONNREFUSED) && !t.keepRefused
+	return refused || netx.NeedsNewSocket(t.conn, err)
 }
 
 // encode sends one datagram.
@@ -256,12 +285,15 @@ func (t *datagrams) encode(pkg any, _ *sendq.Waiter) (int, error) {
 				pkg, to, local = c.Pkg, c.PeerAddr, c.LocalAddr
 			}
 		default:
-			return 0, fmt.Errorf("getty: an unconnected UDP endpoint writes UDPContext, not %T", pkg)
+			return 0, fmt.Errorf("getty: an unconnected UDP endpoint writes UDPContext, not %T",
+				pkg)
 		}
 		if !to.IsValid() {
 			return 0, errors.New("getty: UDPContext without a peer address")
 		}
 	}
+	// Enough for most datagrams, which fit into one packet of the network; a Writer that appends
+	// more gets memory of its own.
 	buf := bytespool.Get(2048)
 	defer bytespool.Put(buf)
 	p, _, err := t.s.codec.marshal(buf[:0], pkg)
@@ -274,22 +306,26 @@ func (t *datagrams) encode(pkg any, _ *sendq.Waiter) (int, error) {
 // encodeRaw sends a datagram for each package.
 func (t *datagrams) encodeRaw(one []byte, more [][]byte) (int, error) {
 	if !t.connected {
-		return 0, errors.New("getty: an unconnected UDP endpoint writes UDPContext, which names the peer")
+		return 0, errors.New(
+			"getty: an unconnected UDP endpoint writes UDPContext, which names the peer")
 	}
-	return oneByOne(one, more, func(p []byte) (int, error) { return t.send(p, netip.AddrPort{}, netip.Addr{}) })
+	return oneByOne(one, more, func(p []byte) (int, error) {
+		return t.send(p, netip.AddrPort{}, netip.Addr{})
+	})
 }
 
-// send sends one datagram, or says why it cannot be sent now. It does not wait: encMu is held,
-// which all other writers need.
+// send sends one datagram, or returns why it cannot be sent now.
 func (t *datagrams) send(p []byte, to netip.AddrPort, local netip.Addr) (int, error) {
 	s := t.s
+	// It does not wait for room in the socket: encMu is held, which all other writers need. Writers
+	// that want to wait do so in line.
 	switch err := t.out.TryWrite(p, to, local); {
 	case err == nil:
 	case err == netx.ErrWouldBlock:
 		t.full()
 		return 0, ErrSessionBlocked
 	case s.has(flagHard):
-		return 0, s.outbox.refusal()
+		return 0, s.outbox.refusal() // err only says that the socket is closed
 	case t.ends(err):
 		s.life.fail(err)
 		return 0, err
@@ -303,24 +339,24 @@ func (t *datagrams) send(p []byte, to netip.AddrPort, local netip.Addr) (int, er
 	return n, nil
 }
 
-// full notes that the socket has no room, and starts one goroutine that waits for it and then wakes
-// all writers that want to wait. Reading goes on meanwhile: there is no queue that could fall.
+// full notes that the socket has no room, and starts a goroutine that waits for room and then
+// admits the writers in line. Reading goes on meanwhile.
 func (t *datagrams) full() {
 	s := t.s
 	if !s.setFlag(flagBlocked) {
-		return // one is waiting already
+		return // such a goroutine is waiting already
 	}
 	out := t.out
 	s.spawn(func() {
-		// The error is that of a closed socket; refuse has woken all writers then.
+		// An error means that the socket is closed. Then outbox.refuse has woken all writers.
 		_ = out.AwaitWritable()
 		s.clearFlag(flagBlocked)
 		s.outbox.unblocked()
 	})
 }
 
-// serve reads datagrams until the socket is closed. No error about a datagram ends it, but for
-// those on a client's session that a new socket cures.
+// serve reads datagrams until the socket is closed. Errors about single datagrams do not end it,
+// unless a client needs a new socket after them.
 func (t *datagrams) serve() error {
 	s := t.s
 	if t.first != nil {
@@ -355,7 +391,8 @@ func (t *datagrams) serve() error {
 		if err := t.packetError(err, netip.AddrPort{}); err != nil {
 			return err
 		}
-		if failures++; failures > 64 { // the kernel hands out errors without end: do not spin on them
+		// A kernel that reports errors without end must not cost a whole processor.
+		if failures++; failures > 64 {
 			time.Sleep(time.Millisecond)
 		}
 	}
@@ -367,10 +404,11 @@ func (t *datagrams) received(b []byte, from UDPContext, truncated bool) error {
 	s.count.read(len(b))
 	switch {
 	case s.swapIn(flagReading)&(flagClosing|flagDrain) != 0:
-		// Nothing new: a flood must not put the end off.
+		// The session is to end, and a peer that sends without end must not put that off.
 		s.count.Dropped.Add(1)
 		return nil
 	case t.answer && isProbe(b):
+		// Not through the session: a client that dials is no peer yet, and the probe is no package.
 		if t.rate.allow() {
 			reply := append([]byte(answerMagic), b[len(probeMagic):len(probeMagic)+nonceSize]...)
 			_ = t.in.TryWrite(reply, from.PeerAddr, from.LocalAddr)
@@ -381,19 +419,20 @@ func (t *datagrams) received(b []byte, from UDPContext, truncated bool) error {
 	case truncated || len(b) > int(s.maxMsgLen.Load()):
 		s.count.Dropped.Add(1)
 		limit := min(len(b), int(s.maxMsgLen.Load()))
-		return t.packetError(fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, limit, from.PeerAddr), from.PeerAddr)
+		err := fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, limit, from.PeerAddr)
+		return t.packetError(err, from.PeerAddr)
 	}
 	err := t.deliver(b, from)
 	s.clock.touch()
 	return err
 }
 
-// deliver decodes and delivers one datagram, a turn of its own. The error ends the session: a
-// panic.
+// deliver decodes one datagram and delivers it in a turn of its own. Its error, that of a panic,
+// ends the session.
 func (t *datagrams) deliver(b []byte, from UDPContext) error {
 	s, where := t.s, "Reader"
 	var pkg any
-	var bad error // which concerns this datagram only
+	var bad error // concerns this datagram only
 	err := s.turn.guard(&where, func() error {
 		pkg, bad = s.codec.whole("datagram", b, false)
 		return nil
@@ -410,7 +449,8 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 		pkg = from
 	}
 	if s.inbox != nil {
-		return s.inbox.postDatagram(pkg, len(b))
+		s.inbox.postDatagram(pkg, len(b))
+		return nil
 	}
 	given := false
 	return s.turn.run(wire.Try, func() (any, bool) {
@@ -420,8 +460,8 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 	}, func(string, bool) { s.count.PkgsRead.Add(1) })
 }
 
-// packetError tells the listener of a datagram that went wrong, or the log; from is its sender, if
-// that is known. The error ends the session: a panic.
+// packetError passes bad, the error of one datagram, to the listener, or to the log. from is the
+// sender of the datagram, if that is known. Its own error, that of a panic, ends the session.
 func (t *datagrams) packetError(bad error, from netip.AddrPort) error {
 	s := t.s
 	if l, ok := s.turn.listener.(PacketErrorListener); ok {
@@ -431,7 +471,8 @@ func (t *datagrams) packetError(bad error, from netip.AddrPort) error {
 	if from.IsValid() {
 		peer = from.String()
 	}
-	s.ep.log.Warn("getty: datagram dropped", "session", s.id, "peer", peer, "error", limitText(bad))
+	s.ep.log.Warn("getty: datagram dropped",
+		"session", s.id, "peer", peer, "error", limitText(bad))
 	return nil
 }
 
@@ -460,8 +501,9 @@ func (l *probeLimit) allow() bool {
 	return true
 }
 
-// packetReader reads datagrams. A connected client leases its buffer when a datagram is there,
-// where the platform can do that; an endpoint holds one.
+// packetReader reads datagrams. A client takes a buffer from bytespool only when there is a
+// datagram, where the platform can do that: most of its sessions are idle. An endpoint keeps one
+// buffer.
 type packetReader struct {
 	packets   *netx.PacketConn
 	connected bool
@@ -485,7 +527,7 @@ func (r *packetReader) read() (b []byte, from UDPContext, truncated bool, err er
 	var n int
 	n, from.PeerAddr, from.LocalAddr, truncated, err = r.packets.Read(r.buf)
 	if r.connected {
-		from = UDPContext{} // there is one peer, and one address that it knows
+		from = UDPContext{} // a client's packages name no peer: there is only one
 	}
 	if err != nil {
 		return nil, from, false, err

@@ -134,7 +134,7 @@ func TestUDPOwnAddressVanishes(t *testing.T) {
 		l := newTracer(t)
 		client := getty.NewUDPClient(getty.WithServerAddress("198.18.0.9:9"),
 			getty.WithReconnectInterval(time.Millisecond), func(o *getty.ClientOptions) {
-				o.NoProbe, o.ReconnectMax = true, 50*time.Millisecond
+				o.UDP.NoProbe, o.ReconnectMax = true, 50*time.Millisecond
 			})
 		run(t, client, prepare(l, rawCodec{}))
 		s := within(t, l.opened, "OnOpen")

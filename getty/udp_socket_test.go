@@ -56,7 +56,7 @@ func TestUDPAnswersFromTheAddressThatWasAsked(t *testing.T) {
 					getty.WithServerAddress(netip.AddrPortFrom(netip.MustParseAddr(ip), port).String()),
 					// With an hour of ProbeWait silence would not do, and nor would it with the
 					// DialTimeout.
-					func(o *getty.ClientOptions) { o.ProbeWait, o.DialTimeout = time.Hour, time.Hour })
+					func(o *getty.ClientOptions) { o.UDP.ProbeWait, o.DialTimeout = time.Hour, time.Hour })
 				run(t, client, prepare(cl, rawCodec{}))
 				_, _, err := ready(t, client).WritePkg("asked", 0)
 				require.NoError(t, err)
@@ -246,7 +246,7 @@ func TestUDPRefusalMetByAWriter(t *testing.T) {
 	srv, _ := endpoint(t, sl, sl.opened)
 	cl := newTracer(t)
 	client := getty.NewUDPClient(getty.WithServerAddress(srv.Addr().String()),
-		func(o *getty.ClientOptions) { o.KeepOnRefused = true })
+		func(o *getty.ClientOptions) { o.UDP.KeepOnRefused = true })
 	run(t, client, prepare(cl, rawCodec{}))
 	s := ready(t, client)
 	getty.Fake(s, getty.FakeWriter{Write: func([]byte) error { return syscall.ECONNREFUSED }})

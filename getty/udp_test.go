@@ -198,7 +198,9 @@ func TestUDPRefused(t *testing.T) {
 			require.NoError(t, err)
 			l := newPacketTracer(t)
 			client := getty.NewUDPClient(getty.WithServerAddress(peer.LocalAddr().String()), getty.WithReconnectInterval(time.Hour),
-				func(o *getty.ClientOptions) { o.NoProbe, o.KeepOnRefused, o.ReconnectMax = true, keep, time.Hour })
+				func(o *getty.ClientOptions) {
+					o.UDP.NoProbe, o.UDP.KeepOnRefused, o.ReconnectMax = true, keep, time.Hour
+				})
 			run(t, client, prepare(l, rawCodec{}))
 			s := ready(t, client)
 			require.NoError(t, peer.Close())
@@ -245,7 +247,7 @@ func TestUDPTooLong(t *testing.T) {
 				require.NoError(t, err)
 				defer peer.Close()
 				client := getty.NewUDPClient(getty.WithServerAddress(peer.LocalAddr().String()),
-					func(o *getty.ClientOptions) { o.NoProbe, o.MaxMsgLen = true, 1000 })
+					func(o *getty.ClientOptions) { o.UDP.NoProbe, o.MaxMsgLen = true, 1000 })
 				run(t, client, prepare(l, rawCodec{}))
 				s = ready(t, client)
 				to := s.Conn().LocalAddr().(*net.UDPAddr).AddrPort()
@@ -293,7 +295,7 @@ func TestUDPThirdParty(t *testing.T) {
 	l := newTracer(t)
 	got := make(chan any, 10)
 	l.message = func(_ getty.Session, pkg any) { got <- pkg }
-	client := getty.NewUDPClient(getty.WithServerAddress(peer.LocalAddr().String()), func(o *getty.ClientOptions) { o.NoProbe = true })
+	client := getty.NewUDPClient(getty.WithServerAddress(peer.LocalAddr().String()), func(o *getty.ClientOptions) { o.UDP.NoProbe = true })
 	run(t, client, prepare(l, rawCodec{}))
 	to := ready(t, client).Conn().LocalAddr().(*net.UDPAddr).AddrPort()
 	_, err = other.WriteToUDPAddrPort([]byte("psst"), to)
@@ -418,7 +420,7 @@ func TestUDPProbes(t *testing.T) {
 	got := make(chan any, 10)
 	l.message = func(_ getty.Session, pkg any) { got <- pkg.(getty.UDPContext).Pkg }
 	srv, s := endpoint(t, l, l.opened)
-	client := getty.NewUDPClient(getty.WithServerAddress(srv.Addr().String()), func(o *getty.ClientOptions) { o.ProbeWait = time.Hour })
+	client := getty.NewUDPClient(getty.WithServerAddress(srv.Addr().String()), func(o *getty.ClientOptions) { o.UDP.ProbeWait = time.Hour })
 	run(t, client, prepare(newTracer(t), rawCodec{}))
 	ready(t, client) // answered: with an hour of ProbeWait silence would not do
 
@@ -460,7 +462,7 @@ func TestUDPProbes(t *testing.T) {
 	require.Equal(t, string(answer), within(t, got, "an answer out of the blue is a package"))
 
 	// An endpoint may want the probes for itself.
-	srv, _ = endpoint(t, l, l.opened, func(o *getty.ServerOptions) { o.IgnoreProbes = true })
+	srv, _ = endpoint(t, l, l.opened, func(o *getty.ServerOptions) { o.UDP.IgnoreProbes = true })
 	_, err = udpSocket(t, srv.Addr()).Write(probe)
 	require.NoError(t, err)
 	require.Equal(t, string(probe), within(t, got, "the probe"))
@@ -476,7 +478,7 @@ func TestUDPOwnProbe(t *testing.T) {
 	cl.message = func(_ getty.Session, pkg any) { got <- pkg }
 	srv, _ := endpoint(t, sl, sl.opened)
 	client := getty.NewUDPClient(getty.WithServerAddress(srv.Addr().String()),
-		func(o *getty.ClientOptions) { o.ProbePayload, o.ProbeWait = []byte("hello"), time.Hour })
+		func(o *getty.ClientOptions) { o.UDP.ProbePayload, o.UDP.ProbeWait = []byte("hello"), time.Hour })
 	run(t, client, prepare(cl, rawCodec{}))
 	require.Equal(t, "welcome", within(t, got, "the first package"))
 }

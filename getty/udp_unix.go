@@ -13,8 +13,8 @@ import (
 	"github.com/gostkit/kit/getty/internal/wire"
 )
 
-// rawPacket reads a connected socket's datagrams into a buffer that is leased when one is there.
-// The buffer is larger than any datagram, so that nothing is truncated.
+// rawPacket reads the datagrams of a connected socket. Its buffer comes from bytespool when there
+// is a datagram, and is larger than any, so that none is truncated.
 type rawPacket struct {
 	rc  syscall.RawConn
 	fn  func(fd uintptr) bool
@@ -39,6 +39,7 @@ func (r *rawPacket) read() ([]byte, error) {
 	return r.buf[:r.n], r.err
 }
 
+// try reads a datagram, and reports false to wait for one.
 func (r *rawPacket) try(fd uintptr) bool {
 	buf := bytespool.Get(maxDatagram)
 	for {
@@ -47,7 +48,7 @@ func (r *rawPacket) try(fd uintptr) bool {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
-			bytespool.Put(buf)
+			bytespool.Put(buf) // an idle session holds none
 			return false
 		case nil:
 			r.err = nil

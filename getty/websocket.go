@@ -18,8 +18,7 @@ import (
 )
 
 // A TypedWriter is a [Writer] that decides for each package whether it goes out as a text or a
-// binary WebSocket message. Packages of other Writers have the type that the endpoint's options
-// say.
+// binary WebSocket message. For other Writers the endpoint's options decide.
 type TypedWriter interface {
 	// IsText reports whether pkg goes out as a text message.
 	IsText(pkg any) bool
@@ -33,7 +32,7 @@ type TypedReader interface {
 }
 
 // A CloseError is the cause of a session that a WebSocket peer closed with a code other than 1000
-// and 1001 (RFC 6455, section 7.4), which are clean ends.
+// and 1001 (RFC 6455, section 7.4). With those two the session ends clean.
 type CloseError struct {
 	Code   int
 	Reason string
@@ -44,36 +43,36 @@ func (e *CloseError) Error() string {
 	return fmt.Sprintf("getty: the WebSocket peer closed with code %d %q", e.Code, e.Reason)
 }
 
-// A webSocket is the protocol of WebSocket sessions: a stream whose packages are messages, cut out
-// of it by package wsframe. What one read brought is one turn, as on a stream.
+// A webSocket is the protocol of WebSocket sessions: a stream whose packages are messages, which
+// package wsframe decodes. The messages of one read are one turn, as on a stream.
 //
 // Control frames (RFC 6455, section 5.5) do not pass through the encoder. They are queued beside
-// the packages, so that neither a ping nor a pong nor a close waits for an encoder.
+// the packages, so that no ping, pong or close waits for a Writer.
 type webSocket struct {
 	*stream
 	client   bool
 	compress bool // permessage-deflate was negotiated
-	text     bool // messages go out as text unless the Writer says otherwise
+	text     bool // messages go out as text unless the Writer is a TypedWriter
 	pings    time.Duration
 
 	code   atomic.Int32 // of our close frame, 0: not decided yet
-	gotEnd atomic.Bool  // nothing is to be awaited from the peer but the end of the stream
+	gotEnd atomic.Bool  // the peer sends no frame any more that counts
 
-	// of the session's goroutine
+	// Used by the goroutine that reads.
 	dec      wsframe.Decoder
-	used     int   // bytes of the input that are done with
-	end      error // of the messages: the peer's close frame or a violation
-	late     bool  // the session was closing when the latest read ended: that is skipped
-	at       int   // bytes in front of the input not used by a package: control frames and fragments
-	messages int   // how many were completed
-	size     int   // of the latest
+	used     int   // bytes of the input that were decoded
+	end      error // why no message follows: the peer's close frame, or a violation
+	late     bool  // messages are skipped: the session was closing when the latest read ended
+	at       int   // decoded bytes since the latest message: control frames and fragments
+	messages int   // messages completed
+	size     int   // of the latest message
 	pongs    int   // bytes of pongs queued and not flushed
 
-	room int // guarded by encMu: the header of recent messages
+	room int // guarded by encMu: the header size of recent messages
 }
 
-// newWebSocket returns the protocol that follows a handshake. early is what the peer sent with it
-// already.
+// newWebSocket returns the protocol that follows a handshake. early are bytes that the peer sent
+// behind its part of the handshake.
 func newWebSocket(st *stream, client, compress bool, early []byte) *webSocket {
 	t := &webSocket{stream: st, client: client, compress: compress}
 	t.dec.Client, t.dec.Deflate = client, compress
@@ -81,7 +80,7 @@ func newWebSocket(st *stream, client, compress bool, early []byte) *webSocket {
 	return t
 }
 
-// A violation is an error of the input with the close code that answers it.
+// A violation is an error in the input, with the close code to answer it with.
 type violation struct {
 	code int
 	err  error
@@ -99,7 +98,8 @@ func (t *webSocket) serve() error {
 	return t.stream.read(t)
 }
 
-// MayRead implements wire.Handler. A closing session reads on, up to the peer's close frame.
+// MayRead implements wire.Handler. Unlike a stream, a closing session reads on, up to the peer's
+// close frame.
 func (t *webSocket) MayRead() bool { return t.s.beginRead() }
 
 // Idle implements wire.Handler.
@@ -127,11 +127,11 @@ func (t *webSocket) Received(n int) bool {
 	return true
 }
 
-// within implements decoding: a stream that ends without a close frame ends inside of something.
+// within implements decoding.
 func (t *webSocket) within() bool { return t.in.Len() > 0 || t.dec.Open() }
 
-// input delivers the messages that b holds. t.used tells how many bytes are done with; the rest
-// needs so many in all, 0 if that is unknown.
+// input delivers the messages that b holds, and sets t.used to the bytes that were decoded. need is
+// how many bytes the rest needs in all, 0 if that is unknown.
 func (t *webSocket) input(b []byte) (need int, err error) {
 	s := t.s
 	t.used, t.at = 0, 0
@@ -139,12 +139,12 @@ func (t *webSocket) input(b []byte) (need int, err error) {
 		_, need, err = s.input(b, 0)
 	}
 	if err == nil && t.end == nil && s.has(flagClosing) {
-		// What is left is skipped, up to the peer's close frame.
+		// The rest is decoded and skipped: the peer's close frame may be in it.
 		t.late = true
 		_, need, err = t.decode(b[t.used-t.at:])
 	}
 	if t.end != nil {
-		err = t.end // also where a turn has no use for it, since the session is closing
+		err = t.end // a turn of a closing session does not return it
 	}
 	need = max(need-t.at, 0)
 	t.at = 0
@@ -154,15 +154,17 @@ func (t *webSocket) input(b []byte) (need int, err error) {
 // decode implements framing.
 func (t *webSocket) decode(b []byte) (pkg any, n int, err error) {
 	pkg, n, err = t.next(b)
-	if t.pongs > 0 { // before the handler is called, which may take long
+	if t.pongs > 0 {
+		// Now and not with the end of the turn: OnMessage may take long, and the peer might take a
+		// missing pong for our end.
 		t.pongs = 0
 		t.s.outbox.flush(wire.Try)
 	}
 	return pkg, n, err
 }
 
-// next decodes the next message of b. Control frames and fragments before it are consumed, which
-// t.at remembers until a package comes.
+// next decodes the next message of b. Control frames and fragments before it are decoded at once;
+// t.at counts them, since the session learns of them only with the package that follows.
 func (t *webSocket) next(b []byte) (pkg any, n int, err error) {
 	s := t.s
 	for {
@@ -178,6 +180,8 @@ func (t *webSocket) next(b []byte) (pkg any, n int, err error) {
 		t.used += used
 		switch m.Op {
 		case wsframe.Ping:
+			// Flushed before the queue has no room: else answers would be dropped that a peer
+			// which reads could have got.
 			t.control(wsframe.Pong, m.Payload)
 			if t.pongs += len(m.Payload) + 2; t.pongs >= maxControl/2 {
 				t.pongs = 0
@@ -201,11 +205,10 @@ func (t *webSocket) next(b []byte) (pkg any, n int, err error) {
 	}
 }
 
-// weigh implements framing: fragments and compression make a message larger than what its last
-// frame shows.
+// weigh implements framing. With fragments or compression a message is larger than its last frame.
 func (t *webSocket) weigh(n int) int { return max(n, t.size) }
 
-// parse makes a package of one message.
+// parse decodes the package of one message.
 func (t *webSocket) parse(b []byte, text bool) (pkg any, err error) {
 	pkg, err = t.s.codec.whole("message", b, text)
 	switch {
@@ -217,7 +220,7 @@ func (t *webSocket) parse(b []byte, text bool) (pkg any, err error) {
 	return nil, &violation{wsframe.CodePolicy, err}
 }
 
-// broken translates what the decoder says.
+// broken turns an error of the decoder into a violation.
 func (t *webSocket) broken(err error) error {
 	if wsframe.TooBig(err) {
 		err = fmt.Errorf("%w: a message of more than %d bytes", ErrTooLong, t.s.MaxMsgLen())
@@ -244,13 +247,12 @@ func (t *webSocket) peerClosed(payload []byte) error {
 	return errPeerClosed
 }
 
-// A peerEnd is errPeerClosed with a cause.
+// A peerEnd is errPeerClosed for a close frame whose code becomes the session's cause.
 type peerEnd struct{ *CloseError }
 
 func (e *peerEnd) Is(target error) bool { return target == errPeerClosed }
 
-// failed ends the input for err, which turned up in it or in a callback. The result is that of
-// serve.
+// failed implements decoding. err is from the input or from a callback.
 func (t *webSocket) failed(err error) error {
 	s := t.s
 	var v *violation
@@ -263,7 +265,8 @@ func (t *webSocket) failed(err error) error {
 			return io.EOF
 		}
 		return e.CloseError
-	case s.has(flagHard | flagRefuse): // the failure of a callback, which has sent its close frame
+	case s.has(flagHard | flagRefuse):
+		// The session is ending already, and its close frame is queued: no other code can be sent.
 		if errors.As(err, &v) {
 			t.peerEnded()
 			return v.err
@@ -275,11 +278,11 @@ func (t *webSocket) failed(err error) error {
 	default:
 		t.code.CompareAndSwap(0, wsframe.CodeInternal)
 	}
-	t.peerEnded() // there is nothing to wait for but the end of the stream
+	t.peerEnded() // after a failure no close frame of the peer is awaited
 	return err
 }
 
-// giveLast ends our stream though the peer has sent no close frame.
+// giveLast ends our stream even though the peer has sent no close frame.
 func (t *webSocket) giveLast() {
 	t.peerEnded()
 	t.stream.giveLast()
@@ -288,6 +291,8 @@ func (t *webSocket) giveLast() {
 // peerEnded notes that no further frame of the peer counts, and ends our stream if our close frame
 // has left.
 func (t *webSocket) peerEnded() {
+	// First the store, then the look. closeWrite comes after finSent is set and then looks at
+	// gotEnd, so that one of the two ends the stream.
 	t.gotEnd.Store(true)
 	if t.s.outbox.hasSentEnd() {
 		_ = t.stream.closeWrite()
@@ -310,8 +315,7 @@ func (t *webSocket) dismiss(err error) {
 	}
 }
 
-// failureCode returns the close code for a session that fails with err, 0 if the peer cannot be
-// told.
+// failureCode returns the close code for a session that fails with err, 0 if it ends without one.
 func failureCode(err error) int {
 	var p *PanicError
 	switch {
@@ -329,18 +333,21 @@ func failureCode(err error) int {
 	return 0
 }
 
-// tell ends the session with a close frame, behind what is queued, and the end of the stream. It
-// reports whether it could: not if another end has begun. The reader discards what the peer still
-// sends, since a descriptor that is closed over unread input destroys the close frame; the clock
-// limits that.
+// tell ends the session gracefully: with the queued packages, a close frame with code, and the end
+// of the stream. It reports false if the session has to be closed hard, because another end has
+// begun.
 func (t *webSocket) tell(code int) bool {
 	s := t.s
 	if s.has(flagHard) {
 		return false
 	}
 	if s.has(flagRefuse) {
-		return t.gotEnd.Load() // such an end sends a close frame too, and is limited
+		// The other end sends a close frame too. With gotEnd it does not wait for the peer's, and
+		// may go on.
+		return t.gotEnd.Load()
 	}
+	// The reader discards what the peer still sends, since a close over unread input would destroy
+	// the close frame. A session that fails does not get all of WaitTime for that.
 	wait := min(time.Duration(s.life.waitTime.Load()), failureWait)
 	s.life.waitTime.Store(int64(wait))
 	t.code.CompareAndSwap(0, int32(code))
@@ -363,7 +370,7 @@ func (t *webSocket) ping() {
 	t.s.outbox.flush(wire.Try)
 }
 
-// farewell is the close frame of a session that ends.
+// farewell implements protocol: it returns the close frame.
 func (t *webSocket) farewell() []byte {
 	code := int(t.code.Load())
 	if code == 0 {
@@ -376,16 +383,17 @@ func (t *webSocket) farewell() []byte {
 	return f.Append(nil, wsframe.AppendClose(nil, code, ""))
 }
 
-// closeWrite follows the close frame. Only when both were exchanged may the TCP connection end;
-// serve waits for the peer's, and WaitTime limits that.
+// closeWrite implements protocol. It is called when the close frame has left.
 func (t *webSocket) closeWrite() error {
+	// RFC 6455, section 5.5.1: the TCP connection ends when both close frames were exchanged. serve
+	// waits for the peer's, which calls peerEnded; WaitTime limits that.
 	if !t.gotEnd.Load() {
 		return nil
 	}
 	return t.stream.closeWrite()
 }
 
-// frame is the frame of a message.
+// frame returns the frame for a message.
 func (t *webSocket) frame(text bool) wsframe.Frame {
 	f := wsframe.Frame{Op: wsframe.Binary, Compressed: t.compress, Masked: t.client}
 	if text {
@@ -402,13 +410,13 @@ func (t *webSocket) encode(pkg any, w *sendq.Waiter) (int, error) {
 		text = tw.IsText(pkg)
 	}
 	switch {
-	case c.appender == nil:
+	case c.appender == nil: // the Writer's own memory: it has to be copied
 		p, _, err := c.marshal(nil, pkg)
 		if err != nil {
 			return 0, err
 		}
 		return t.message(p, text, w)
-	case t.compress:
+	case t.compress: // the compressor reads from scratch memory and writes into the batch
 		buf := bytespool.Get(o.hint)
 		defer bytespool.Put(buf)
 		p, err := c.appender.AppendPkg(buf[:0], t.s, pkg)
@@ -421,11 +429,12 @@ func (t *webSocket) encode(pkg any, w *sendq.Waiter) (int, error) {
 	return t.encodeInPlace(pkg, t.frame(text), w)
 }
 
-// encodeInPlace encodes pkg behind the room for a header, where it is to be sent from.
+// encodeInPlace encodes pkg into the batch, behind the room for a header.
 func (t *webSocket) encodeInPlace(pkg any, f wsframe.Frame, w *sendq.Waiter) (int, error) {
 	o := &t.s.outbox
 	b := o.batch()
-	// The header has mostly the size that it had before.
+	// The size of the header depends on that of the package, which is not known yet. Mostly it is
+	// the size that it had before; else Seal moves the package.
 	room := max(t.room, wsframe.HeaderSize(0, t.client))
 	p, err := t.s.codec.appender.AppendPkg(b.Reserve(o.hint + wsframe.MaxHeader)[:room], t.s, pkg)
 	if err == nil && len(p) < room {
@@ -443,7 +452,9 @@ func (t *webSocket) encodeInPlace(pkg any, f wsframe.Frame, w *sendq.Waiter) (in
 
 // encodeRaw frames each package as one message.
 func (t *webSocket) encodeRaw(one []byte, more [][]byte) (int, error) {
-	return oneByOne(one, more, func(p []byte) (int, error) { return t.message(p, t.text, nil) })
+	return oneByOne(one, more, func(p []byte) (int, error) {
+		return t.message(p, t.text, nil)
+	})
 }
 
 // message frames p as one message and queues it.
@@ -452,7 +463,7 @@ func (t *webSocket) message(p []byte, text bool, w *sendq.Waiter) (int, error) {
 	if !f.Compressed {
 		return o.queue(f.Append(o.batch().Reserve(len(p)+wsframe.MaxHeader), p), w), nil
 	}
-	dst := o.batch().Reserve(len(p) + len(p)>>10 + 64) // also for bytes that do not compress
+	dst := o.batch().Reserve(len(p) + len(p)>>10 + 64) // enough for bytes that do not compress
 	room := wsframe.HeaderSize(len(p), t.client)
 	return o.queue(f.Seal(wsframe.AppendDeflated(dst[:room], p), room), w), nil
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/gostkit/kit/getty/internal/wsframe"
@@ -40,25 +41,37 @@ type WebSocketClientOptions struct {
 	MaxHeaderBytes int
 }
 
+func (o *WebSocketClientOptions) complete() {
+	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, wsMaxHeaderBytes)
+	o.Header = o.Header.Clone()
+	o.Subprotocols = slices.Clone(o.Subprotocols)
+}
+
+func (o *WebSocketClientOptions) check() error {
+	if err := checkHeader(o.Header, len(o.Subprotocols) > 0); err != nil {
+		return fmt.Errorf("getty: WebSocket.Header: %w", err)
+	}
+	return checkWebSocket(o.PingPeriod, o.MaxHeaderBytes, o.Subprotocols)
+}
+
 // NewWSClient returns a client of WebSocket sessions; its address is "ws://host:port/path".
 func NewWSClient(opts ...ClientOption) *Client {
 	return newClient(opts, dialWebSocket, wsClient)
 }
 
 // errLongAnswer fails a dial.
-var errLongAnswer = errors.New("getty: websocket: the server's answer is longer than MaxHeaderBytes")
+var errLongAnswer = errors.New(
+	"getty: websocket: the server's answer is longer than WebSocket.MaxHeaderBytes")
 
 func dialWebSocket(ctx context.Context, o *ClientOptions) (protocol, error) {
 	u, err := url.Parse(o.Addr)
 	if err != nil {
 		return nil, err
 	}
-	offer := wsframe.Offer{
-		Protocols: o.WebSocketClientOptions.Subprotocols,
-		Deflate:   o.WebSocketClientOptions.Compression,
-	}
+	ws := &o.WebSocket
+	offer := wsframe.Offer{Protocols: ws.Subprotocols, Deflate: ws.Compression}
 	u.Scheme, u.Fragment = "http", ""
-	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: o.Header.Clone()}
+	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: ws.Header.Clone()}
 	if req.Header == nil {
 		req.Header = make(http.Header)
 	}
@@ -72,12 +85,12 @@ func dialWebSocket(ctx context.Context, o *ClientOptions) (protocol, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := shakeHands(ctx, conn, req, &offer, o.WebSocketClientOptions.MaxHeaderBytes)
+	t, err := shakeHands(ctx, conn, req, &offer, ws.MaxHeaderBytes)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err // an interface without a value in it
 	}
-	t.text, t.pings = o.WebSocketClientOptions.TextMessages, o.WebSocketClientOptions.PingPeriod
+	t.text, t.pings = ws.TextMessages, ws.PingPeriod
 	return t, nil
 }
 

@@ -4,6 +4,7 @@ package getty
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +51,25 @@ type WebSocketServerOptions struct {
 	MaxHeaderBytes int
 }
 
+func (o *WebSocketServerOptions) complete() {
+	o.Path = cmp.Or(o.Path, "/")
+	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, wsMaxHeaderBytes)
+	o.AllowedOrigins = slices.Clone(o.AllowedOrigins)
+	o.Subprotocols = slices.Clone(o.Subprotocols)
+}
+
+func (o *WebSocketServerOptions) check() error {
+	if err := checkPath(o.Path); err != nil {
+		return fmt.Errorf("getty: WebSocket.Path: %w", err)
+	}
+	for _, origin := range o.AllowedOrigins {
+		if err := checkOrigin(origin); err != nil {
+			return fmt.Errorf("getty: WebSocket.AllowedOrigins: %w", err)
+		}
+	}
+	return checkWebSocket(o.PingPeriod, o.MaxHeaderBytes, o.Subprotocols)
+}
+
 const (
 	wsMaxHeaderBytes = 16 << 10
 	httpSlack        = 4096 // what net/http adds to a server's MaxHeaderBytes
@@ -73,9 +94,9 @@ type WSEndPoint struct {
 }
 
 // WSHandler returns an http.Handler that upgrades every request to a session, on the user's own mux
-// and server; newSession prepares each. Addr, Listener, MultipathTCP, Path, MaxHeaderBytes and
-// DrainTimeout are errors here; the limits on time and header size before the upgrade are those of
-// the http.Server. Bad options are answered with status 500 and logged.
+// and server; newSession prepares each. Addr, Listener, MultipathTCP, DrainTimeout, WebSocket.Path
+// and WebSocket.MaxHeaderBytes are errors here; the limits on time and header size before the
+// upgrade are those of the http.Server. Bad options are answered with status 500 and logged.
 func WSHandler(newSession NewSessionCallback, opts ...ServerOption) *WSEndPoint {
 	e := &WSEndPoint{Server: newServer(opts, &mountedService{}, wsHandler), prepare: newSession}
 	if e.err == nil && newSession == nil {
@@ -119,7 +140,7 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			shaking.answered(r)
-			if r.URL.Path != s.opts.Path {
+			if r.URL.Path != s.opts.WebSocket.Path {
 				s.ep.stats.refused.Add(1)
 				s.refused(r.RemoteAddr, fmt.Errorf("getty: websocket: no such path: %q", r.URL.Path))
 				http.NotFound(w, r)
@@ -130,7 +151,7 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 		ReadHeaderTimeout: s.opts.HandshakeTimeout,
 		ReadTimeout:       s.opts.HandshakeTimeout,
 		IdleTimeout:       s.opts.HandshakeTimeout,
-		MaxHeaderBytes:    min(s.opts.MaxHeaderBytes, math.MaxInt-httpSlack),
+		MaxHeaderBytes:    min(s.opts.WebSocket.MaxHeaderBytes, math.MaxInt-httpSlack),
 		ErrorLog:          slog.NewLogLogger(s.ep.log.Handler(), slog.LevelWarn),
 		ConnContext:       shaking.begin,
 		ConnState:         func(conn net.Conn, st http.ConnState) { shaking.state(s, conn, st) },
@@ -334,7 +355,7 @@ func (s *Server) switchProtocols(
 		_, _ = conn.Write([]byte(answer))
 		return nil, errors.New("the client did not wait for the answer")
 	}
-	o := &s.opts.WebSocketServerOptions
+	o := &s.opts.WebSocket
 	answer, deflate := q.Accept(o.Subprotocols, o.Compression)
 	if err := conn.SetDeadline(time.Now().Add(s.opts.HandshakeTimeout)); err != nil {
 		return nil, err
@@ -361,7 +382,7 @@ func (s *Server) originAllowed(r *http.Request) bool {
 	if origin == "" {
 		return true
 	}
-	for _, o := range s.opts.AllowedOrigins {
+	for _, o := range s.opts.WebSocket.AllowedOrigins {
 		if o == "*" || strings.EqualFold(o, origin) {
 			return true
 		}

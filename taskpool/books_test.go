@@ -95,6 +95,43 @@ func TestCallerRunsCounted(t *testing.T) {
 	}
 }
 
+// TestCountedWhenBegun: a task that no worker runs is counted when it begins, so that the books are
+// complete when Close returns, whatever became of the caller.
+// case: 5
+func TestCountedWhenBegun(t *testing.T) {
+	for _, k := range kinds {
+		if k.ordered {
+			continue
+		}
+		for name, policy := range map[string]taskpool.Policy{
+			"caller": taskpool.CallerRuns, "spawn": taskpool.Spawn,
+		} {
+			t.Run(k.name+"/"+name, func(t *testing.T) {
+				p, release := stuck(t, k, taskpool.Config{QueueLen: 1, Policy: policy})
+				require.NoError(t, p.TrySubmit(func() {}))
+				before := p.Stats().Accepted
+				seen := make(chan taskpool.Stats, 1)
+				require.NoError(t, p.Go(func() { seen <- p.Stats() }))
+				s := receive(t, seen, "the task")
+				require.EqualValues(t, 1, s.CallerRan+s.Spawned)
+				require.Equal(t, before+1, s.Accepted)
+				release()
+				require.NoError(t, errOf(p.Shutdown(context.Background())))
+			})
+		}
+	}
+	t.Run("do", func(t *testing.T) {
+		p := taskpool.NewShared(taskpool.Config{Workers: 1})
+		var outer, inner taskpool.Stats
+		require.NoError(t, p.Do(context.Background(), func() {
+			outer = p.Stats()
+			require.NoError(t, p.Do(context.Background(), func() { inner = p.Stats() }))
+		}))
+		require.Equal(t, outer.Accepted+1, inner.Accepted)
+		require.NoError(t, p.Close())
+	})
+}
+
 // TestNothingStartsAfterStopped: whatever way a task takes into the pool, it does not start once
 // Stopped is closed, and so not after Close, or a Shutdown that has given up, has returned.
 // case: 5

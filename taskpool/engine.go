@@ -51,12 +51,14 @@ const maxCarriers = 256
 type itemRunner[E any] struct {
 	batch *batch[E]
 	along int // how many items it may take along with the one that it runs
+	home  int // the queue that producers choose while the worker is idle
 	next  int // the queue to look into first
 }
 
 func (g *engine[E]) attach(w *worker) {
 	// Workers begin at different queues, so that they do not all meet at the first one.
-	r := &itemRunner[E]{next: w.slot % len(g.queues)}
+	home := w.slot % len(g.queues)
+	r := &itemRunner[E]{home: home, next: home}
 	w.local = r
 	if w.slot >= len(g.carriers) {
 		r.batch = newBatch[E](1) // for stolen items
@@ -141,7 +143,7 @@ func (g *engine[E]) grab(w *worker, r *itemRunner[E]) (e E, ok bool) {
 		}
 		q.lock()
 		k := 1
-		if !g.long.Load() {
+		if r.along > 0 && !g.long.Load() {
 			// No more than a fair share, so that others have something without stealing.
 			k = min(1+q.lenLocked()/min(g.c.cfg.Workers, batchLen), r.along+1)
 		}
@@ -165,7 +167,7 @@ func (g *engine[E]) grab(w *worker, r *itemRunner[E]) (e E, ok bool) {
 		if k > 1 {
 			g.watchOverdue()
 		}
-		if g.pick == pickRandom && i != w.slot%len(g.queues) {
+		if g.pick == pickRandom && i != r.home {
 			w.steals.Add(uint64(k))
 		}
 		// After the lock is given up, because waking costs more than the lock protects; before the
@@ -175,7 +177,7 @@ func (g *engine[E]) grab(w *worker, r *itemRunner[E]) (e E, ok bool) {
 		return e, true
 	}
 	// Nothing waits. A producer that sees this worker idle puts its item into the home queue.
-	r.next = w.slot % len(g.queues)
+	r.next = r.home
 	return e, false
 }
 

@@ -44,8 +44,8 @@ func (c *workers) tick() {
 	// In chunks, so that the lock is not held while thousands of workers are told.
 	for c.expire() {
 	}
-	// Without workers.mu, because trim takes the locks of queues, and producers take workers.mu
-	// after those.
+	// Without workers.mu: trim locks the shards of the key map, and a producer with a new key takes
+	// workers.mu while it holds one, to start this timer.
 	again := c.src.trim()
 	c.mu.Lock()
 	// Only now, under the lock: a worker that parked during the tick saw armed set, and relied on

@@ -46,8 +46,8 @@ func (r *Future[T]) Wait(ctx context.Context) (T, error) {
 		default:
 			return zero, context.Cause(ctx)
 		}
-	// Without this case Wait would hang: the task came back from Shutdown or Close, and need never
-	// run it.
+	// Without this case Wait would hang: the task came back from Shutdown or Close and may never
+	// run.
 	case <-r.ended:
 		// The state is read and not the answer, since an earlier Wait may have withdrawn the call.
 		r.call.withdraw()

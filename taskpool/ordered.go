@@ -45,6 +45,7 @@ type strandRunner struct {
 	cur   atomic.Pointer[Strand]
 	batch *batch[Task]
 	mid   bool  // the mailbox in progress has had its batch
+	home  int   // the list that it began with
 	visit visit // the list that it takes from; behind the last one, the tasks without key
 	quota int   // how many of those it takes before it goes on
 }
@@ -172,9 +173,9 @@ func (o *Ordered) notify(i int) {
 }
 
 func (o *Ordered) attach(w *worker) {
-	r := &strandRunner{w: w, batch: newBatch[Task](batchLen)}
+	r := &strandRunner{w: w, batch: newBatch[Task](batchLen), home: w.slot % len(o.lists)}
 	// Workers begin at different lists, so that they do not meet at one lock.
-	r.visit = visit{at: w.slot % len(o.lists), arrived: true}
+	r.visit = visit{at: r.home, arrived: true}
 	w.local = r
 }
 
@@ -248,7 +249,7 @@ func (o *Ordered) runAt(w *worker, r *strandRunner) bool {
 	}
 	// A list has no owner. Stats counts as stolen a strand that is taken from any list but the one
 	// it began with.
-	if r.visit.at != w.slot%len(o.lists) {
+	if r.visit.at != r.home {
 		w.steals.Add(1)
 	}
 	// Before the run, which may take long: the next strand must not wait for it if another worker

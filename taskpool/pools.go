@@ -34,8 +34,10 @@ func NewShared(cfg Config) *Shared {
 }
 
 // Stealing is N queues and N workers without order: a producer prefers the queue of an idle worker,
-// and a worker whose queue is empty steals. It serves many producers on many processors better than
-// Shared. Create it with [NewStealing]; all methods may be called from any goroutine.
+// and a worker whose queue is empty steals. It is for many producers on many processors whose
+// workers are often idle: a task goes where a worker will be woken, and there is no lock that all
+// producers need. A task in a longer queue waits longer than one that came later, which [Shared]
+// avoids. Create it with [NewStealing]; all methods may be called from any goroutine.
 type Stealing struct{ tasks }
 
 // NewStealing returns a pool of cfg.Workers workers with a queue each. Resize does not change the
@@ -50,8 +52,9 @@ func NewStealing(cfg Config) *Stealing {
 }
 
 // Sharded is M queues and N workers: producers take the queues in turn, and the next one if that is
-// full; workers look at all of them, beginning with one of their own. Create it with [NewSharded];
-// all methods may be called from any goroutine.
+// full; workers look at all of them, beginning with one of their own. It is for many producers that
+// keep their queues full: the queues stay equally long, which those of [Stealing] do not. Create it
+// with [NewSharded]; all methods may be called from any goroutine.
 type Sharded struct{ tasks }
 
 // NewSharded returns a pool of cfg.Workers workers on cfg.Queues queues.

@@ -125,7 +125,7 @@ func (l *runList) pop(v *visit, cur *atomic.Pointer[Strand]) (s *Strand, more bo
 			l.last = nil
 			l.some.Store(false)
 		}
-	// The generation is another one: out was turned over since, and this worker has had its share.
+	// Nothing is left of the generation that v is at: this worker has had its share here.
 	default:
 		s = nil
 	}

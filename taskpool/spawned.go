@@ -73,17 +73,13 @@ func (s *spawnedSet[E]) drain() (left []E) {
 
 // spawn runs e on a goroutine of its own.
 func (in *intake[E]) spawn(e E) error {
-	if err := in.start(&spawnedTask[E]{item: e}); err != nil {
-		return err
-	}
-	in.c.nSpawned.Add(1)
-	return nil
+	return in.start(&spawnedTask[E]{item: e}, &in.c.nSpawned)
 }
 
 // callerRuns runs e while the calling goroutine waits.
 func (in *intake[E]) callerRuns(e E) error {
 	t := &spawnedTask[E]{item: e, done: make(chan struct{})}
-	if err := in.start(t); err != nil {
+	if err := in.start(t, &in.c.callerRan); err != nil {
 		return err
 	}
 	<-t.done
@@ -91,17 +87,15 @@ func (in *intake[E]) callerRuns(e E) error {
 	if t.state.Load() == spawnedRefused {
 		return ErrClosed
 	}
-	in.c.callerRan.Add(1)
 	return nil
 }
 
 // doInside runs d for a task of this pool, which may have no other worker than the one that waits.
 func (in *intake[E]) doInside(ctx context.Context, d *call, e E) error {
 	t := &spawnedTask[E]{item: e, done: make(chan struct{})}
-	if err := in.start(t); err != nil {
+	if err := in.start(t, &in.c.didInside); err != nil {
 		return err
 	}
-	in.c.didInside.Add(1)
 	select {
 	case <-t.done:
 		if t.state.Load() == spawnedRefused {
@@ -114,8 +108,10 @@ func (in *intake[E]) doInside(ctx context.Context, d *call, e E) error {
 	}
 }
 
-func (in *intake[E]) start(t *spawnedTask[E]) error {
-	// Counted before the goroutine starts: otherwise Shutdown could find no goroutine left and
+// start runs t on a goroutine of its own and counts it: at once, or, if a caller waits who may yet
+// hear that it was refused, when it begins. Both are before its end, and so before Close returns.
+func (in *intake[E]) start(t *spawnedTask[E], count *atomic.Uint64) error {
+	// Entered before the goroutine starts: otherwise Shutdown could find no goroutine left and
 	// return in between.
 	if !in.c.enter() {
 		return ErrClosed
@@ -125,10 +121,17 @@ func (in *intake[E]) start(t *spawnedTask[E]) error {
 		in.c.gone()
 		return ErrClosed
 	}
+	accepted := t.done == nil
+	if accepted {
+		count.Add(1)
+	}
 	go in.c.runSpawned(func() {
 		defer in.spawned.remove(t)
 		// As the last thing before the call, so that nothing starts after drain has returned.
 		if t.state.CompareAndSwap(spawnedWaiting, spawnedBegun) {
+			if !accepted {
+				count.Add(1)
+			}
 			in.exec(t.item)
 		}
 	}, t.done)

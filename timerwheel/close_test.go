@@ -100,11 +100,11 @@ func TestCloseWithAMillionPending(t *testing.T) {
 	took := time.Since(begin)
 	released.Wait()
 	t.Logf("Close of %d callbacks and 1000 receivers: %v", n, took)
-	require.Less(t, took, 20*time.Second, "Close")
+	require.Less(t, took, time.Minute, "Close")
 	s := w.Stats()
 	require.Equal(t, []int{0, n + 1000}, []int{s.Pending, int(s.Stopped)}, "pending, stopped")
 	w.check()
-	require.Eventually(t, func() bool { return w.linked() == 0 }, 20*time.Second, time.Millisecond,
+	require.Eventually(t, func() bool { return w.linked() == 0 }, time.Minute, time.Millisecond,
 		"the goroutine takes out what was pending")
 }
 

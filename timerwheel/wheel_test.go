@@ -522,7 +522,8 @@ func TestAllocations(t *testing.T) {
 	check := func(want float64, what string, op func()) {
 		t.Helper()
 		op() // levels are made once
-		require.Equal(t, want, testing.AllocsPerRun(1000, op), what)
+		run := func() float64 { return testing.AllocsPerRun(1000, op) }
+		require.Equal(t, want, min(run(), run(), run()), what) // other goroutines allocate too
 	}
 	check(1, "AfterFunc and Stop", func() { w.AfterFunc(time.Hour, f).Stop() })
 	check(1, "AfterFuncArg and Stop", func() { AfterFuncArg(w, time.Hour, g, arg).Stop() })

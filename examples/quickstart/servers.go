@@ -41,20 +41,20 @@ func startServers(c *config) (*servers, error) {
 	s := &servers{
 		tcp: getty.NewTCPServer(with(c.tcp)...),
 		udp: getty.NewUDPEndPoint(with(c.udp)...),
-		ws:  getty.NewWSServer(append(with(c.ws), func(o *getty.ServerOptions) { o.Path = wsPath })...),
+		ws:  getty.NewWSServer(append(with(c.ws), func(o *getty.ServerOptions) { o.WebSocket.Path = wsPath })...),
 	}
 	for _, start := range []struct {
 		name, addr string
 		server     *getty.Server
 		codec      getty.ReadWriter
-		listener   getty.EventListener
+		message    func(getty.Session, any)
 	}{
-		{"tcp", c.tcp, s.tcp, frames, echo{stream: true}},
-		{"udp", c.udp, s.udp, messages, echo{}},
-		{"ws", c.ws, s.ws, messages, echo{stream: true}},
+		{"tcp", c.tcp, s.tcp, frames, echoInOrder},
+		{"udp", c.udp, s.udp, messages, echoDatagram},
+		{"ws", c.ws, s.ws, messages, echoInOrder},
 	} {
 		err := start.server.RunEventLoop(func(session getty.Session) error {
-			return errors.Join(session.SetPkgHandler(start.codec), session.SetEventListener(start.listener))
+			return errors.Join(session.SetPkgHandler(start.codec), session.SetEventListener(getty.Funcs{Message: start.message}))
 		})
 		if err != nil {
 			s.stop() // those that run
@@ -98,20 +98,19 @@ func (s *servers) describe(w io.Writer) {
 	fmt.Fprintln(w, "interrupt to stop")
 }
 
-// echo sends every message back.
-type echo struct {
-	stream bool
+// echo sends a message back.
+func echo(s getty.Session, pkg any) error {
+	_, _, err := s.WritePkg(pkg, 0)
+	return err
 }
 
-func (echo) OnOpen(getty.Session) error { return nil }
+// echoDatagram lets go a datagram that cannot be sent: it is a lost one.
+func echoDatagram(s getty.Session, pkg any) { _ = echo(s, pkg) }
 
-func (e echo) OnMessage(s getty.Session, pkg any) {
-	_, _, err := s.WritePkg(pkg, 0)
-	if err != nil && e.stream {
-		s.Close() // the peer must not take the next echo for this one
+// echoInOrder closes a session that cannot answer: its peer must not take the next echo for this
+// one.
+func echoInOrder(s getty.Session, pkg any) {
+	if err := echo(s, pkg); err != nil {
+		s.Close()
 	}
 }
-
-func (echo) OnCron(getty.Session)         {}
-func (echo) OnError(getty.Session, error) {}
-func (echo) OnClose(getty.Session)        {}

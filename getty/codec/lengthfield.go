@@ -23,16 +23,16 @@ type LengthField struct {
 	// Order is the byte order of the length field. nil: binary.BigEndian.
 	Order binary.ByteOrder
 
-	// Offset is how many bytes precede the length field. They are part of the package as read and
-	// written: the payload of a frame begins with them, and the length field is not in it.
+	// Offset is how many bytes precede the length field. They are part of the package: its bytes
+	// are those before the length field, directly followed by those behind it.
 	Offset int
 
-	// Adjust is added to the length field to get the number of bytes that follow it: -Width where the
-	// field counts itself too, -(Offset+Width) where it counts the whole header.
+	// Adjust is added to the length field to get the number of bytes that follow it: -Width if the
+	// field counts itself too, -(Offset+Width) if it counts the whole header.
 	Adjust int
 
-	// MaxLen is the largest payload, Offset bytes included. A frame that claims more ends the session
-	// before anything is allocated for it. 0: only the session's MaxMsgLen limits it.
+	// MaxLen is the largest package, Offset bytes included. A frame that claims more ends the
+	// session before anything is allocated for it. 0: only the session's MaxMsgLen limits it.
 	MaxLen int
 }
 
@@ -41,15 +41,16 @@ var (
 	_ getty.AppendWriter = (*LengthField)(nil)
 )
 
-// plain reports the usual layout, for which Read and AppendPkg have a short way.
+// plain reports whether c has the usual layout, for which Read and AppendPkg have a fast path.
 func (c *LengthField) plain() bool {
-	return c.Width&^4 == 0 && c.Offset|c.Adjust == 0 && (c.Order == nil || c.Order == binary.BigEndian)
+	return c.Width&^4 == 0 && c.Offset|c.Adjust == 0 &&
+		(c.Order == nil || c.Order == binary.BigEndian)
 }
 
-// slack is more than any sane Adjust or Offset.
+// slack is more than any sensible Adjust or Offset.
 const slack = 1 << 20
 
-// width returns the size of the length field in bytes, after a look at what the layout says.
+// width returns the size of the length field in bytes, or the error of an impossible layout.
 func (c *LengthField) width() (int, error) {
 	if c.Offset < 0 || c.Offset > slack {
 		return 0, fmt.Errorf("codec: LengthField.Offset is %d; want 0 to %d", c.Offset, slack)
@@ -105,7 +106,8 @@ func (c *LengthField) Read(s getty.Session, b []byte) (any, int, error) {
 	n := int64(v) + int64(c.Adjust)
 	switch {
 	case n < 0:
-		return nil, 0, fmt.Errorf("codec: the header says %d bytes, which is less than itself", v)
+		return nil, 0, fmt.Errorf("codec: the header says %d bytes, which is less than itself",
+			v)
 	case uint64(n)+uint64(c.Offset) > limit:
 		return nil, 0, fmt.Errorf("codec: %w: the header says %d bytes", getty.ErrTooLong, v)
 	}
@@ -128,8 +130,8 @@ func (c *LengthField) Write(s getty.Session, pkg any) ([]byte, error) {
 	return c.AppendPkg(nil, s, pkg)
 }
 
-// AppendPkg implements [getty.AppendWriter] for a *Frame, a []byte or a string. It fails where the length
-// does not fit the field, or exceeds MaxLen.
+// AppendPkg implements [getty.AppendWriter] for a *Frame, a []byte or a string. It fails where the
+// length does not fit the field, or exceeds MaxLen.
 func (c *LengthField) AppendPkg(dst []byte, s getty.Session, pkg any) ([]byte, error) {
 	switch p := pkg.(type) {
 	case *Frame:
@@ -154,10 +156,13 @@ func appendFrame[T []byte | string](c *LengthField, dst []byte, p T) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
+	// Checked here, since a length that does not fit would be cut without an error, and the peer
+	// would read the rest of the package as the next header.
 	v := int64(n) - int64(c.Offset) - int64(c.Adjust)
 	switch {
 	case n < c.Offset:
-		return nil, fmt.Errorf("codec: a package of %d bytes is shorter than the header's %d", n, c.Offset)
+		return nil, fmt.Errorf("codec: a package of %d bytes is shorter than the header's %d",
+			n, c.Offset)
 	case v < 0 || width < 8 && v >= 1<<(8*width):
 		return nil, fmt.Errorf("codec: a length of %d does not fit %d bytes", v, width)
 	}

@@ -10,9 +10,9 @@ import (
 	"github.com/gostkit/kit/getty"
 )
 
-// A Line is a codec for lines of text that end with "\n". A "\r" before it is removed when reading. The zero
-// value is ready; a Line is not changed once sessions use it, and may then be shared by any number of
-// them.
+// A Line is a codec for lines of text that end with "\n". A "\r" before it is removed when reading.
+// The zero value is ready for use. A Line is not changed once sessions use it, and may then be
+// shared by any number of them.
 type Line struct {
 	// MaxLen is the longest line in bytes, without its end. A longer one ends the session.
 	// 0: only the session's MaxMsgLen limits it.
@@ -31,12 +31,16 @@ var (
 // Read implements [getty.Reader]: it returns a *Frame of the line without its end.
 func (c *Line) Read(s getty.Session, b []byte) (any, int, error) { return c.ReadResume(s, b, 0) }
 
-// ReadResume implements [getty.ResumingReader]: bytes that held no end of line are not searched again.
+// ReadResume implements [getty.ResumingReader]: bytes that held no end of line are not searched
+// again.
 func (c *Line) ReadResume(s getty.Session, b []byte, seen int) (any, int, error) {
 	i := bytes.IndexByte(b[seen:], '\n')
 	if i < 0 {
-		if c.MaxLen > 0 && len(b) > c.MaxLen+1 { // +1: a trailing \r may belong to the end
-			return nil, 0, fmt.Errorf("codec: %w: a line of more than %d bytes", getty.ErrTooLong, c.MaxLen)
+		// At once, and not with the end of the line: a peer that never sends one would fill the
+		// session's buffer up to MaxMsgLen. +1: a trailing \r may belong to the end.
+		if c.MaxLen > 0 && len(b) > c.MaxLen+1 {
+			return nil, 0, fmt.Errorf("codec: %w: a line of more than %d bytes",
+				getty.ErrTooLong, c.MaxLen)
 		}
 		return nil, 0, nil
 	}

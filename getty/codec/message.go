@@ -4,9 +4,9 @@ package codec
 
 import "github.com/gostkit/kit/getty"
 
-// A Message is a codec for transports that keep the borders of messages, UDP and WebSocket: a datagram or
-// message is one package as it is. On a byte stream it makes sense only where the borders do not matter:
-// a package is whatever one read brought. The zero value is ready.
+// A Message is a codec for transports that keep the bounds of messages, UDP and WebSocket: each
+// datagram or message is one package. On a byte stream it makes sense only if bounds do not matter:
+// there a package is the bytes of one read. The zero value is ready for use.
 type Message struct{}
 
 var (

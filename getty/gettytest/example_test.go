@@ -18,7 +18,10 @@ func ExampleListen() {
 	ln := gettytest.Listen()
 	server := getty.NewTCPServer(getty.WithListener(ln))
 	err := server.RunEventLoop(func(s getty.Session) error {
-		if err := s.SetEventListener(shouter{}); err != nil {
+		shout := func(s getty.Session, pkg any) {
+			_, _, _ = s.WritePkg(pkg.(*codec.Frame).String()+"!", 0)
+		}
+		if err := s.SetEventListener(getty.Funcs{Message: shout}); err != nil {
 			return err
 		}
 		return s.SetPkgHandler(&codec.Line{})
@@ -40,13 +43,3 @@ func ExampleListen() {
 	_, _ = server.Shutdown(ctx)
 	// Output: hello!
 }
-
-type shouter struct{}
-
-func (shouter) OnOpen(getty.Session) error { return nil }
-func (shouter) OnMessage(s getty.Session, pkg any) {
-	_, _, _ = s.WritePkg(pkg.(*codec.Frame).String()+"!", 0)
-}
-func (shouter) OnCron(getty.Session)         {}
-func (shouter) OnError(getty.Session, error) {}
-func (shouter) OnClose(getty.Session)        {}

@@ -226,7 +226,7 @@ func serveOurs(c *proc.Child) error { return runOurs(c) }
 func serveInline(c *proc.Child) error { return runOurs(c, getty.WithServerDispatch(getty.Inline)) }
 
 func runOurs(c *proc.Child, options ...getty.ServerOption) error {
-	options = append(options, getty.WithLocalAddress("127.0.0.1:0"), func(o *getty.ServerOptions) { o.Path = "/ws" })
+	options = append(options, getty.WithLocalAddress("127.0.0.1:0"), func(o *getty.ServerOptions) { o.WebSocket.Path = "/ws" })
 	server := getty.NewWSServer(options...)
 	err := server.RunEventLoop(func(s getty.Session) error {
 		if err := s.SetEventListener(ourHandler{}); err != nil {

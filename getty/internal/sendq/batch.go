@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sendq is the queue of a byte stream: what was encoded and is not yet with the kernel.
+// Package sendq is the send queue of a byte stream: packages that are encoded and that the kernel
+// has not taken.
 //
 // A [Batch] is a list of segments in the order of the wire, and the memory that they lie in.
-// Writers append packages to the session's current batch; a flush takes the whole batch away, and a
+// Writers append packages to the session's current batch. A flush takes the whole batch away, and a
 // new one begins with the next package, so that an idle session has none. A [Waiter] is a caller
 // that waits for its package.
 //
-// A Batch is used by one goroutine at a time: first by whoever holds the lock of the queue that it
-// hangs on, then by the one that flushes it. Waiters are safe for concurrent use.
+// A Batch is used by one goroutine at a time: while it is filled, by the one that holds the lock of
+// its queue; then by the one that flushes it. Waiters are safe for concurrent use.
 package sendq
 
 import (
@@ -28,7 +29,7 @@ const (
 
 // A segment is a run of bytes on the way out.
 type segment struct {
-	b     []byte  // what is not gone yet
+	b     []byte  // the bytes that are not gone yet
 	w     *Waiter // the caller that waits for exactly this segment, or nil
 	whole []byte  // the bytespool buffer to give back, or nil
 }
@@ -45,14 +46,14 @@ type Batch struct {
 
 	calls, taken int // writes since the last Progress, and the bytes they took
 	passed       int // off at the last Progress
-	counted      int // the packages in gone that Progress has reported, or never will: those withdrawn
+	counted      int // packages in gone that Progress has reported, or that were withdrawn
 
-	runs [][]byte // scratch: what is offered
+	runs [][]byte // the memory of what Offer returns
 
 	buf    []byte   // small packages: the used part of own, or of the latest of chunks
 	chunks [][]byte // from bytespool, when own was not enough
 	lent   []byte   // what Reserve returned
-	large  []byte   // the buffer that it is the beginning of, if it is one of its own
+	large  []byte   // the buffer of its own that lent is the beginning of, or nil
 	own    [chunkSize]byte
 }
 
@@ -79,8 +80,8 @@ func (b *Batch) Free() {
 	if cap(b.segs) > 4*maxSegments || cap(b.ends) > 16<<10 {
 		return // grown by an unusual burst: not worth keeping
 	}
-	// A pooled batch must not keep alive what it sent, not even behind the length of a slice that
-	// was longer before.
+	// A pooled batch must not keep the sent packages alive, not even behind the length of a slice
+	// that was longer before.
 	clear(b.segs)
 	clear(b.runs[:cap(b.runs)])
 	clear(b.chunks)
@@ -134,8 +135,8 @@ func (b *Batch) Cancel() {
 	b.lent, b.large = nil, nil
 }
 
-// Add adds p as a package: what was appended to the slice that Reserve returned, whether it still
-// lies there or has outgrown it. w, if not nil, waits for it. p is not empty.
+// Add adds p as a package. p is the slice that Reserve returned, with the package appended to it;
+// it may have outgrown that memory. w, if not nil, waits for the package. p is not empty.
 func (b *Batch) Add(p []byte, w *Waiter) {
 	inPlace := len(p) <= cap(b.lent) && &p[0] == &b.lent[:1][0]
 	switch {
@@ -147,7 +148,7 @@ func (b *Batch) Add(p []byte, w *Waiter) {
 	case inPlace && len(p) >= LargeSize:
 		b.append(p, b.large, w)
 		b.large = nil
-	case len(p) < LargeSize: // much smaller than was expected: it would waste the buffer
+	case len(p) < LargeSize: // much smaller than expected: it would waste the buffer
 		b.append(b.copied(p), nil, w)
 	default:
 		b.append(p, nil, w)
@@ -166,7 +167,7 @@ func (b *Batch) copied(p []byte) []byte {
 // AddCopy adds a copy of an encoded package. p is not empty.
 func (b *Batch) AddCopy(p []byte, w *Waiter) { b.Add(append(b.Reserve(len(p)), p...), w) }
 
-// AddCopies adds copies of packages that leave together, none between them; those without bytes are
+// AddCopies adds copies of packages, with no other package between them. Those without bytes are
 // left out. It returns how many bytes were added.
 func (b *Batch) AddCopies(pkgs [][]byte) int {
 	total := 0
@@ -193,9 +194,11 @@ func (b *Batch) AddControl(p []byte) { b.append(p, nil, nil) }
 // AddMark makes w wait for everything before it.
 func (b *Batch) AddMark(w *Waiter) { b.append(nil, nil, w) }
 
-// append appends a segment. Neighbours in memory that nobody waits for become one.
+// append appends a segment.
 func (b *Batch) append(p, whole []byte, w *Waiter) {
 	b.size += len(p)
+	// Neighbours in memory become one segment, unless a caller waits for one of them and may
+	// withdraw it. So a chunk of small packages is one segment.
 	if n := len(b.segs); n > b.next && w == nil && whole == nil && len(p) > 0 {
 		if last := &b.segs[n-1]; last.w == nil && adjacent(last.b, p) {
 			last.b = last.b[:len(last.b)+len(p)]
@@ -210,29 +213,35 @@ func adjacent(p, q []byte) bool {
 	return len(p) > 0 && len(p)+len(q) <= cap(p) && &p[:len(p)+1][len(p)] == &q[0]
 }
 
-// Offer lends the bytes that are to be sent next, passing over what was withdrawn; it returns
-// nothing when nothing is left. Until Took they cannot be withdrawn.
+// Offer lends the bytes that are to be sent next, without packages that were withdrawn. It returns
+// nothing when nothing is left. Until Took is called none of them can be withdrawn.
 func (b *Batch) Offer() [][]byte {
 	dst := b.runs[:0]
 	b.hi = b.next
 	for b.hi < len(b.segs) && len(dst) < maxSegments {
 		s := &b.segs[b.hi]
 		if s.w != nil && !s.w.offer() {
+			// Withdrawn. Took counts from the first segment that is not gone and knows no holes,
+			// so the offer ends before this one, and the next offer begins with it.
 			if len(dst) > 0 {
-				break // a run has no holes; the next one begins by skipping this segment
+				break
 			}
 			b.skip()
 			b.hi = b.next
 			continue
 		}
 		b.hi++
-		if len(s.b) == 0 { // a mark: reached when nothing is before it
+		if len(s.b) == 0 {
+			// A mark. Its waiter is told when everything before it is gone, and not when it is only
+			// offered.
 			if len(dst) > 0 {
 				break
 			}
 			b.complete()
 			continue
 		}
+		// Segments that a waiter kept apart in the batch can still leave as one: fewer runs, and
+		// one run alone saves a vectored write.
 		if n := len(dst); n > 0 && adjacent(dst[n-1], s.b) {
 			dst[n-1] = dst[n-1][:len(dst[n-1])+len(s.b)]
 			continue
@@ -255,7 +264,7 @@ func (b *Batch) Commit(n int) {
 	}
 }
 
-// Took notes that n bytes of what Offer returned are gone, and lets the rest be withdrawn again.
+// Took notes that n bytes of what Offer returned are gone. The rest can be withdrawn again.
 func (b *Batch) Took(n int) {
 	if n > 0 {
 		b.calls++
@@ -267,6 +276,8 @@ func (b *Batch) Took(n int) {
 		if n < len(s.b) {
 			s.b = s.b[n:]
 			if s.w != nil {
+				// Before unoffer below, for which it is a no-op then: half a package cannot be
+				// withdrawn.
 				s.w.partly(n)
 			}
 			break
@@ -274,6 +285,8 @@ func (b *Batch) Took(n int) {
 		n -= len(s.b)
 		b.complete()
 	}
+	// Also after a write that took nothing: a caller whose time is over spins in Withdraw until its
+	// package is not offered any more.
 	for i := b.next; i < b.hi; i++ {
 		if w := b.segs[i].w; w != nil {
 			w.unoffer()
@@ -310,7 +323,7 @@ func (b *Batch) skip() {
 	b.counted += b.countGone()
 }
 
-// A Progress is what happened to a batch since it was last asked for.
+// A Progress is what happened to a batch since the previous call of Batch.Progress.
 type Progress struct {
 	Calls int // writes that took something
 	Taken int // bytes that they took
@@ -318,7 +331,7 @@ type Progress struct {
 	Gone  int // bytes that left the batch, taken or withdrawn
 }
 
-// Progress returns what has happened since it was last called.
+// Progress returns what has happened since the previous call.
 func (b *Batch) Progress() Progress {
 	p := Progress{Calls: b.calls, Taken: b.taken, Pkgs: b.gone - b.counted, Gone: b.off - b.passed}
 	b.calls, b.taken = 0, 0
@@ -335,7 +348,8 @@ func (b *Batch) Fail(err error) (pkgs, bytes int) {
 		if s.w != nil {
 			told := s.w.Fail(err)
 			s.w = nil
-			if !told { // withdrawn: its caller knows and has counted it
+			if !told {
+				// Withdrawn: the caller knows, and has counted the package. A mark is no package.
 				if len(s.b) > 0 {
 					pkgs--
 				}

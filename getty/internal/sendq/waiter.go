@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// A Waiter is a caller that waits until its package is sent, or for another event that somebody
-// announces with Fail. Its state says who may still change the package's fate:
+// A Waiter is a caller that waits for its package to be sent, or for another event that Fail
+// announces. The package goes through these states:
 //
 //	queued -> offered -> queued     by the flush, around each write that includes the package
 //	offered -> partial              by the flush: a part of the package has left
@@ -34,9 +34,11 @@ const (
 	withdrawn
 )
 
-// Waiters make Waiters, and keep them for the next callers. The zero value is ready for use. Each
-// endpoint has its own: a channel that was made in a bubble of testing/synctest must never be used
-// outside of it, and one pool for the process would carry it there.
+// Waiters is a pool of Waiters. The zero value is ready for use.
+//
+// It is no variable of the package, since each endpoint needs its own: a channel that was made in a
+// bubble of testing/synctest must not be used outside of it, and one pool for the process would
+// carry it there.
 type Waiters struct{ pool sync.Pool }
 
 // New returns a Waiter for one package, mark or event.
@@ -56,21 +58,23 @@ func (w *Waiter) Free() {
 	w.home.pool.Put(w)
 }
 
-// Done announces the outcome, once: whoever has received from it calls Result. It is not closed.
+// Done announces the outcome, once. The caller that has received from it calls Result. The channel
+// is not closed.
 func (w *Waiter) Done() <-chan struct{} { return w.done }
 
-// Result returns the outcome, and gives w back: sent is how many bytes of the package have left,
-// though after an error it may be 0.
+// Result returns the outcome, and gives w back. If err is not nil, sent is how many bytes of the
+// package are known to have left.
 func (w *Waiter) Result() (sent int, err error) {
 	sent, err = w.sent, w.err
 	w.Free()
 	return sent, err
 }
 
-// Withdraw takes the package back if no byte of it has left, and reports whether it did; then w is
-// not used any more. While the package is with the kernel, which takes microseconds, the call waits
-// for the outcome.
+// Withdraw takes the package back if no byte of it has left, and reports whether it did; then w
+// must not be used any more. If a write of the package is in progress, it waits for the outcome.
 func (w *Waiter) Withdraw() bool {
+	// It spins: a write to a socket does not block, and takes microseconds. A write that can block
+	// calls Commit first, which makes the state partial.
 	for {
 		if w.state.CompareAndSwap(queued, withdrawn) {
 			return true
@@ -86,7 +90,7 @@ func (w *Waiter) Withdraw() bool {
 func (w *Waiter) Partial() bool { return w.state.Load() == partial }
 
 // Fail announces err, which may be nil, unless the caller has withdrawn, and reports whether it
-// did. A Waiter in a batch is told by the batch.
+// did. For a Waiter in a batch only the batch calls it.
 func (w *Waiter) Fail(err error) bool {
 	if !w.offer() {
 		return false
@@ -100,9 +104,10 @@ func (w *Waiter) offer() bool {
 	return w.state.CompareAndSwap(queued, offered) || w.state.Load() == partial
 }
 
+// unoffer makes the package possible to withdraw again, unless a part of it has left.
 func (w *Waiter) unoffer() { w.state.CompareAndSwap(offered, queued) }
 
-// partly notes that n bytes have left, or with 0 that some may have.
+// partly notes that n bytes have left. 0 means that some may have.
 func (w *Waiter) partly(n int) {
 	w.sent += n
 	w.state.Store(partial)

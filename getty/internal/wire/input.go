@@ -8,29 +8,32 @@ const (
 	// ReadSize is the size of a leased read buffer.
 	ReadSize = 64 << 10
 
-	minReadRoom = 2 << 10 // a kept buffer with less room than this is exchanged before the next read,
-	dripSize    = 64      // but not while reads bring less than this
+	// A buffer with less room than minReadRoom is exchanged before the next read, unless the latest
+	// read brought less than dripSize.
+	minReadRoom = 2 << 10
+	dripSize    = 64
 )
 
-// An Input is what was read and not yet consumed. Its memory comes from bytespool: an idle Input
-// holds none, and one with the beginning of a package holds little more than that. The zero value
-// is empty.
+// An Input holds the bytes that were read and not yet consumed. Its memory comes from bytespool: an
+// empty Input holds none while nothing comes, and one with the beginning of a package holds little
+// more than that. The zero value is empty.
 type Input struct {
-	// Need is how many bytes have to be there before it is worth looking at them again; 0 if that
-	// is not known. It only guides how much room the next read gets.
+	// Need is how many bytes the next package has in all, 0 if that is not known. It only guides
+	// how much room the next read gets.
 	Need int
-	// Seen is how many leading bytes the decoder has looked at in vain.
+	// Seen is how many leading bytes the decoder was given before without finding a package.
 	Seen int
 
-	buf  []byte // buf[:n] is what is there
+	buf  []byte // buf[:n] are the bytes
 	n    int
 	last int // the size of the latest read
 }
 
-// Bytes returns what was read and not consumed. It is valid until the next read, Consume or Drop.
+// Bytes returns the bytes that were read and not consumed. They are valid until the next read, Add,
+// Consume or Drop.
 func (in *Input) Bytes() []byte { return in.buf[:in.n] }
 
-// Add puts a copy of b behind what is there.
+// Add appends a copy of b.
 func (in *Input) Add(b []byte) {
 	if len(b) == 0 {
 		return
@@ -46,16 +49,17 @@ func (in *Input) Len() int { return in.n }
 // Held returns the size of the memory that the Input holds.
 func (in *Input) Held() int { return len(in.buf) }
 
-// Consume removes the first used bytes. The rest stays where it is if it fills that place well;
-// else it moves to a buffer of about twice its size, so that a package which comes in drips is
-// copied a bounded number of times.
+// Consume removes the first used bytes.
 func (in *Input) Consume(used int) {
 	rest := in.buf[used:in.n]
 	in.n = len(rest)
 	switch {
-	case len(rest) == 0: // the buffer stays until a read finds nothing
+	case len(rest) == 0: // the buffer stays until a read finds nothing; see Rest
 	case used == 0 && (len(rest) > len(in.buf)/4 || len(in.buf) <= minReadRoom):
+		// The rest fills its buffer well.
 	default:
+		// The beginning of a package may wait long for the rest, and must not hold a whole read
+		// buffer. Twice its size, so that a package which comes in drips is not copied with each.
 		small := bytespool.Get(max(2*len(rest), 128))
 		copy(small, rest)
 		bytespool.Put(in.buf)
@@ -63,7 +67,7 @@ func (in *Input) Consume(used int) {
 	}
 }
 
-// Drop forgets what is there and gives the memory back.
+// Drop forgets all bytes and gives the memory back.
 func (in *Input) Drop() {
 	if in.buf != nil {
 		bytespool.Put(in.buf)
@@ -72,7 +76,7 @@ func (in *Input) Drop() {
 	in.n, in.Need, in.Seen = 0, 0, 0
 }
 
-// Rest gives the memory back if nothing lies in it.
+// Rest gives the memory back if there are no bytes in it.
 func (in *Input) Rest() {
 	if in.n == 0 && in.buf != nil {
 		bytespool.Put(in.buf)
@@ -80,9 +84,8 @@ func (in *Input) Rest() {
 	}
 }
 
-// lease returns a buffer that begins with room for what is there, and has more for a read: enough
-// for Need bytes in all, but never much more than what has arrived, whatever a header claims. It
-// may be the one that is held. It is followed by accept or giveBack.
+// lease returns a buffer for a read: room for the bytes that are there, and behind it room for
+// more. It may be the buffer that is held. It is followed by accept or giveBack.
 func (in *Input) lease() []byte {
 	room := len(in.buf) - in.n
 	switch {
@@ -91,6 +94,8 @@ func (in *Input) lease() []byte {
 	case room > 0 && in.Need > 0 && len(in.buf) >= ReadSize && room >= in.Need-in.n:
 		return in.buf // the package ends in it
 	}
+	// Enough for Need bytes, but never more than three times what has arrived: a header can claim
+	// any size, and costs the peer nothing.
 	size := ReadSize
 	if more := min(in.Need, 2*in.n); in.n+more/2 > ReadSize/2 {
 		size = max(in.n+ReadSize, more)
@@ -98,8 +103,10 @@ func (in *Input) lease() []byte {
 	return bytespool.Get(size)
 }
 
-// accept makes buf, into which n bytes were read behind what was there, the Input's buffer.
+// accept makes buf the buffer of the Input: n bytes were read into it, behind the room for those
+// that were there.
 func (in *Input) accept(buf []byte, n int) {
+	// Copied only now: a read that finds nothing costs no copy.
 	if in.buf != nil && &buf[0] != &in.buf[0] {
 		copy(buf, in.buf[:in.n])
 		bytespool.Put(in.buf)

@@ -10,15 +10,15 @@ import (
 	"github.com/gostkit/kit/bytespool"
 )
 
-// plainReadSize is what a read through a net.Conn holds while it blocks.
+// plainReadSize is the buffer that a read through a net.Conn holds while it blocks.
 const plainReadSize = 4 << 10
 
-// plainWriteSize bounds one Write, so that the progress of a slow peer is seen while a large
-// package is on its way.
+// plainWriteSize bounds one Write through a net.Conn. So the progress of a slow peer is seen while
+// a large package is on its way.
 const plainWriteSize = 64 << 10
 
-// A plain link uses nothing but the methods of a net.Conn. It holds a buffer while it waits for
-// input, and since such a connection cannot be asked not to block, only [Wait] writes.
+// A plain link uses only the methods of a net.Conn. It holds a buffer while it waits for input. A
+// Write of a net.Conn may always block, so it writes only with [Wait].
 type plain struct {
 	conn   net.Conn
 	closed atomic.Bool
@@ -28,6 +28,7 @@ func (l *plain) Conn() net.Conn    { return l.conn }
 func (l *plain) CloseWrite() error { return closeWrite(l.conn) }
 
 func (l *plain) Close() error {
+	// Once: a second Close of a user's connection may do anything.
 	if l.closed.Swap(true) {
 		return nil
 	}
@@ -40,11 +41,12 @@ func (l *plain) Run(in *Input, h Handler) error {
 			in.Rest() // a large buffer is not held while nothing comes
 			in.buf = bytespool.Get(plainReadSize)
 		}
+		// Unlike a socket's, the read itself waits, so the buffer belongs to the Input meanwhile.
 		buf := in.lease()
 		in.accept(buf, 0)
 		n, err := l.conn.Read(buf[in.n:])
 		if n == 0 && err == nil {
-			err = io.ErrNoProgress
+			err = io.ErrNoProgress // a Read that does this once may do it for ever
 		}
 		if n > 0 {
 			in.accept(buf, n)

@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// Socket returns conn if it is a stream connection of package net, nil if it is any other. A
-// connection that embeds one has all its methods, also SyscallConn, but may do more in Read and
-// Write than it does.
+// Socket returns conn if it is a stream connection of package net, and nil if it is any other.
 func Socket(conn net.Conn) syscall.Conn {
+	// By its type and not by its methods: a connection that embeds one has a SyscallConn too, but
+	// its Read and Write may do more, such as encrypt.
 	switch c := conn.(type) {
 	case *net.TCPConn:
 		return c

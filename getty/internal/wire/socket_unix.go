@@ -17,28 +17,31 @@ import (
 //
 // # Reading
 //
-// Run stays inside one RawConn.Read call, which works like this: it clears the poller's readiness
-// once, at its start, and then calls step until that returns true; each time step returns false it
-// waits for an edge. An edge that comes while step is at work is remembered. So no wake-up is lost
-// as long as step returns false only when everything that came before is known to have been seen:
+// Run stays inside one RawConn.Read call. RawConn.Read clears the readiness of Go's poller once, at
+// its start, and then calls step until that returns true. Each time step returns false it waits for
+// an edge of the poller. An edge that comes while step is at work is remembered. So no wake-up is
+// lost as long as step returns false only when it has seen everything that arrived before. Two ways
+// to know that:
 //
-//   - A read that finds nothing (EAGAIN) has seen everything, but is a second system call in every turn.
-//   - On Linux a read can tell how much is left (TCP_INQ). 0 means that nothing is queued and no FIN is
-//     pending, which a short read alone does not say. It says nothing about a reset that arrived together
-//     with the data, whose edge was the data's. But a write that succeeded after the read does, and so
-//     does the socket's pending error (SO_ERROR), which costs less than a read.
+//   - A read that finds nothing (EAGAIN). It is a second system call for every message.
+//   - TCP_INQ on Linux: a read tells how much is left. 0 means that nothing is queued and no FIN is
+//     pending. A short read alone does not mean that: a FIN that arrived before it gives no further
+//     edge.
 //
-// Across two RawConn.Read calls nothing is remembered, so step always reads before it waits.
+// With TCP_INQ one event can still be missed: a reset that arrived together with the data, in the
+// same edge. A write that succeeded after the read proves that there was none. Otherwise the
+// socket's pending error (SO_ERROR) is asked for, which costs less than a read.
 //
 // # Closing
 //
-// net.Conn.Close waits until RawConn.Read has returned. Below step, user code may be at work, for
-// any time, and may be the one that calls Close: hence the two bits of state.
+// net.Conn.Close waits until RawConn.Read has returned. User code may be at work below step, for
+// any time, and may be the caller of Close, which would wait for itself. The two bits of state tell
+// Close whether to shut the connection down instead.
 type socket struct {
 	conn net.Conn
 	rc   syscall.RawConn
 	sys  *sysCalls
-	inq  bool // reads tell what is still queued
+	inq  bool // reads tell how much is still queued (TCP_INQ)
 
 	state atomic.Uint32 // stateBusy, stateClosed
 
@@ -47,8 +50,8 @@ type socket struct {
 	h      Handler
 	fd     uintptr
 	held   bool // fd may be used, by the goroutine on which the Handler is at work
-	sent   bool // a write succeeded since the latest read,
-	failed bool // or one failed: it took the socket's error, which nobody else is told then
+	sent   bool // a write succeeded since the latest read
+	failed bool // a write failed since the latest read
 	runErr error
 	stepFn func(fd uintptr) bool
 
@@ -70,8 +73,8 @@ type sysCalls struct {
 	// recv reads into b. more is false if nothing is left to be read and no end of stream is
 	// pending; it is true if that is not known.
 	recv func(fd uintptr, b []byte, inq bool) (n int, more bool, err error)
-	// pending returns the error that the socket has run into and no call has told. It is used only
-	// where reads tell that nothing is left.
+	// pending returns and clears the error of the socket that no call has returned yet. It is used
+	// only where reads tell that nothing is left.
 	pending func(fd uintptr) error
 	// send writes runs in order and returns how many bytes were taken.
 	send func(fd uintptr, runs [][]byte) (int, error)
@@ -101,8 +104,8 @@ func (l *socket) Close() error {
 	was := l.state.Or(stateClosed)
 	switch {
 	case was&stateBusy != 0:
-		// Closing would wait for the Handler. After a shutdown the peer sees the end, Write fails,
-		// and what is read next is the end of the stream.
+		// Closing would wait for the Handler, which may be the caller. After a shutdown the peer
+		// sees the end, Write fails, and the next read finds the end of the stream.
 		return l.rc.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
 	default:
 		return l.conn.Close() // further calls fail at once
@@ -119,14 +122,18 @@ func (l *socket) Run(in *Input, h Handler) error {
 	return l.runErr
 }
 
-// step reads until the socket is empty, and reports whether Run is over. It must stay small: what
-// lies on the stack below the wait is memory of every idle connection.
+// step reads until the socket is empty, and reports whether Run is over. Its frame must stay small:
+// while RawConn.Read waits, the stack of the goroutine is memory of an idle connection.
 func (l *socket) step(fd uintptr) bool {
 	in := l.in
+	// It always begins with a read, and not with a wait: across two RawConn.Read calls no edge is
+	// remembered, so that what arrived between them would be missed.
 	for {
 		if !l.h.MayRead() {
 			return true
 		}
+		// A buffer is taken only now that there is something to read, or may be: while it waits, an
+		// idle connection has none.
 		buf := in.lease()
 		n, more, err := l.sys.recv(fd, buf[in.n:], l.inq)
 		if n <= 0 {
@@ -135,8 +142,10 @@ func (l *socket) step(fd uintptr) bool {
 			case syscall.EINTR:
 				continue
 			case syscall.EAGAIN:
+				// Idle comes after the read that found nothing. Had it come before, the session
+				// would be called idle with bytes in the socket, and Shutdown would lose them.
 				return !l.h.Idle()
-			case nil:
+			case nil: // 0 bytes without an error
 				l.runErr = io.EOF
 			default:
 				l.runErr = os.NewSyscallError("read", err)
@@ -147,9 +156,13 @@ func (l *socket) step(fd uintptr) bool {
 		if !l.received(fd, n) {
 			return true
 		}
+		// A failed write has taken the socket's pending error. Only a read tells what came before
+		// it: perhaps data, then the end of the stream.
 		if more || l.failed {
 			continue
 		}
+		// Nothing is left, and so the empty read is saved. A reset would give no further edge: with
+		// neither of the two proofs Run could wait for ever.
 		if !l.sent {
 			if err := l.sys.pending(fd); err != nil {
 				l.runErr = os.NewSyscallError("read", err)
@@ -163,6 +176,8 @@ func (l *socket) step(fd uintptr) bool {
 
 // received runs the Handler, and reports whether Run goes on.
 func (l *socket) received(fd uintptr, n int) bool {
+	// One atomic operation: a Close that comes before it closes the connection and waits for Run to
+	// return; one that comes after it only shuts the connection down.
 	if l.state.Or(stateBusy)&stateClosed != 0 {
 		l.state.And(^uint32(stateBusy))
 		l.runErr = net.ErrClosed
@@ -173,6 +188,7 @@ func (l *socket) received(fd uintptr, n int) bool {
 	return l.h.Received(n)
 }
 
+// done ends the time in which the Handler may use the descriptor.
 func (l *socket) done() {
 	l.held = false
 	l.state.And(^uint32(stateBusy))
@@ -181,6 +197,8 @@ func (l *socket) done() {
 func (l *socket) Write(src Source, how Mode) error {
 	l.src, l.wait, l.writeErr = src, how == Wait, nil
 	if how == Held && l.held {
+		// Not through RawConn.Write, which would take the descriptor's write lock and a reference.
+		// There is no other Write in progress, and RawConn.Read holds a reference.
 		n, _ := l.push(l.fd)
 		l.sent = l.sent || n > 0
 		l.failed = l.writeErr != nil && l.writeErr != ErrWouldBlock
@@ -207,12 +225,15 @@ func (l *socket) push(fd uintptr) (written int, done bool) {
 		}
 		n, err := l.sys.send(fd, runs)
 		n = max(n, 0)
+		// Also with 0: the packages that were offered can be withdrawn again, and a caller whose
+		// time is over waits for that.
 		l.src.Took(n)
 		written += n
 		switch {
 		case n > 0, err == syscall.EINTR:
+			// After a short write the next one finds out whether the socket is full.
 		case err == syscall.EAGAIN && l.wait:
-			return written, false
+			return written, false // RawConn.Write waits until the socket is writable
 		case err == syscall.EAGAIN:
 			l.writeErr = ErrWouldBlock
 			return written, true

@@ -9,14 +9,15 @@ import (
 	"unsafe"
 )
 
-// The socket calls of this file never wait, whatever the descriptor's mode: a user may make it a
+// The socket calls of this file never wait, even on a blocking descriptor. A user may make it a
 // blocking one with os.File.Fd, and read(2) would then keep Close and Write waiting for the peer.
-// For the same reason they are raw: telling the scheduler that a thread may wait costs more than
-// the call.
+//
+// Since they never wait they are raw system calls: syscall.Syscall would prepare the scheduler for
+// a thread that waits, which costs more than the call itself.
 
 const (
 	tcpInq    = 36 // TCP_INQ and TCP_CM_INQ of linux/tcp.h
-	maxRuns   = 64 // what one sendmsg takes
+	maxRuns   = 64 // the most runs of one sendmsg
 	sendFlags = syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
 )
 
@@ -47,17 +48,20 @@ func recv(fd uintptr, b []byte, inq bool) (n int, more bool, err error) {
 	iov.SetLen(len(b))
 	msg := syscall.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control))}
 	msg.SetControllen(int(unsafe.Sizeof(control)))
-	r, _, errno := syscall.RawSyscall(sysRecvmsg, fd, uintptr(unsafe.Pointer(&msg)), syscall.MSG_DONTWAIT)
+	r, _, errno := syscall.RawSyscall(sysRecvmsg, fd,
+		uintptr(unsafe.Pointer(&msg)), syscall.MSG_DONTWAIT)
 	runtime.KeepAlive(b)
 	if errno != 0 {
 		return 0, true, errno
 	}
 	raceReceived()
+	// Without the message, or with another one, nothing is known about the rest.
 	if int(msg.Controllen) < inqMessageLen ||
 		control.head.Level != syscall.IPPROTO_TCP || control.head.Type != tcpInq {
 		return int(r), true, nil
 	}
-	return int(r), control.queued != 0, nil // 1 when there is nothing but a FIN
+	// It is 1 and not 0 if nothing but a FIN is pending.
+	return int(r), control.queued != 0, nil
 }
 
 // Recv is read(2) of a socket.
@@ -71,7 +75,7 @@ func Recv(fd uintptr, b []byte) (int, error) {
 	return int(n), nil
 }
 
-// pending takes the error that the socket has run into, such as a reset, and that no call has told
+// pending returns and clears the error of the socket, such as a reset, that no call has returned
 // yet.
 func pending(fd uintptr) error {
 	var errno int32
@@ -87,12 +91,13 @@ func pending(fd uintptr) error {
 	return nil
 }
 
-// iovecs are the scratch of sendmsg; on the stack they would make it grow.
+// iovecs are scratch memory of sendmsg: on the stack 64 of them would make it grow, for every
+// session.
 var iovecs = sync.Pool{New: func() any { return new([maxRuns]syscall.Iovec) }}
 
 func send(fd uintptr, runs [][]byte) (int, error) {
 	raceSends()
-	if len(runs) == 1 {
+	if len(runs) == 1 { // the usual case, and the cheaper call
 		b := runs[0]
 		n, _, errno := syscall.RawSyscall6(sysSendto, fd,
 			uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), sendFlags, 0, 0)

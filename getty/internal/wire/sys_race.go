@@ -6,8 +6,9 @@ package wire
 
 import "syscall"
 
-// The race detector takes syscall.Read and syscall.Write as the edges of what happens before what,
-// and does not know our own calls. These two tell it, by calls that move no bytes.
+// The race detector knows syscall.Read and syscall.Write: what happened before a write happens
+// before the read that follows it. It does not know the raw system calls of this package. These
+// functions stand for them, with calls that move no bytes.
 
 // devNull is open from the start: later the process may be out of descriptors.
 var devNull = func() int {

@@ -6,11 +6,11 @@ package wire
 
 import "syscall"
 
-// The socket calls of this file never wait, whatever the descriptor's mode; see sys_linux.go.
+// The socket calls of this file never wait, even on a blocking descriptor; see sys_linux.go.
 
 var systemCalls = sysCalls{recv: recv, send: send}
 
-// enableInq reports that reads do not tell what is still queued.
+// enableInq reports false: reads do not tell how much is still queued.
 func enableInq(uintptr) bool { return false }
 
 func recv(fd uintptr, b []byte, _ bool) (n int, more bool, err error) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package wire moves the bytes of one connection. It knows neither packages nor sessions: a [Link]
-// reads into an [Input] and writes what a [Source] lends it.
+// reads into an [Input] and writes the bytes that a [Source] lends it.
 //
-// A Link uses two goroutines at most: the one that is in Run, and the one that is in Write. Close
-// may be called from any.
+// At most two goroutines use a Link at a time: one is in Run, one in Write. Close may be called by
+// any goroutine.
 package wire
 
 import (
@@ -12,36 +12,38 @@ import (
 	"net"
 )
 
-// ErrWouldBlock is what Write returns when the kernel takes no more and the caller will not wait.
+// ErrWouldBlock is returned by Write when the kernel takes no more and the mode is not [Wait].
 var ErrWouldBlock = errors.New("wire: write would block")
 
 // A Link is one connection.
 type Link interface {
-	// Run reads until the input ends, or until h says to stop, and tells h of every read. It
-	// returns nil when h stopped it, io.EOF at the end of the stream, else what went wrong. It may
-	// be called again, from any goroutine, while no other call is in progress.
+	// Run reads until the input ends or h stops it, and calls h after every read. It returns nil if
+	// h stopped it, io.EOF at the end of the stream, else the error. It may be called again, by any
+	// goroutine, when the previous call has returned.
 	Run(in *Input, h Handler) error
 
-	// Write hands src to the kernel until it is empty. One call at a time. Any error but
-	// ErrWouldBlock means that the connection is broken; who gets it closes the link, since Run may
-	// not be told.
+	// Write hands the bytes of src to the kernel until src is empty. Only one call may be in
+	// progress. Any error but ErrWouldBlock means that the connection is broken. The caller has to
+	// close the link then, since Run may not notice.
 	Write(src Source, how Mode) error
 
 	// CloseWrite ends the outgoing stream, where the connection can do that; it returns
 	// errors.ErrUnsupported where it cannot.
 	CloseWrite() error
 
-	// Close frees the descriptor and ends Run and Write. While h is at work below Run, it shuts the
-	// connection down instead, so that nothing is read or written any more, and returns at once:
-	// the descriptor is referenced until h returns, and waiting for that could be waiting for
-	// oneself. So whoever called Run calls Close afterwards, in any case. Further calls do nothing.
+	// Close frees the descriptor and ends Run and Write. Further calls do nothing.
+	//
+	// While h is at work below Run, Close only shuts the connection down and returns at once:
+	// nothing is read or written any more, but the descriptor stays referenced until h returns.
+	// Close cannot wait for that, since h may be its caller. Therefore the caller of Run has to
+	// call Close when Run has returned, in any case.
 	Close() error
 
 	// Conn returns the connection, to ask for addresses and to set options.
 	Conn() net.Conn
 }
 
-// A Handler is told what a Link reads.
+// A Handler is called by a Link before and after each read.
 type Handler interface {
 	// MayRead is asked before each read that cannot wait; false ends Run.
 	MayRead() bool
@@ -56,13 +58,13 @@ type Handler interface {
 
 // A Source is a queue of bytes to be written.
 type Source interface {
-	// Offer lends what is to be written next; it is empty when there is nothing more. The bytes
-	// stay as they are until Took.
+	// Offer lends the bytes that are to be written next, none if there are no more. They stay as
+	// they are until Took.
 	Offer() [][]byte
 	// Commit is called before a write that cannot be stopped halfway: the first n bytes of what was
 	// offered may not be withdrawn any more.
 	Commit(n int)
-	// Took reports that the connection took n bytes, which may be 0, of what was offered last.
+	// Took reports that the connection took n bytes of what was offered last. n may be 0.
 	Took(n int)
 }
 
@@ -72,8 +74,8 @@ type Mode int
 const (
 	// Try does not wait: it returns ErrWouldBlock when the kernel takes no more.
 	Try Mode = iota
-	// Held is Try for the goroutine that runs Received or, outside of Run, that would. It saves
-	// taking the descriptor again.
+	// Held is Try, but only for the goroutine that calls Run. Below Received it is cheaper, since
+	// the descriptor is referenced already; outside of Run it is the same as Try.
 	Held
 	// Wait waits until everything is written.
 	Wait

@@ -12,23 +12,23 @@ import (
 // MaxFragments is how many frames a message may consist of.
 const MaxFragments = 16 << 10
 
-// A Message is what a Decoder found: a whole text or binary message, or a control frame. Op 0
-// stands for neither: a fragment was consumed.
+// A Message is a result of a Decoder: a whole text or binary message, or a control frame. With Op 0
+// it is neither: a fragment was consumed.
 type Message struct {
 	Op      byte
 	Payload []byte // unmasked and inflated; valid until the next call of the Decoder
 }
 
-// A Decoder makes messages of one direction of a connection. It holds no memory between two
-// messages. The zero value decodes what a server receives, without compression.
+// A Decoder decodes the messages of one direction of a connection. It holds no memory between two
+// messages. The zero value decodes the input of a server, without compression.
 type Decoder struct {
-	Client  bool // decodes what a client receives: frames are not masked
+	Client  bool // decode the input of a client, whose frames are not masked
 	Deflate bool // permessage-deflate was negotiated
 
 	done int // bytes of the current frame's payload that are unmasked, and checked if they are text
 
 	op         byte // of the message in progress, 0: there is none
-	compressed bool // it is
+	compressed bool // whether that message is
 	frames     int  // how many of its frames have come
 	text       validator
 	held       []byte // payload of its earlier frames, from bytespool
@@ -53,10 +53,10 @@ func (d *Decoder) reclaim() {
 	}
 }
 
-// Next looks at b, which begins with the first byte that was not used, and consumes at most one
-// frame of it: used bytes. If used is 0 the frame is not complete; need is then its size, as far as
+// Next decodes at most one frame of b, which begins with the first byte that was not used yet. used
+// is the size of that frame. If it is 0 the frame is not complete; need is then its size, as far as
 // that is known. Next unmasks b in place. limit is the largest message, before and after
-// decompression. After an error, which is an *Error, the Decoder is of no use any more.
+// decompression. After an error, which is an *Error, the Decoder must not be used any more.
 func (d *Decoder) Next(b []byte, limit int) (m Message, used, need int, err error) {
 	d.reclaim()
 	h, whole := parseHeader(b)
@@ -70,6 +70,8 @@ func (d *Decoder) Next(b []byte, limit int) (m Message, used, need int, err erro
 		return m, 0, 0, errTooBig
 	}
 	payload := b[h.size:min(len(b), need)]
+	// A frame may come in many reads. Each byte is unmasked and checked once, when it comes, so
+	// that bad text is refused without waiting for the end of a large frame.
 	fresh := payload[d.done:]
 	if h.masked {
 		mask(fresh, h.key, d.done)
@@ -88,7 +90,8 @@ func (d *Decoder) Next(b []byte, limit int) (m Message, used, need int, err erro
 	return m, need, 0, err
 }
 
-// isText reports whether the bytes of h's payload are UTF-8 as they are.
+// isText reports whether the payload of h has to be UTF-8 as it is. Compressed text has to be UTF-8
+// only when it is inflated.
 func (d *Decoder) isText(h *header) bool {
 	if h.op() == Continuation {
 		return d.op == Text && !d.compressed
@@ -96,8 +99,10 @@ func (d *Decoder) isText(h *header) bool {
 	return h.op() == Text && h.first&bitRsv1 == 0
 }
 
-// check judges a header, as soon as its bytes are there: have of them, whole if that is all of it.
+// check checks h, of which have bytes are there, and all if whole.
 func (d *Decoder) check(h *header, have int, whole bool, limit int) error {
+	// Each field as soon as its bytes are there: a peer may send only the first byte of a bad frame
+	// and wait.
 	if have == 0 {
 		return nil
 	}
@@ -125,7 +130,7 @@ func (d *Decoder) check(h *header, have int, whole bool, limit int) error {
 			return protocol("masked frame from a server")
 		}
 		return protocol("unmasked frame from a client")
-	case h.control() && h.size-d.maskSize() > 2: // a length that needs more than 7 bits
+	case h.control() && h.size-d.maskSize() > 2: // its length needs more than 7 bits
 		return protocol("long control frame")
 	case !whole || h.control():
 		return nil
@@ -135,6 +140,7 @@ func (d *Decoder) check(h *header, have int, whole bool, limit int) error {
 		h.length <= 0xffff:
 		return protocol("length not in its shortest form")
 	}
+	// Before the payload is there, so that a header that claims too much costs no memory.
 	most := limit
 	if d.compressed || h.first&bitRsv1 != 0 {
 		most = maxDeflated(limit)
@@ -155,7 +161,7 @@ func (d *Decoder) maskSize() int {
 	return 4
 }
 
-// data takes a whole data frame.
+// data takes a whole data frame, and returns the message if it is the last frame of one.
 func (d *Decoder) data(h *header, payload []byte, limit int) (m Message, err error) {
 	if h.op() != Continuation {
 		d.op, d.compressed = h.op(), h.first&bitRsv1 != 0
@@ -165,6 +171,7 @@ func (d *Decoder) data(h *header, payload []byte, limit int) (m Message, err err
 		d.hold(payload)
 		return m, nil
 	}
+	// A message of one frame is not copied: it stays in the caller's buffer.
 	if d.heldLen > 0 {
 		d.hold(payload)
 		payload = d.held[:d.heldLen]
@@ -185,8 +192,10 @@ func (d *Decoder) data(h *header, payload []byte, limit int) (m Message, err err
 	return m, nil
 }
 
-// hold keeps p behind what is held, in memory that grows with what has come.
+// hold appends a copy of p to the payload that is held.
 func (d *Decoder) hold(p []byte) {
+	// The memory grows with the bytes that have come, since no header tells the size of a
+	// fragmented message.
 	if n := d.heldLen + len(p); n > len(d.held) {
 		bigger := bytespool.Get(max(n, min(2*len(d.held), n+n/2), 256))
 		copy(bigger, d.held[:d.heldLen])
@@ -196,8 +205,7 @@ func (d *Decoder) hold(p []byte) {
 	d.heldLen += copy(d.held[d.heldLen:], p)
 }
 
-// inflate replaces the compressed bytes that are lent, or lie in the caller's buffer, by what they
-// say.
+// inflate returns p decompressed, in memory that replaces d.lent.
 func (d *Decoder) inflate(p []byte, limit int) ([]byte, error) {
 	out, n, err := inflate(p, limit)
 	d.reclaim()
@@ -243,7 +251,7 @@ func AppendClose(dst []byte, code int, reason string) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, uint16(code))
 	reason = reason[:min(len(reason), MaxControl-2)]
 	for len(reason) > 0 && !utf8.ValidString(reason) {
-		reason = reason[:len(reason)-1] // a rune that was cut
+		reason = reason[:len(reason)-1] // the cut may be inside a rune
 	}
 	return append(dst, reason...)
 }

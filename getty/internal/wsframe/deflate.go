@@ -12,13 +12,12 @@ import (
 )
 
 // Compression is without context takeover in both directions (RFC 7692, section 7.1.1): every
-// message is compressed for itself, so that compressors are pooled and an idle connection holds
-// none.
+// message is compressed by itself. So compressors can be pooled, and an idle connection holds none.
 
-// maxDeflated returns how large a compressed message may be whose content is within limit. Bytes
-// that do not compress are stored, for which compressors need a few bytes in each block of some
-// kilobytes.
+// maxDeflated returns how large a compressed message can be if its content is within limit.
 func maxDeflated(limit int) int {
+	// Bytes that do not compress are stored in blocks of some kilobytes, with a few bytes more for
+	// each block.
 	most := limit + limit>>10 + 64
 	if most < limit {
 		return limit
@@ -26,15 +25,15 @@ func maxDeflated(limit int) int {
 	return most
 }
 
-// flushTail ends every compressed message and is not sent (section 7.2.1); a final empty block
-// follows, so that the decompressor sees an end.
+// flushTail ends every compressed message and is not sent (section 7.2.1). endTail adds a final
+// empty block, so that the decompressor sees an end.
 const (
 	flushTail = "\x00\x00\xff\xff"
 	endTail   = flushTail + "\x01\x00\x00\xff\xff"
 )
 
-// A source is a compressed message with the tail that a decompressor wants. As an io.ByteReader it
-// is read no further than to the end of the compressed data.
+// A source is a compressed message followed by the tail that a decompressor needs. It is an
+// io.ByteReader, so that the decompressor reads no further than to the end of the compressed data.
 type source struct {
 	b    []byte
 	tail string
@@ -66,8 +65,8 @@ func (s *source) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// An inflater is a pooled decompressor. It keeps an error for ever, so that one is Reset before
-// each use.
+// An inflater is a pooled decompressor. It is Reset before each use, since it keeps an error for
+// ever.
 type inflater struct {
 	src source
 	r   io.ReadCloser
@@ -90,12 +89,15 @@ func inflate(p []byte, limit int) (out []byte, n int, err error) {
 	if err := f.r.(flate.Resetter).Reset(&f.src, nil); err != nil {
 		return nil, 0, &Error{CodeBadPayload, err.Error()}
 	}
+	// The size is a guess from the compressed size, and then doubles: a few bytes can inflate to a
+	// thousand times as many, and only those that really come may cost memory.
 	out = bytespool.Get(min(max(4*len(p), 256), 32<<10))
 	for {
 		if n == len(out) {
 			if n > limit {
 				return out, 0, errTooBig
 			}
+			// One byte beyond the limit, to see that there is more than that.
 			more := 2 * n
 			if limit < more {
 				more = limit + 1
@@ -118,10 +120,10 @@ func inflate(p []byte, limit int) (out []byte, n int, err error) {
 	}
 }
 
-// ended reports what is wrong with the rest behind the end of the compressed data. A message whose
-// last block is marked as final has an empty one of a byte behind it (section 7.2.3.4), of which
-// the tail is the rest.
+// ended returns an error if bytes are left behind the end of the compressed data.
 func (s *source) ended() error {
+	// If the last block is marked as final, one zero byte may follow (section 7.2.3.4): the
+	// beginning of an empty block, of which the tail is the rest.
 	if len(s.b) > 1 || len(s.b) == 1 && s.b[0] != 0 {
 		return &Error{CodeBadPayload, "compressed data: bytes behind the final block"}
 	}
@@ -134,7 +136,7 @@ type deflater struct {
 	w   *flate.Writer
 }
 
-// A sink appends, as a writer.
+// A sink is an io.Writer that appends.
 type sink struct{ b []byte }
 
 func (s *sink) Write(p []byte) (int, error) {

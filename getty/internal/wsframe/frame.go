@@ -52,14 +52,14 @@ func (h *header) op() byte      { return h.first & 0x0f }
 func (h *header) fin() bool     { return h.first&bitFin != 0 }
 func (h *header) control() bool { return h.first&bitCtrl != 0 }
 
-// parseHeader decodes the header that b begins with. ok is false if b does not hold all of it;
-// h.size is then how many bytes it needs, as far as that is known. What an incomplete header shows
-// already is set.
+// parseHeader decodes the header that b begins with. ok is false if b does not hold all of it. Then
+// the fields whose bytes are there are set, and h.size is how many bytes the header needs, as far
+// as that is known.
 func parseHeader(b []byte) (h header, ok bool) {
 	if len(b) < 2 {
 		h.size = 2
 		if len(b) == 1 {
-			h.first = b[0]
+			h.first = b[0] // check refuses a bad opcode before the rest has come
 		}
 		return h, false
 	}
@@ -107,7 +107,7 @@ func HeaderSize(n int, masked bool) int {
 	return size
 }
 
-// A Frame says what the frame to be sent is. All frames that it makes are final.
+// A Frame describes a frame to be sent. All such frames are final.
 type Frame struct {
 	Op         byte
 	Compressed bool // the message is: RSV1
@@ -124,8 +124,8 @@ func (f Frame) Append(dst, payload []byte) []byte {
 	return dst
 }
 
-// Seal makes the frame of p, whose payload lies behind room bytes for a header. If the header has
-// another size the payload is moved; the frame always begins where p does.
+// Seal turns p, room bytes for a header and the payload behind them, into a frame. If the header
+// needs another size than room, the payload is moved. The frame begins where p does.
 func (f Frame) Seal(p []byte, room int) []byte {
 	payload := len(p) - room
 	n := HeaderSize(payload, f.Masked)

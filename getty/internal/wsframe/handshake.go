@@ -20,7 +20,8 @@ const (
 	deflateName = "permessage-deflate"
 )
 
-// What a client offers and a server answers: no context takeover in either direction.
+// deflateOffer is the offer of a client, and the answer of a server: no context takeover in either
+// direction.
 const deflateOffer = deflateName + "; server_no_context_takeover; client_no_context_takeover"
 
 // A Request is an upgrade request that keeps to RFC 6455, section 4.2.1.
@@ -30,7 +31,7 @@ type Request struct {
 	offers    []extension
 }
 
-// A Refusal is why a request is not one for an upgrade, and the status to answer.
+// A Refusal is the reason why a request is refused, and the HTTP status to answer.
 type Refusal struct {
 	Status int
 	Text   string
@@ -60,6 +61,7 @@ func ParseRequest(r *http.Request) (q Request, err error) {
 	case len(keys) != 1:
 		return q, bad("want one Sec-WebSocket-Key")
 	}
+	// Only the form of the key is checked: the answer is made from its text.
 	q.key = keys[0]
 	if b, err := base64.StdEncoding.Strict().DecodeString(q.key); err != nil || len(b) != 16 {
 		return q, bad("Sec-WebSocket-Key is not 16 bytes in base64")
@@ -78,8 +80,8 @@ func ParseRequest(r *http.Request) (q Request, err error) {
 	return q, nil
 }
 
-// Accept returns the answer to q: the status line and the headers. protocols are the server's, in
-// the order of preference; deflate tells whether compression was agreed on.
+// Accept returns the answer to q: the status line and the headers. protocols are the server's
+// subprotocols, in the order of preference. deflate reports whether compression was agreed on.
 func (q Request) Accept(protocols []string, compress bool) (answer []byte, deflate bool) {
 	answer = append(answer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"+
 		"Connection: Upgrade\r\nSec-WebSocket-Accept: "+acceptKey(q.key)...)
@@ -105,8 +107,8 @@ type deflateParams struct {
 	serverBits, clientBits             int // 0: absent; -1: present without a value
 }
 
-// parseDeflate returns e's parameters. Unknown and duplicate ones, and those whose value is not
-// what the RFC says, make the whole element void.
+// parseDeflate returns the parameters of e. ok is false if one is unknown, is there twice, or has a
+// value that the RFC does not allow.
 func parseDeflate(e extension) (p deflateParams, ok bool) {
 	for i, a := range e.params {
 		if slices.ContainsFunc(e.params[:i], func(b param) bool { return a.name == b.name }) {
@@ -120,6 +122,7 @@ func parseDeflate(e extension) (p deflateParams, ok bool) {
 		case "server_max_window_bits":
 			p.serverBits, ok = windowBits(a)
 		case "client_max_window_bits":
+			// In an offer it may stand without a value: the client can keep to any window.
 			if p.clientBits, ok = windowBits(a); !a.present {
 				p.clientBits, ok = -1, true
 			}
@@ -139,8 +142,7 @@ func windowBits(a param) (int, bool) {
 	return n, err == nil && n >= 8 && n <= 15 && strconv.Itoa(n) == a.value
 }
 
-// acceptOffer returns the response to an offer that can be kept. compress/flate has one window, the
-// largest: a smaller one for the server is declined. One for the client is only a hint.
+// acceptOffer returns the response to an offer, if it can be accepted.
 func acceptOffer(e extension) (response string, ok bool) {
 	if e.name != deflateName {
 		return "", false
@@ -148,6 +150,8 @@ func acceptOffer(e extension) (response string, ok bool) {
 	p, ok := parseDeflate(e)
 	switch {
 	case !ok || p.serverBits != 0 && p.serverBits != 15:
+		// compress/flate has only the largest window, and could not keep to a smaller one. A window
+		// of the client is only a hint.
 		return "", false
 	case p.serverBits == 15:
 		return deflateOffer + "; server_max_window_bits=15", true
@@ -175,8 +179,8 @@ var reserved = []string{
 	"Sec-Websocket-Protocol",
 }
 
-// Request completes r, a GET request for the server's URL, to an upgrade request. Headers that the
-// handshake sets must not be there, whatever their case; subprotocols may come as a header where o
+// Request makes r, a GET request for the server's URL, an upgrade request. Headers that the
+// handshake sets must not be there, in upper or lower case. Subprotocols may come as a header if o
 // names none.
 func (o *Offer) Request(r *http.Request) error {
 	for name := range r.Header {
@@ -215,8 +219,8 @@ func (o *Offer) Request(r *http.Request) error {
 	return nil
 }
 
-// CheckResponse checks the server's answer against RFC 6455, section 4.1, and what was offered.
-// deflate tells whether compression was agreed on.
+// CheckResponse checks the server's answer against RFC 6455, section 4.1, and against the offer.
+// deflate reports whether compression was agreed on.
 func (o *Offer) CheckResponse(r *http.Response) (deflate bool, err error) {
 	accepts := r.Header.Values("Sec-Websocket-Accept")
 	chosen := r.Header.Values("Sec-Websocket-Protocol")
@@ -243,7 +247,7 @@ func (o *Offer) CheckResponse(r *http.Response) (deflate bool, err error) {
 	case len(list) > 1 || list[0].name != deflateName || !o.Deflate:
 		return false, errors.New("the server chose an extension that was not asked for")
 	}
-	// The client's takeover is a hint that may be left out; the server's window may be any.
+	// client_no_context_takeover is a hint that may be left out. Any window of the server will do.
 	if p, ok := parseDeflate(list[0]); !ok || !p.serverNoTakeover || p.clientBits != 0 {
 		return false, errors.New("the server chose compression parameters that were not asked for")
 	}

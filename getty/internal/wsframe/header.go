@@ -14,7 +14,7 @@ type extension struct {
 	params []param
 }
 
-// A param is a parameter of an extension. present is whether it has a value.
+// A param is a parameter of an extension. present reports whether it has a value.
 type param struct {
 	name, value string
 	present     bool
@@ -22,13 +22,13 @@ type param struct {
 
 var errGrammar = errors.New("malformed header")
 
-// A scanner reads the grammar of RFC 7230, section 3.2.6, of which RFC 6455, section 9.1, makes the
-// header.
+// A scanner reads the elements of a header: tokens and quoted strings of RFC 7230, section 3.2.6,
+// as RFC 6455, section 9.1, uses them.
 type scanner struct{ s string }
 
 func (c *scanner) spaces() { c.s = strings.TrimLeft(c.s, " \t") }
 
-// next takes b if it comes next, between spaces.
+// next skips b and the spaces around it, if b comes next.
 func (c *scanner) next(b byte) bool {
 	c.spaces()
 	if c.s == "" || c.s[0] != b {
@@ -49,7 +49,7 @@ func (c *scanner) token() string {
 	return t
 }
 
-// quoted reads the rest of a quoted string; its first quote is taken.
+// quoted reads the rest of a quoted string, behind its first quote.
 func (c *scanner) quoted() (string, bool) {
 	var b strings.Builder
 	for i := 0; i < len(c.s); i++ {
@@ -77,7 +77,7 @@ func isTokenByte(b byte) bool {
 	return strings.IndexByte("!#$%&'*+-.^_`|~", b) >= 0
 }
 
-// parseExtensions returns what all Sec-WebSocket-Extensions lines of h say.
+// parseExtensions returns the elements of all Sec-WebSocket-Extensions lines of h.
 func parseExtensions(h http.Header) (list []extension, err error) {
 	for _, line := range h.Values("Sec-Websocket-Extensions") {
 		c := scanner{line}
@@ -143,8 +143,8 @@ func tokens(h http.Header, name string) (list []string, err error) {
 	return list, nil
 }
 
-// hasToken reports whether one of the elements is token, whatever its case. Elements need not be
-// tokens: Upgrade has versions, for example.
+// hasToken reports whether one of the elements is token, in upper or lower case. Elements need not
+// be tokens: those of Upgrade may have a version, for example.
 func hasToken(h http.Header, name, token string) bool {
 	for _, line := range h.Values(name) {
 		for part := range strings.SplitSeq(line, ",") {

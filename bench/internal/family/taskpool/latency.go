@@ -34,10 +34,25 @@ const (
 
 // latency is the case of one load, in percent of what the workers can do.
 func latency(load int) harness.Case {
-	c := harness.Case{Name: fmt.Sprintf("latency/load=%d", load), Unit: "p99-ms"}
+	c := harness.Case{Name: fmt.Sprintf("latency/load=%d", load), Unit: "p99-ms", Brief: true}
+	for _, p := range latencyPools() {
+		c.Subjects = append(c.Subjects, harness.Subject{Name: p.name, Module: p.module,
+			Measure: func(r *harness.Run) (harness.Sample, error) {
+				run := 2 * time.Second
+				if r.Quick {
+					run = time.Second / 2
+				}
+				wait := waits(p.open, arrivals(load, run, sleepOver))
+				return harness.Sample{}.Add("p99-ms", quantile(wait, 0.99)).
+					Add("p50-ms", quantile(wait, 0.5)).Add("worst-ms", quantile(wait, 1)), nil
+			}})
+	}
+	return c
+}
+
+func latencyPools() (all []subject) {
 	add := func(name, module string, open func(workers int) target) {
-		c.Subjects = append(c.Subjects, harness.Subject{Name: name, Module: module,
-			Measure: func(r *harness.Run) (harness.Sample, error) { return waits(open, load, r) }})
+		all = append(all, subject{name, module, open})
 	}
 	for _, p := range pools {
 		switch p.name {
@@ -79,7 +94,7 @@ func latency(load int) harness.Case {
 			wg.Wait()
 		}}
 	})
-	return c
+	return all
 }
 
 // arrivals are when tasks are due, which key they have and whether they are slow.
@@ -89,8 +104,8 @@ type arrival struct {
 	slow bool
 }
 
-func arrivals(load int, run time.Duration) (all []arrival) {
-	mean := float64(shortTask+sleepOver) + float64(slowTask-shortTask)/slowShare
+func arrivals(load int, run, over time.Duration) (all []arrival) {
+	mean := float64(shortTask+over) + float64(slowTask-shortTask)/slowShare
 	gap := mean / latencyWorkers * 100 / float64(load)
 	rng := rand.New(rand.NewPCG(uint64(load), 22)) // the same for all pools and rounds
 	for at := 0.0; at < float64(run); {
@@ -100,12 +115,8 @@ func arrivals(load int, run time.Duration) (all []arrival) {
 	return all
 }
 
-func waits(open func(int) target, load int, r *harness.Run) (harness.Sample, error) {
-	run := 4 * time.Second
-	if r.Quick {
-		run = 2 * time.Second
-	}
-	all := arrivals(load, run)
+// waits runs all on a pool, and returns the sorted waits.
+func waits(open func(int) target, all []arrival) []time.Duration {
 	wait := make([]time.Duration, len(all))
 	t := open(latencyWorkers)
 	defer t.close()
@@ -138,8 +149,10 @@ func waits(open func(int) target, load int, r *harness.Run) (harness.Sample, err
 	}
 	<-ctx.Done()
 	slices.Sort(wait)
-	ms := func(q float64) float64 {
-		return float64(wait[int(q*float64(len(wait)-1))].Microseconds()) / 1000
-	}
-	return harness.Sample{}.Add("p99-ms", ms(0.99)).Add("p50-ms", ms(0.5)).Add("worst-ms", ms(1)), nil
+	return wait
+}
+
+// quantile of sorted waits, in milliseconds.
+func quantile(wait []time.Duration, q float64) float64 {
+	return float64(wait[int(q*float64(len(wait)-1))].Microseconds()) / 1000
 }
