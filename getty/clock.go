@@ -372,7 +372,7 @@ func (c *clock) limitsLocked(t, late int64, next *soonest) (ask bool, err error)
 	// the protocol can do that, and has the other half to answer.
 	if c.pings() && t >= at+idle/2 {
 		asked := c.askedAt
-		if ask = asked < at; ask {
+		if ask = asked <= at; ask { // an answer may come in the instant of the ping
 			asked = t
 		}
 		if by := asked + idle/2; t < by {
@@ -564,7 +564,7 @@ func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) 
 			ping = ask || t-c.heardAt.Load() >= period/2
 			c.pingAt = t + period
 		}
-		if ping && c.askedAt < c.heardAt.Load() {
+		if ping && c.askedAt <= c.heardAt.Load() {
 			c.askedAt = t
 		}
 		next.add(c.pingAt)

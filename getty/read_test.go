@@ -759,7 +759,7 @@ func TestFullMailboxStopsReading(t *testing.T) {
 				require.NoError(t, err)
 				s := within(t, l.opened, "OnOpen")
 				eventually(t, "the mailbox is full", func() bool { return s.Stats().PkgsRead == 10 })
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(20 * time.Millisecond) // nothing announces that no more is decoded
 				require.EqualValues(t, 10, s.Stats().PkgsRead, "decoded above the limit")
 				close(hold)
 				within(t, done, "the last package")
@@ -844,7 +844,7 @@ func TestFullPoolAtTheLowMark(t *testing.T) {
 	within(t, held, "the worker is busy")
 	require.NoError(t, pool.Submit(t.Context(), func() {}))
 	require.Equal(t, big, readFrame(t, c))
-	time.Sleep(20 * time.Millisecond) // the queue has fallen
+	time.Sleep(20 * time.Millisecond) // the queue has fallen, and nobody may be told yet
 	close(hold)
 	require.Equal(t, "00000001", within(t, got, "the second package"))
 }

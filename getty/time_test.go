@@ -734,3 +734,54 @@ func TestBubblesAndOthers(t *testing.T) {
 		}
 	}
 }
+
+// A WebSocket peer that is silent is asked before it is given up: one that answers pings stays, one
+// that does not is ended after IdleTimeout.
+//
+// case: 22
+func TestPingsBeforeIdleTimeout(t *testing.T) {
+	const limit = 30 * time.Second
+	for _, answers := range []bool{true, false} {
+		eachBubble(t, func(t *testing.T, d getty.Dispatch) {
+			l := newTracer(t)
+			l.unordered = d == getty.Unordered
+			ln := gettytest.Listen()
+			run(t, getty.NewWSServer(getty.WithListener(ln), getty.WithServerDispatch(d),
+				func(o *getty.ServerOptions) {
+					o.IdleTimeout, o.WebSocket.PingPeriod = limit, time.Hour // asked in time all the same
+				}), prepare(l))
+			dialer := websocket.Dialer{NetDial: func(string, string) (net.Conn, error) {
+				return dialMemory(t, ln), nil
+			}}
+			ws, _, err := dialer.Dial("ws://memory/", nil)
+			require.NoError(t, err)
+			begun, pings := time.Now(), 0
+			answer := ws.PingHandler()
+			ws.SetPingHandler(func(data string) error {
+				if pings++; answers {
+					return answer(data)
+				}
+				return nil
+			})
+			ended := make(chan error, 1)
+			go func() {
+				_, _, err := ws.ReadMessage()
+				ended <- err
+			}()
+			s := <-l.opened
+			if !answers {
+				<-l.closed
+				require.Equal(t, getty.ErrIdleTimeout, s.Err())
+				requireElapsed(t, begun, limit, time.Second)
+				<-ended
+				require.Equal(t, 1, pings)
+				return
+			}
+			time.Sleep(10 * limit)
+			require.False(t, s.IsClosed(), "%v", s.Err())
+			_ = ws.Close()
+			<-ended
+			require.GreaterOrEqual(t, pings, 10)
+		})
+	}
+}

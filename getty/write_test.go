@@ -894,13 +894,14 @@ func TestSlowConsumers(t *testing.T) {
 	t.Run("write timeout of a later batch", func(t *testing.T) {
 		l := newTracer(t)
 		c, s := stall(t, l, func(o *getty.ServerOptions) {
-			o.WriteTimeout, o.HighWater = 500*time.Millisecond, 64<<20
+			o.WriteTimeout, o.HighWater = patience, 64<<20
 		})
 		for _, p := range []string{"first", "second"} { // the second waits for the first and forms a batch of its own
 			_, _, err := s.WritePkg(strings.Repeat(p, 4<<20), 0)
 			require.NoError(t, err)
 		}
 		require.Equal(t, strings.Repeat("first", 4<<20), readFrame(t, c))
+		s.SetWriteTimeout(50 * time.Millisecond) // not before: this machine may read slowly
 		within(t, l.closed, "OnClose")
 		require.ErrorIs(t, s.Err(), getty.ErrWriteTimeout)
 		require.EqualValues(t, 1, s.Stats().Unsent)
