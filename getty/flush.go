@@ -4,7 +4,6 @@ package getty
 
 import (
 	"math"
-	"net"
 	"runtime"
 
 	"github.com/gostkit/kit/getty/internal/sendq"
@@ -215,7 +214,7 @@ func (o *outbox) writeOut(b *sendq.Batch, next step, how wire.Mode) {
 		if o.s.has(flagHard) {
 			// A batch of marks has no bytes, so that no write would fail, and Flush would report
 			// success for packages whose write failed before.
-			o.writeFailed(b, net.ErrClosed)
+			o.writeFailed(b, ErrSessionClosed)
 			return
 		}
 		if flusher {

@@ -8,14 +8,16 @@ import (
 	"github.com/gostkit/kit/taskpool"
 )
 
-// A foreignPool is a user's pool. Its methods are called on goroutines whose panic would end the
-// process: a panic becomes an error, as that of a user's connection does, and costs one session.
+// A foreignPool wraps a user's pool. Its methods are called on goroutines whose panic would end the
+// process. Here a panic becomes an error, as in a foreign connection, and costs only one session.
 type foreignPool struct{ pool taskpool.Pool }
 
 var _ taskpool.Pool = foreignPool{}
 
-// containPool returns p, behind a foreignPool unless it is of the kind that knows sessions.
+// containPool returns p, wrapped in a foreignPool unless it is a [taskpool.Ordered].
 func containPool(p taskpool.Pool) taskpool.Pool {
+	// That one is of this project and does not panic, and a strand works with it directly only if
+	// it sees its type.
 	if _, ok := p.(*taskpool.Ordered); ok {
 		return p
 	}
