@@ -291,6 +291,9 @@ func TestClosePayloads(t *testing.T) {
 	require.NoError(t, err, "a reason is cut between runes")
 }
 
+// A message of many fragments ends, however empty they are.
+//
+// case: 43
 func TestTooManyFragments(t *testing.T) {
 	d := Decoder{}
 	frame := raw(Text, true, "")
