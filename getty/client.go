@@ -261,11 +261,11 @@ func (c *Client) stop() {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	c.signal()
+	c.signalLocked()
 }
 
-// signal wakes Ready. mu is held.
-func (c *Client) signal() {
+// signalLocked wakes Ready.
+func (c *Client) signalLocked() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -305,7 +305,7 @@ func (c *Client) attempt() {
 func (c *Client) opened(*session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.signal()
+	c.signalLocked()
 }
 
 // freed is the report of a session whose descriptor is free: the refill does not wait for its
@@ -328,11 +328,15 @@ func (c *Client) lost(err error, proved bool) {
 		c.failures = 0
 	}
 	if c.waiting || c.ctx.Err() != nil {
+		// One timer serves all slots. A second one would dial twice as often as the back-off says.
 		return
 	}
 	c.waiting = true
+	// A random part of the whole span, not a fixed time with a little jitter: clients that lost the
+	// same server at the same moment would come back together.
 	delay := time.Duration(rand.Int64N(int64(backOff(&c.opts, c.failures))))
 	c.failures++
+	// The timer holds no goroutine while it waits, and Close stops it.
 	if c.timer == nil {
 		c.timer = c.ep.wheel.AfterFunc(delay, c.refill)
 	} else {
