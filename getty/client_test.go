@@ -18,8 +18,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nobody returns an address where nobody listens.
+// nobody returns an address that refuses connections until the test ends. The port belongs to a
+// client's end of a connection meanwhile, so that no listener of another test can get it.
 func nobody(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", own()+":0")
+	require.NoError(t, err)
+	defer ln.Close()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(own())}}
+	c, err := d.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c.LocalAddr().String()
+}
+
+// freed returns an address where nobody listens yet. Another test that runs at the same time may get
+// the port.
+func freed(t testing.TB) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", own()+":0")
 	require.NoError(t, err)
@@ -104,7 +119,7 @@ func TestClientWithoutServer(t *testing.T) {
 
 // A server that comes up later is found.
 func TestClientWaitsForTheServer(t *testing.T) {
-	addr := nobody(t)
+	addr := freed(t)
 	client := connect(t, newTracer(t), addr)
 	eventually(t, "a dial failed", func() bool { return client.Stats().DialErrs > 0 })
 	serve(t, prepare(newTracer(t)), getty.WithLocalAddress(addr))

@@ -220,7 +220,7 @@ func TestUDPRefused(t *testing.T) {
 	}
 	// A refusal of the probe is a failed dial.
 	l := newTracer(t)
-	client := getty.NewUDPClient(getty.WithServerAddress(nobody(t)), getty.WithReconnectInterval(time.Hour))
+	client := getty.NewUDPClient(getty.WithServerAddress(freed(t)), getty.WithReconnectInterval(time.Hour))
 	run(t, client, prepare(l, rawCodec{}))
 	eventually(t, "the dial fails", func() bool { return client.Stats().DialErrs == 1 })
 	require.Empty(t, l.opened)
