@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gostkit/kit/bench/internal/harness"
 	"github.com/gostkit/kit/bench/internal/linechart"
 	"github.com/gostkit/kit/taskpool"
 )
@@ -150,7 +151,7 @@ func queued(t target, n int) (float64, error) {
 		}
 		held.Wait()
 		count.expect(n)
-		before, err := cpuTime()
+		before, err := harness.CPUTime()
 		if err != nil {
 			return 0, err
 		}
@@ -159,7 +160,7 @@ func queued(t target, n int) (float64, error) {
 		}
 		close(free)
 		count.await(false)
-		after, err := cpuTime()
+		after, err := harness.CPUTime()
 		if err != nil {
 			return 0, err
 		}

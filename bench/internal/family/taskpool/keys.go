@@ -128,7 +128,7 @@ func measureKeys(open func(int) target, keys int, budget time.Duration) (harness
 	}
 	work(keys) // every key has been used once
 	bytes := liveBytes() - before
-	cpu, err := cpuTime()
+	cpu, err := harness.CPUTime()
 	if err != nil {
 		return harness.Sample{}, harness.Failed("%v", err)
 	}
@@ -138,7 +138,7 @@ func measureKeys(open func(int) target, keys int, budget time.Duration) (harness
 		ops += chunk
 	}
 	took := time.Since(start)
-	after, err := cpuTime()
+	after, err := harness.CPUTime()
 	if err != nil {
 		return harness.Sample{}, harness.Failed("%v", err)
 	}

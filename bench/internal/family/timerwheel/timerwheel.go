@@ -304,12 +304,12 @@ func idleCPU() (percent float64, err error) {
 	debug.FreeOSMemory()
 	time.Sleep(time.Second)
 	const span = time.Second
-	before, err := cpuTime()
+	before, err := harness.CPUTime()
 	if err != nil {
 		return 0, err
 	}
 	time.Sleep(span)
-	after, err := cpuTime()
+	after, err := harness.CPUTime()
 	return math.Round(float64(after-before)/float64(span)*1000) / 10, err
 }
 
@@ -323,7 +323,7 @@ func fireAll(n int) []harness.Subject {
 			runtime.GC()
 			var group sync.WaitGroup
 			group.Add(n)
-			before, err := cpuTime()
+			before, err := harness.CPUTime()
 			if err != nil {
 				return 0, err
 			}
@@ -331,7 +331,7 @@ func fireAll(n int) []harness.Subject {
 				s.start(200*time.Millisecond, group.Done)
 			}
 			group.Wait()
-			after, err := cpuTime()
+			after, err := harness.CPUTime()
 			return float64(after-before) / float64(n), err
 		}))
 	}

@@ -2,15 +2,15 @@
 
 //go:build unix
 
-package taskpool
+package harness
 
 import (
 	"syscall"
 	"time"
 )
 
-// cpuTime returns the processor time that this process has used, user and system.
-func cpuTime() (time.Duration, error) {
+// CPUTime returns the processor time that this process has used, user and system.
+func CPUTime() (time.Duration, error) {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0, err
