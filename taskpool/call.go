@@ -121,23 +121,19 @@ func (c *workers) await(ctx context.Context, t Task, submit submitter) error {
 	if err := submit(ctx, d.run, &d.ticket); err != nil {
 		return err
 	}
-	select {
-	case <-d.done:
-		return d.err
-	case <-ctx.Done():
-		return d.giveUp(ctx)
-	// The pool has ended. A task that is still in a queue comes back to the caller of Shutdown or
-	// Close, which must find that it does nothing when called.
-	case <-c.ended:
-		if d.withdraw() {
-			return ErrClosed
+	for ended := c.ended; ; {
+		select {
+		case <-d.done:
+			return d.err
+		case <-ctx.Done():
+			return d.giveUp(ctx)
+		// The pool has ended. A task that is still in a queue comes back to the caller of Shutdown
+		// or Close, which must find that it does nothing when called.
+		case <-ended:
+			if d.withdraw() {
+				return ErrClosed
+			}
+			ended = nil // it has begun, and is waited for like any running task
 		}
-	}
-	// It had begun when the pool ended, and is waited for like any running task.
-	select {
-	case <-d.done:
-		return d.err
-	case <-ctx.Done():
-		return d.giveUp(ctx)
 	}
 }
