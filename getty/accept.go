@@ -152,6 +152,12 @@ func (s *Server) prepareOn(conn net.Conn, prepare NewSessionCallback) NewSession
 	}
 }
 
+// turnAway counts and logs a connection for which no session was begun.
+func (s *Server) turnAway(peer string, err error) {
+	s.ep.stats.refused.Add(1)
+	s.refused(peer, err)
+}
+
 // refused logs a connection that did not become a session.
 func (s *Server) refused(peer string, err error) {
 	s.ep.log.Warn("getty: connection refused", "peer", peer, "error", limitText(err))

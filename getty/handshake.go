@@ -77,7 +77,6 @@ func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, prepare NewS
 
 // decline counts, logs and closes a connection that becomes no session.
 func (s *Server) decline(conn net.Conn, err error) {
-	s.ep.stats.refused.Add(1)
-	s.refused(addrText(conn.RemoteAddr()), err)
+	s.turnAway(addrText(conn.RemoteAddr()), err)
 	_ = conn.Close()
 }

@@ -49,7 +49,7 @@ func newInbox(s *session, pool taskpool.Pool) *inbox {
 	}
 	m.changed.L = &m.mu
 	m.strand.Init(pool, m.runBatch)
-	m.strand.OnDrop(func() { s.life.fail(fmt.Errorf("getty: task pool: %w", taskpool.ErrClosed)) })
+	m.strand.OnDrop(func() { m.poolFailed(taskpool.ErrClosed) })
 	return m
 }
 
@@ -122,9 +122,12 @@ func (m *inbox) wake(pkgs int) {
 		}
 	}
 	if err != nil && !s.has(flagHard) {
-		s.life.fail(fmt.Errorf("getty: task pool: %w", err))
+		m.poolFailed(err)
 	}
 }
+
+// poolFailed ends the session, whose pool does not run its handlers any more.
+func (m *inbox) poolFailed(err error) { m.s.life.fail(fmt.Errorf("getty: task pool: %w", err)) }
 
 // postDatagram puts one datagram. It never waits; where the inbox or the pool has no room it drops
 // one datagram and counts it.
@@ -150,7 +153,7 @@ func (m *inbox) postDatagram(pkg any, size int) {
 		return
 	case !errors.Is(err, taskpool.ErrFull):
 		// The pool runs no task any more, and what waits would never be handled.
-		s.life.fail(fmt.Errorf("getty: task pool: %w", err))
+		m.poolFailed(err)
 		return
 	}
 	// A datagram without a task would never be handled. The oldest one goes, since a late answer to

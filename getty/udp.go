@@ -416,9 +416,9 @@ func (t *datagrams) received(b []byte, from UDPContext, truncated bool) error {
 		return nil
 	case t.probe != nil && answersTo(t.probe, b):
 		return nil
-	case truncated || len(b) > int(s.maxMsgLen.Load()):
+	case truncated || len(b) > s.MaxMsgLen():
 		s.count.Dropped.Add(1)
-		limit := min(len(b), int(s.maxMsgLen.Load()))
+		limit := min(len(b), s.MaxMsgLen())
 		err := fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, limit, from.PeerAddr)
 		return t.packetError(err, from.PeerAddr)
 	}

@@ -47,6 +47,16 @@ func inOwnNet(t *testing.T, f func(t *testing.T, run func(command string))) {
 	require.Contains(t, string(out), "--- PASS: "+t.Name(), "%s", out)
 }
 
+// addLink gives an own network its loopback and the device veth1, which has the address 198.18.0.1.
+// Nobody listens behind it.
+func addLink(sh func(string)) {
+	sh("ip link set lo up")
+	sh("ip link add veth1 type veth peer name veth2")
+	sh("ip addr add 198.18.0.1/24 dev veth1")
+	sh("ip link set veth2 up")
+	sh("ip link set veth1 up")
+}
+
 // On a full link a package with timeout 0 is sent or refused at once, one with a timeout waits no
 // longer than that, and the endpoint goes on to read while many handlers write.
 //
@@ -54,11 +64,7 @@ func inOwnNet(t *testing.T, f func(t *testing.T, run func(command string))) {
 func TestUDPFullLink(t *testing.T) {
 	inOwnNet(t, func(t *testing.T, sh func(string)) {
 		// The endpoint's answers of 1 kB leave by a line that takes one in 40 ms.
-		sh("ip link set lo up")
-		sh("ip link add veth1 type veth peer name veth2")
-		sh("ip addr add 198.18.0.1/24 dev veth1")
-		sh("ip link set veth2 up")
-		sh("ip link set veth1 up")
+		addLink(sh)
 		sh("ip neigh add 198.18.0.2 lladdr 02:00:00:00:00:02 dev veth1")
 		sh("tc qdisc add dev veth1 root tbf rate 200kbit burst 2kb limit 1mb")
 		far := getty.UDPContext{Pkg: strings.Repeat("x", 1000)}
@@ -126,11 +132,7 @@ func TestUDPFullLink(t *testing.T) {
 // case: 28
 func TestUDPOwnAddressVanishes(t *testing.T) {
 	inOwnNet(t, func(t *testing.T, sh func(string)) {
-		sh("ip link set lo up")
-		sh("ip link add veth1 type veth peer name veth2")
-		sh("ip addr add 198.18.0.1/24 dev veth1")
-		sh("ip link set veth2 up")
-		sh("ip link set veth1 up")
+		addLink(sh)
 		l := newTracer(t)
 		client := getty.NewUDPClient(getty.WithServerAddress("198.18.0.9:9"),
 			getty.WithReconnectInterval(time.Millisecond), func(o *getty.ClientOptions) {

@@ -141,8 +141,7 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			shaking.answered(r)
 			if r.URL.Path != s.opts.WebSocket.Path {
-				s.ep.stats.refused.Add(1)
-				s.refused(r.RemoteAddr, fmt.Errorf("getty: websocket: no such path: %q", r.URL.Path))
+				s.turnAway(r.RemoteAddr, fmt.Errorf("getty: websocket: no such path: %q", r.URL.Path))
 				http.NotFound(w, r)
 				return
 			}
@@ -276,8 +275,7 @@ func (h *upgrades) state(s *Server, conn net.Conn, st http.ConnState) {
 			h.ep.unreserve()
 		}
 		if ok && st == http.StateClosed && one.(*handshake).asked && !one.(*handshake).answered.Load() && !s.ep.isClosed() {
-			s.ep.stats.refused.Add(1)
-			s.refused(addrText(conn.RemoteAddr()), errNoRequest)
+			s.turnAway(addrText(conn.RemoteAddr()), errNoRequest)
 		}
 		s.ep.leave()
 	}
@@ -289,8 +287,7 @@ var errNoRequest = errors.New("getty: websocket: the request is malformed, too l
 // client is told that there is one.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSessionCallback) {
 	refuse := func(status int, why error) {
-		s.ep.stats.refused.Add(1)
-		s.refused(r.RemoteAddr, why)
+		s.turnAway(r.RemoteAddr, why)
 		http.Error(w, why.Error(), status)
 	}
 	q, err := wsframe.ParseRequest(r)
