@@ -587,3 +587,58 @@ func TestTheEndOfWaitTimeIsNoReset(t *testing.T) {
 		})
 	})
 }
+
+// A onceConn counts how often its stream is ended.
+type onceConn struct {
+	plainConn
+	ends *atomic.Int32
+}
+
+func (c onceConn) CloseWrite() error {
+	c.ends.Add(1)
+	return c.plainConn.CloseWrite()
+}
+
+type onceListener struct {
+	net.Listener
+	ends chan *atomic.Int32
+}
+
+func (l onceListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	conn := onceConn{plainConn{c}, new(atomic.Int32)}
+	l.ends <- conn.ends
+	return conn, nil
+}
+
+// Two sides that say goodbye at the same moment end each stream once. A second end of a connection
+// whose peer is gone already would fail, and make an error of a clean end.
+func TestBothSidesCloseAtOnce(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	const rounds = 300
+	ends := make(chan *atomic.Int32, rounds)
+	l := newTracer(t)
+	srv := getty.NewWSServer(patientClose, getty.WithListener(onceListener{ln, ends}))
+	run(t, srv, prepare(l))
+	for range rounds {
+		p := dialWebSocket(t, srv)
+		s := within(t, l.opened, "OnOpen")
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			_, _ = p.conn.Write(p.end())
+		}()
+		s.Close()
+		<-written
+		_, err := p.receive()
+		require.True(t, p.ended(err), "%v", err)
+		_ = p.conn.Close()
+		within(t, l.closed, "OnClose")
+		require.NoError(t, s.Err())
+		require.EqualValues(t, 1, within(t, ends, "a connection").Load())
+	}
+}

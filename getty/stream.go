@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/gostkit/kit/getty/internal/sendq"
 	"github.com/gostkit/kit/getty/internal/wire"
@@ -20,8 +22,9 @@ type stream struct {
 	in   wire.Input
 
 	s      *session
-	err    error // the error of a turn, which ended the input
-	broken error // the error of a read, kept because the kernel reports it only once
+	err    error       // the error of a turn, which ended the input
+	broken error       // the error of a read, kept because the kernel reports it only once
+	ended  atomic.Bool // our stream has been ended
 }
 
 func newStream(conn net.Conn) *stream { return &stream{conn: conn, link: wire.New(conn)} }
@@ -71,10 +74,17 @@ func (t *stream) encodeRaw(one []byte, more [][]byte) (int, error) {
 	return n, nil
 }
 
+// closeWrite implements protocol. Only the first call does anything: the peer may answer it at once
+// and be gone, and a second shutdown of such a connection fails.
 func (t *stream) closeWrite() error {
+	if t.ended.Swap(true) {
+		return nil
+	}
 	err := t.link.CloseWrite()
 	switch {
 	case err == nil || t.s.has(flagHard):
+	case errors.Is(err, syscall.ENOTCONN):
+		// The peer has broken the connection. The reader meets the error that tells how.
 	case errors.Is(err, errors.ErrUnsupported):
 		// Such a connection can only be closed as a whole. Without that the peer would never learn
 		// of the end, and this session would wait for the peer's.
