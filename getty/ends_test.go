@@ -619,7 +619,7 @@ func (l onceListener) Accept() (net.Conn, error) {
 func TestBothSidesCloseAtOnce(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	const rounds = 300
+	const rounds = 4000
 	ends := make(chan *atomic.Int32, rounds)
 	l := newTracer(t)
 	srv := getty.NewWSServer(patientClose, getty.WithListener(onceListener{ln, ends}))
