@@ -638,7 +638,9 @@ func TestBothSidesCloseAtOnce(t *testing.T) {
 		require.True(t, p.ended(err), "%v", err)
 		_ = p.conn.Close()
 		within(t, l.closed, "OnClose")
-		require.NoError(t, s.Err())
+		if err := s.Err(); err != io.EOF { // the peer's may have come first
+			require.NoError(t, err)
+		}
 		require.EqualValues(t, 1, within(t, ends, "a connection").Load())
 	}
 }
