@@ -304,14 +304,20 @@ func (c *clock) review() {
 		c.s.spawn(func() { c.s.life.fail(err) })
 		return
 	}
-	tick, ping := false, false
+	tick, ping, renew := false, false, false
 	if c.live && !c.ended {
+		renew = c.renewLocked(t, &next)
 		tick, ping = c.ticksLocked(t, ask, &next)
 	}
 	if next != 0 {
 		c.armLocked(int64(next))
+	} else if c.due == 0 {
+		c.timer = nil // an idle session has no timer, and holds no memory for one
 	}
 	c.mu.Unlock()
+	if renew {
+		c.s.proto.(renewer).renew()
+	}
 	if tick {
 		c.s.turn.post(flagCron)
 	}

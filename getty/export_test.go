@@ -146,6 +146,9 @@ func WasAway(ss Session, d time.Duration) {
 func PackageBegun(ss Session) bool { return ss.(*session).clock.begunAt.Load() != 0 }
 func WriteStalled(ss Session) bool { return ss.(*session).clock.stalledAt.Load() != 0 }
 
+// Renew has the reader of a session replaced when it next waits.
+func Renew(ss Session) { ss.(*session).proto.(renewer).renew() }
+
 // A FakeWriter is the writing half of a UDP socket whose outcomes are the test's.
 type FakeWriter struct {
 	Write func(b []byte) error

@@ -16,27 +16,40 @@ import (
 // run is the session's goroutine: it begins the session, reads until the input ends, and runs the
 // end.
 func (s *session) run(newSession NewSessionCallback) {
-	opened, returned := false, false
+	returned := false
 	defer func() {
-		// A callback or the Read of a user's net.Conn has ended this goroutine with Goexit. The
-		// session still needs its end. After a callback there is a cause already, and this one
-		// changes nothing.
-		if !returned && opened {
-			s.spawn(func() { s.end(&PanicError{Where: "net.Conn.Read"}) })
-		} else if !returned {
+		if !returned {
+			// A callback has ended this goroutine with Goexit. There is a cause already.
 			s.life.abandon(s.life.failure())
 		}
 	}()
 	err := s.begin(newSession)
-	if opened = err == nil; opened {
-		err = s.proto.serve()
-	}
 	returned = true
-	if opened {
-		s.end(err)
-	} else {
+	if err != nil {
 		s.life.abandon(err)
+		return
 	}
+	s.serve()
+}
+
+// serve reads until the input ends, and runs the end.
+func (s *session) serve() {
+	returned := false
+	defer func() {
+		if !returned {
+			// The Read of a user's net.Conn, or a callback, has ended this goroutine with Goexit.
+			// The session still needs its end. After a callback there is a cause already, and this
+			// one changes nothing.
+			s.spawn(func() { s.end(&PanicError{Where: "net.Conn.Read"}) })
+		}
+	}()
+	err := s.proto.serve()
+	returned = true
+	if err == wire.ErrInterrupted {
+		s.spawn(s.serve) // see renew.go
+		return
+	}
+	s.end(err)
 }
 
 // begin prepares the session and runs OnOpen. After an error the session has to be abandoned.

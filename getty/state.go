@@ -46,6 +46,8 @@ const (
 	flagWant                              // left for the holder of the token or of encMu: flush
 	flagReview                            // left for the holder of encMu: has the queue fallen?
 	flagWatched                           // on the list of the endpoint's flushWatch
+
+	flagGrown // the reader has run a turn since it was started; see renew.go
 )
 
 // setFlag sets f and reports whether none of it was set before.

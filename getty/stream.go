@@ -131,6 +131,10 @@ func (t *stream) read(d decoding) error {
 		}
 		switch err := t.link.Run(&t.in, d); {
 		case t.err != nil, err == nil: // a turn failed, or the handler stopped Run
+		case err == wire.ErrInterrupted && d.within():
+			// Not inside a package: what came with it would be taken for new by the next call.
+		case err == wire.ErrInterrupted:
+			return err
 		case err == io.EOF && d.within() && !s.has(flagClosing):
 			return io.ErrUnexpectedEOF
 		default:
@@ -158,6 +162,7 @@ func (t *stream) Received(n int) bool {
 		return false
 	}
 	s.count.read(n)
+	s.grown()
 	b, used := t.in.Bytes(), 0
 	if len(b) < t.in.Need {
 		// The Reader need not be asked again yet. A turn would have noted the sign of life.
@@ -209,10 +214,13 @@ func (t *stream) discard() error {
 	for t.broken == nil {
 		err := t.link.Run(&t.in, discarding{t})
 		t.in.Drop()
-		if err == io.EOF {
+		switch err {
+		case io.EOF:
 			return err
+		case wire.ErrInterrupted: // the session was idle a moment ago
+		default:
+			t.broken = err
 		}
-		t.broken = err
 	}
 	return t.broken
 }

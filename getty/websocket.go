@@ -94,8 +94,11 @@ var errPeerClosed = errors.New("getty: close frame")
 
 // serve reads messages until the peer's close frame or the end of input.
 func (t *webSocket) serve() error {
-	defer t.dec.Free()
-	return t.stream.read(t)
+	err := t.stream.read(t)
+	if err != wire.ErrInterrupted {
+		t.dec.Free()
+	}
+	return err
 }
 
 // MayRead implements wire.Handler. Unlike a stream, a closing session reads on, up to the peer's
@@ -110,6 +113,7 @@ func (t *webSocket) Received(n int) bool {
 	s := t.s
 	t.late = !s.readBegun()
 	s.count.read(n)
+	s.grown()
 	s.clock.touch()
 	before := t.messages
 	t.in.Need, t.err = t.input(t.in.Bytes())

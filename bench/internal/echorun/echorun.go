@@ -112,11 +112,15 @@ func Measure(server, loader string, e load.Echo, warmUp, run string) (harness.Sa
 	return s, nil
 }
 
+// quiet is how long connections are idle before they are weighed, so that what a server lets go
+// after a second it has let go. Connections whose memory matters are idle for longer.
+const quiet = 2 * time.Second
+
 // Resident weighs idle sessions: it connects 64 at a time (or with e's pause), exchanges one message
-// on each connection, waits, and compares the server's resident set before and after. Both are
-// read after garbage was given back, so that the figure is what sessions hold, and not when the
+// on each connection, waits for quiet, and compares the server's resident set before and after. Both
+// are read after garbage was given back, so that the figure is what sessions hold, and not when the
 // collector last ran.
-func Resident(server, loader string, e load.Echo, wait time.Duration) (harness.Sample, error) {
+func Resident(server, loader string, e load.Echo) (harness.Sample, error) {
 	var s harness.Sample
 	pair, err := Start(server, loader, e)
 	if err != nil {
@@ -133,7 +137,7 @@ func Resident(server, loader string, e load.Echo, wait time.Duration) (harness.S
 	if err := pair.Ask("once 64", nil, 2*Patience); err != nil {
 		return s, err
 	}
-	time.Sleep(wait) // what the server lets go after a while, it has let go
+	time.Sleep(quiet)
 	after, err := pair.Server.Settle()
 	if err != nil {
 		return s, err

@@ -5,11 +5,13 @@
 package wire
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // A socket link reads and writes a connection of package net through its descriptor, while Go's
@@ -43,7 +45,8 @@ type socket struct {
 	sys  *sysCalls
 	inq  bool // reads tell how much is still queued (TCP_INQ)
 
-	state atomic.Uint32 // stateBusy, stateClosed
+	state       atomic.Uint32 // stateBusy, stateClosed
+	interrupted atomic.Bool   // a read deadline is set, for Interrupt
 
 	// Used by Run. They lie here so that step needs no closure.
 	in     *Input
@@ -52,6 +55,7 @@ type socket struct {
 	held   bool // fd may be used, by the goroutine on which the Handler is at work
 	sent   bool // a write succeeded since the latest read
 	failed bool // a write failed since the latest read
+	peek   bool // Run was interrupted: look before a read
 	runErr error
 	stepFn func(fd uintptr) bool
 
@@ -116,10 +120,25 @@ func (l *socket) Run(in *Input, h Handler) error {
 	l.in, l.h, l.runErr = in, h, nil
 	err := l.rc.Read(l.stepFn)
 	l.in, l.h = nil, nil
-	if err != nil {
-		return err // the descriptor is closed
+	if err == nil {
+		return l.runErr
 	}
-	return l.runErr
+	if errors.Is(err, os.ErrDeadlineExceeded) && l.interrupted.Load() {
+		_ = l.conn.SetReadDeadline(time.Time{})
+		// Afterwards, so that no new deadline is set before this one is gone.
+		l.interrupted.Store(false)
+		l.peek = true
+		return ErrInterrupted
+	}
+	return err // the descriptor is closed
+}
+
+// Interrupt implements [Interrupter]. A deadline that is over ends a wait of RawConn.Read, and
+// nothing else: the read before it has found the socket empty, or is the first of the next Run.
+func (l *socket) Interrupt() {
+	if !l.interrupted.Swap(true) {
+		_ = l.conn.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // step reads until the socket is empty, and reports whether Run is over. Its frame must stay small:
@@ -131,6 +150,13 @@ func (l *socket) step(fd uintptr) bool {
 	for {
 		if !l.h.MayRead() {
 			return true
+		}
+		if l.peek {
+			// Mostly there is nothing. A read would make the stack of a fresh goroutine grow.
+			l.peek = false
+			if empty(fd) {
+				return !l.h.Idle()
+			}
 		}
 		// A buffer is taken only now that there is something to read, or may be: while it waits, an
 		// idle connection has none.

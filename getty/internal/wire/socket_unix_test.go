@@ -119,7 +119,7 @@ func TestDataAndEndInOneEdge(t *testing.T) {
 }
 
 // stress plays connections whose peer sends bytes and ends the stream at every moment around the
-// wait, and fails if Run misses any of it.
+// wait, and fails if Run misses any of it. Every fourth Run is interrupted all the time.
 func stress(t *testing.T, connections, turns int) {
 	for i := range connections {
 		a, b := pair(t, "tcp")
@@ -128,16 +128,35 @@ func stress(t *testing.T, connections, turns int) {
 		total := 0
 		ended := make(chan error)
 		answer := i%2 == 0
+		over := make(chan struct{})
 		go func() {
-			ended <- link.Run(&in, handler{received: func(n int) bool {
-				total += n
-				in.Consume(in.Len())
-				if answer {
-					_ = link.Write(&queue{runs: [][]byte{{1}}}, Held)
-				}
-				return true
-			}})
+			err := ErrInterrupted
+			for err == ErrInterrupted {
+				err = link.Run(&in, handler{received: func(n int) bool {
+					total += n
+					in.Consume(in.Len())
+					if answer {
+						_ = link.Write(&queue{runs: [][]byte{{1}}}, Held)
+					}
+					return true
+				}})
+			}
+			close(over)
+			ended <- err
 		}()
+		if i%4 < 2 {
+			go func() {
+				for {
+					select {
+					case <-over:
+						return
+					default:
+						link.(Interrupter).Interrupt()
+						runtime.Gosched()
+					}
+				}
+			}()
+		}
 		reset := i%3 == 0
 		go func() {
 			b := b.(*net.TCPConn)
@@ -181,6 +200,41 @@ func TestNoWakeUpIsLost(t *testing.T) {
 		connections = 20000
 	}
 	stress(t, connections, 100)
+}
+
+// An interrupted Run loses nothing, may be called again by another goroutine, and leaves no deadline
+// behind. A deadline of the user's is told as such.
+func TestInterrupt(t *testing.T) {
+	a, b := pair(t, "tcp")
+	link := New(a)
+	var in Input
+	got := make(chan byte, 1)
+	h := handler{received: func(int) bool {
+		got <- in.Bytes()[0]
+		in.Consume(1)
+		return true
+	}}
+	ended := make(chan error, 1)
+	run := func() { ended <- link.Run(&in, h) }
+	for i := range 100 {
+		if i%2 == 0 {
+			link.(Interrupter).Interrupt() // also before there is a Run
+		}
+		go run()
+		if i%2 == 1 {
+			link.(Interrupter).Interrupt()
+		}
+		require.Equal(t, ErrInterrupted, <-ended)
+		require.Zero(t, in.Held())
+		go run()
+		_, err := b.Write([]byte{byte(i)})
+		require.NoError(t, err)
+		require.EqualValues(t, i, <-got)
+		require.NoError(t, a.SetReadDeadline(time.Unix(1, 0)))
+		require.ErrorIs(t, <-ended, os.ErrDeadlineExceeded)
+		require.NoError(t, a.SetReadDeadline(time.Time{}))
+	}
+	require.NoError(t, link.Close())
 }
 
 // fake makes reads of l return what script says, one entry per call; after the last one the real

@@ -75,6 +75,14 @@ func Recv(fd uintptr, b []byte) (int, error) {
 	return int(n), nil
 }
 
+// empty reports whether a read would find nothing, not even the end of the stream.
+func empty(fd uintptr) bool {
+	var b byte
+	_, _, errno := syscall.RawSyscall6(sysRecvfrom, fd, uintptr(unsafe.Pointer(&b)), 1,
+		syscall.MSG_DONTWAIT|syscall.MSG_PEEK, 0, 0)
+	return errno == syscall.EAGAIN
+}
+
 // pending returns and clears the error of the socket, such as a reset, that no call has returned
 // yet.
 func pending(fd uintptr) error {

@@ -27,6 +27,12 @@ func Recv(fd uintptr, b []byte) (int, error) {
 	return max(n, 0), err
 }
 
+// empty reports whether a read would find nothing, not even the end of the stream.
+func empty(fd uintptr) bool {
+	_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), dontWait|syscall.MSG_PEEK)
+	return err == syscall.EAGAIN
+}
+
 // send writes the first run only; the caller comes back for the next.
 func send(fd uintptr, runs [][]byte) (int, error) {
 	raceSends()

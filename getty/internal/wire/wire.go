@@ -43,6 +43,16 @@ type Link interface {
 	Conn() net.Conn
 }
 
+// ErrInterrupted is returned by Run after Interrupt.
+var ErrInterrupted = errors.New("wire: interrupted")
+
+// An Interrupter is a Link whose Run can be made to return while it waits for input.
+type Interrupter interface {
+	// Interrupt makes Run return ErrInterrupted when it next waits. It does not block. No input is
+	// lost, and Run may be called again, by any goroutine.
+	Interrupt()
+}
+
 // A Handler is called by a Link before and after each read.
 type Handler interface {
 	// MayRead is asked before each read that cannot wait; false ends Run.

@@ -45,8 +45,8 @@ func subjects(measure func(p tcpecho.Peer, r *harness.Run) (harness.Sample, erro
 
 // resident weighs with everyone connected politely: the predecessors one by one, because they do not
 // survive more.
-func resident(p tcpecho.Peer, r *harness.Run) (harness.Sample, error) {
-	return echorun.Resident(p.Server(), loadServer, load.Echo{Conns: sessions, InFlight: 1, Payload: 64, Pause: p.Pause}, r.Budget)
+func resident(p tcpecho.Peer, _ *harness.Run) (harness.Sample, error) {
+	return echorun.Resident(p.Server(), loadServer, load.Echo{Conns: sessions, InFlight: 1, Payload: 64, Pause: p.Pause})
 }
 
 // burst connects all at once.

@@ -46,7 +46,7 @@ func idleCase() harness.Case {
 	return harness.Case{Name: fmt.Sprintf("sessions=%d", sessions), Unit: "KiB/session", Sample: time.Second, Brief: true,
 		Subjects: subjects(func(p wsecho.Peer, r *harness.Run) (harness.Sample, error) {
 			e := load.Echo{Conns: sessions, InFlight: 1, Payload: 64, WebSocket: true}
-			return echorun.Resident(p.Server(), loadServer, e, r.Budget)
+			return echorun.Resident(p.Server(), loadServer, e)
 		})}
 }
 
