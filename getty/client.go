@@ -43,6 +43,8 @@ type ClientOptions struct {
 	// ReconnectInterval is the first back-off and ReconnectMax the largest: after a failure the
 	// client waits a random part of a span that doubles with each further failure. A session that
 	// read something, or stayed open for longer than ReconnectMax, sets the span back to the first.
+	// After an answer of status 4xx to a WebSocket upgrade, but 408 and 429, it is the largest at
+	// once.
 	// 0: DefaultReconnectInterval, DefaultReconnectMax.
 	ReconnectInterval, ReconnectMax time.Duration
 
@@ -326,6 +328,9 @@ func (c *Client) lost(err error, proved bool) {
 	}
 	if proved {
 		c.failures = 0
+	}
+	if e := (*UpgradeError)(nil); errors.As(err, &e) && e.lasting() {
+		c.failures = max(c.failures, 63) // the longest back-off: the next answer will be the same
 	}
 	if c.waiting || c.ctx.Err() != nil {
 		// One timer serves all slots. A second one would dial twice as often as the back-off says.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/gostkit/kit/getty"
@@ -123,4 +124,47 @@ func ExampleKey() {
 	_, _ = client.Shutdown(context.Background())
 	_, _ = server.Shutdown(context.Background())
 	// Output: alice
+}
+
+// A WebSocket server that lets in who has a token, and keeps who it is.
+func ExampleWSRequest() {
+	type user struct{}
+	server := getty.NewWSServer(func(o *getty.ServerOptions) {
+		o.WebSocket.OnUpgrade = func(r *http.Request) (http.Header, error) {
+			if r.URL.Query().Get("token") != "secret" {
+				return nil, &getty.UpgradeError{Status: http.StatusUnauthorized, Body: "who are you?\n"}
+			}
+			return nil, nil
+		}
+	})
+	err := server.RunEventLoop(func(s getty.Session) error {
+		s.SetAttribute(user{}, getty.WSRequest(s).URL.Query().Get("user"))
+		s.SetEventListener(getty.Funcs{Message: func(s getty.Session, pkg any) {
+			s.WritePkg(fmt.Sprintf("%v said %v", s.GetAttribute(user{}), pkg), 0)
+		}})
+		return s.SetPkgHandler(codec.Message{})
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer server.Close()
+
+	answer := make(chan string)
+	client := getty.NewWSClient(
+		getty.WithServerAddress("ws://" + server.Addr().String() + "/?user=ann&token=secret"))
+	err = client.RunEventLoop(func(s getty.Session) error {
+		s.SetEventListener(getty.Funcs{
+			Open:    func(s getty.Session) error { _, _, err := s.WritePkg("hello", 0); return err },
+			Message: func(_ getty.Session, pkg any) { answer <- pkg.(*codec.Frame).String() },
+		})
+		return s.SetPkgHandler(codec.Message{})
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	fmt.Println(<-answer)
+	// Output: ann said hello
 }

@@ -146,6 +146,17 @@ func WasAway(ss Session, d time.Duration) {
 func PackageBegun(ss Session) bool { return ss.(*session).clock.begunAt.Load() != 0 }
 func WriteStalled(ss Session) bool { return ss.(*session).clock.stalledAt.Load() != 0 }
 
+// Places returns how many places for sessions are taken.
+func Places(e EndPoint) int64 {
+	switch e := e.(type) {
+	case *Server:
+		return e.ep.table.Load()
+	case *WSEndPoint:
+		return e.ep.table.Load()
+	}
+	panic("a client has no places")
+}
+
 // Renew has the reader of a session replaced when it next waits.
 func Renew(ss Session) { ss.(*session).proto.(renewer).renew() }
 

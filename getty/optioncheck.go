@@ -154,15 +154,27 @@ func isToken(s string) bool {
 	})
 }
 
-// checkWebSocket checks the options that WebSocket servers and clients share.
-func checkWebSocket(pingPeriod time.Duration, maxHeaderBytes int, subprotocols []string) error {
+// commonWebSocket are the options that WebSocket servers and clients share.
+type commonWebSocket struct {
+	pingPeriod         time.Duration
+	maxHeaderBytes     int
+	compressionLevel   int
+	subprotocols       []string
+	requireSubprotocol bool
+}
+
+func checkWebSocket(o *commonWebSocket) error {
 	switch {
-	case pingPeriod < 0:
+	case o.pingPeriod < 0:
 		return errors.New("getty: WebSocket.PingPeriod is negative")
-	case maxHeaderBytes < 0:
+	case o.maxHeaderBytes < 0:
 		return errors.New("getty: WebSocket.MaxHeaderBytes is negative")
+	case o.compressionLevel < 1 || o.compressionLevel > 9:
+		return fmt.Errorf("getty: WebSocket.CompressionLevel is %d; want 1 to 9", o.compressionLevel)
+	case o.requireSubprotocol && len(o.subprotocols) == 0:
+		return errors.New("getty: WebSocket.RequireSubprotocol without Subprotocols")
 	}
-	if err := checkSubprotocols(subprotocols); err != nil {
+	if err := checkSubprotocols(o.subprotocols); err != nil {
 		return fmt.Errorf("getty: WebSocket.Subprotocols: %w", err)
 	}
 	return nil
@@ -186,9 +198,11 @@ func checkOrigin(o string) error {
 	if o == "*" || o == "null" {
 		return nil
 	}
-	u, err := url.Parse(o)
-	if err != nil || u.Scheme == "" || u.Host == "" || !strings.EqualFold(u.Scheme+"://"+u.Host, o) {
-		return fmt.Errorf("%q is not an origin: want scheme://host or scheme://host:port", o)
+	u, err := url.Parse(strings.Replace(o, "://*.", "://", 1)) // a pattern
+	if err != nil || u.Scheme == "" || u.Host == "" || strings.Contains(u.Host, "*") ||
+		!strings.EqualFold(u.Scheme+"://"+u.Host, strings.Replace(o, "://*.", "://", 1)) {
+		return fmt.Errorf("%q is not an origin: want scheme://host, scheme://host:port or "+
+			"scheme://*.domain", o)
 	}
 	return nil
 }

@@ -84,14 +84,21 @@ var optionUse = map[string]kind{
 	"ReconnectMax":      clients,
 
 	// WebSocketServerOptions and WebSocketClientOptions
-	"WebSocket.Path":           wsServer,
-	"WebSocket.AllowedOrigins": wsServers,
-	"WebSocket.Subprotocols":   wsServers | wsClient,
-	"WebSocket.Compression":    wsServers | wsClient,
-	"WebSocket.TextMessages":   wsServers | wsClient,
-	"WebSocket.PingPeriod":     wsServers | wsClient,
-	"WebSocket.MaxHeaderBytes": wsServer | wsClient, // a mounted handler has that of its http.Server
-	"WebSocket.Header":         wsClient,
+	"WebSocket.Path":                 wsServer,
+	"WebSocket.AllowedOrigins":       wsServers,
+	"WebSocket.Subprotocols":         wsServers | wsClient,
+	"WebSocket.Compression":          wsServers | wsClient,
+	"WebSocket.CompressionLevel":     wsServers | wsClient,
+	"WebSocket.CompressionThreshold": wsServers | wsClient,
+	"WebSocket.RequireSubprotocol":   wsServers | wsClient,
+	"WebSocket.CheckOrigin":          wsServers,
+	"WebSocket.OnUpgrade":            wsServers,
+	"WebSocket.Proxy":                wsClient,
+	"WebSocket.Jar":                  wsClient,
+	"WebSocket.TextMessages":         wsServers | wsClient,
+	"WebSocket.PingPeriod":           wsServers | wsClient,
+	"WebSocket.MaxHeaderBytes":       wsServer | wsClient, // a mounted handler has that of its http.Server
+	"WebSocket.Header":               wsClient,
 
 	// UDPServerOptions and UDPClientOptions
 	"UDP.IgnoreProbes":  udpEndPoint,

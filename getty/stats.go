@@ -5,6 +5,7 @@ package getty
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 )
 
 // SessionStats are the counters of a session. A snapshot is not taken at one instant; each number
@@ -24,6 +25,10 @@ type SessionStats struct {
 	Undelivered  uint64 // packages decoded and not delivered because the session ended
 	Withdrawn    uint64 // packages withdrawn because their write expired
 	Dropped      uint64 // datagrams dropped: malformed, truncated, or the mailbox was full
+
+	// RoundTrip is how long the latest ping that a WebSocket peer has answered took; see
+	// WebSocket.PingPeriod. 0: none was answered.
+	RoundTrip time.Duration
 }
 
 // counters are the numbers behind SessionStats. Counting takes no lock. The busy counters have one
@@ -60,6 +65,9 @@ func (c *counters) snapshot() SessionStats {
 func (s *session) Stats() SessionStats {
 	st := s.count.snapshot()
 	st.Queued = s.outbox.tryQueuedBytes()
+	if t, ok := s.proto.(*webSocket); ok {
+		st.RoundTrip = time.Duration(t.roundTrip.Load())
+	}
 	return st
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -50,10 +51,17 @@ func (e *CloseError) Error() string {
 // the packages, so that no ping, pong or close waits for a Writer.
 type webSocket struct {
 	*stream
-	client   bool
-	compress bool // permessage-deflate was negotiated
-	text     bool // messages go out as text unless the Writer is a TypedWriter
-	pings    time.Duration
+	client    bool
+	compress  bool // permessage-deflate was negotiated
+	text      bool // messages go out as text unless the Writer is a TypedWriter
+	level     int  // of compression
+	threshold int  // the size from which messages are compressed
+	pings     time.Duration
+
+	subprotocol string
+	request     atomic.Pointer[http.Request] // of a server's session that has not opened yet
+	pingedAt    atomic.Int64                 // when the ping left that waits for its pong, 0: none
+	roundTrip   atomic.Int64                 // of the latest ping that was answered, 0: none
 
 	code   atomic.Int32 // of our close frame, 0: not decided yet
 	gotEnd atomic.Bool  // the peer sends no frame any more that counts
@@ -73,9 +81,12 @@ type webSocket struct {
 
 // newWebSocket returns the protocol that follows a handshake. early are bytes that the peer sent
 // behind its part of the handshake.
-func newWebSocket(st *stream, client, compress bool, early []byte) *webSocket {
-	t := &webSocket{stream: st, client: client, compress: compress}
-	t.dec.Client, t.dec.Deflate = client, compress
+func newWebSocket(
+	st *stream, client bool, agreed wsframe.Agreement, early []byte,
+) *webSocket {
+	t := &webSocket{stream: st, client: client, compress: agreed.Deflate}
+	t.subprotocol = agreed.Protocol
+	t.dec.Client, t.dec.Deflate = client, agreed.Deflate
 	t.in.Add(early)
 	return t
 }
@@ -94,6 +105,7 @@ var errPeerClosed = errors.New("getty: close frame")
 
 // serve reads messages until the peer's close frame or the end of input.
 func (t *webSocket) serve() error {
+	t.request.Store(nil) // the session has opened
 	err := t.stream.read(t)
 	if err != wire.ErrInterrupted {
 		t.dec.Free()
@@ -190,6 +202,10 @@ func (t *webSocket) next(b []byte) (pkg any, n int, err error) {
 			if t.pongs += len(m.Payload) + 2; t.pongs >= maxControl/2 {
 				t.pongs = 0
 				s.outbox.flush(wire.Try)
+			}
+		case wsframe.Pong:
+			if at := t.pingedAt.Swap(0); at != 0 {
+				t.roundTrip.Store(max(now()-at, 1))
 			}
 		case wsframe.Close:
 			t.end = t.peerClosed(m.Payload)
@@ -370,6 +386,7 @@ func (t *webSocket) control(op byte, payload []byte) {
 func (t *webSocket) pingEvery() time.Duration { return t.pings }
 
 func (t *webSocket) ping() {
+	t.pingedAt.CompareAndSwap(0, now()) // else one is not answered yet, and its answer counts
 	t.control(wsframe.Ping, nil)
 	t.s.outbox.flush(wire.Try)
 }
@@ -397,9 +414,17 @@ func (t *webSocket) closeWrite() error {
 	return t.stream.closeWrite()
 }
 
+// A CompressingWriter is a [Writer] that decides for each package whether its WebSocket message is
+// compressed, where that was agreed on. For other Writers the size decides, as the endpoint's
+// CompressionThreshold says.
+type CompressingWriter interface {
+	// Compresses reports whether pkg is worth it: images and what is encrypted are not.
+	Compresses(pkg any) bool
+}
+
 // frame returns the frame for a message.
 func (t *webSocket) frame(text bool) wsframe.Frame {
-	f := wsframe.Frame{Op: wsframe.Binary, Compressed: t.compress, Masked: t.client}
+	f := wsframe.Frame{Op: wsframe.Binary, Masked: t.client}
 	if text {
 		f.Op = wsframe.Text
 	}
@@ -413,14 +438,15 @@ func (t *webSocket) encode(pkg any, w *sendq.Waiter) (int, error) {
 	if tw, ok := c.writer.(TypedWriter); ok {
 		text = tw.IsText(pkg)
 	}
+	least := t.leastCompressed(pkg)
 	switch {
 	case c.appender == nil: // the Writer's own memory: it has to be copied
 		p, _, err := c.marshal(nil, pkg)
 		if err != nil {
 			return 0, err
 		}
-		return t.message(p, text, w)
-	case t.compress: // the compressor reads from scratch memory and writes into the batch
+		return t.message(p, text, least, w)
+	case least >= 0: // the compressor reads from scratch memory and writes into the batch
 		buf := bytespool.Get(o.hint)
 		defer bytespool.Put(buf)
 		p, err := c.appender.AppendPkg(buf[:0], t.s, pkg)
@@ -428,9 +454,23 @@ func (t *webSocket) encode(pkg any, w *sendq.Waiter) (int, error) {
 			return 0, err
 		}
 		o.sized(len(p))
-		return t.message(p, text, w)
+		return t.message(p, text, least, w)
 	}
 	return t.encodeInPlace(pkg, t.frame(text), w)
+}
+
+// leastCompressed returns the size from which pkg is compressed, -1 for never.
+func (t *webSocket) leastCompressed(pkg any) int {
+	if !t.compress {
+		return -1
+	}
+	if cw, ok := t.s.codec.writer.(CompressingWriter); ok {
+		if cw.Compresses(pkg) {
+			return 0
+		}
+		return -1
+	}
+	return max(t.threshold, 0)
 }
 
 // encodeInPlace encodes pkg into the batch, behind the room for a header.
@@ -456,18 +496,24 @@ func (t *webSocket) encodeInPlace(pkg any, f wsframe.Frame, w *sendq.Waiter) (in
 
 // encodeRaw frames each package as one message.
 func (t *webSocket) encodeRaw(one []byte, more [][]byte) (int, error) {
+	least := -1
+	if t.compress {
+		least = max(t.threshold, 0)
+	}
 	return oneByOne(one, more, func(p []byte) (int, error) {
-		return t.message(p, t.text, nil)
+		return t.message(p, t.text, least, nil)
 	})
 }
 
-// message frames p as one message and queues it.
-func (t *webSocket) message(p []byte, text bool, w *sendq.Waiter) (int, error) {
+// message frames p as one message and queues it. It is compressed if it has least bytes or more,
+// and least is not negative.
+func (t *webSocket) message(p []byte, text bool, least int, w *sendq.Waiter) (int, error) {
 	o, f := &t.s.outbox, t.frame(text)
+	f.Compressed = least >= 0 && len(p) >= least
 	if !f.Compressed {
 		return o.queue(f.Append(o.batch().Reserve(len(p)+wsframe.MaxHeader), p), w), nil
 	}
 	dst := o.batch().Reserve(len(p) + len(p)>>10 + 64) // enough for bytes that do not compress
 	room := wsframe.HeaderSize(len(p), t.client)
-	return o.queue(f.Seal(wsframe.AppendDeflated(dst[:room], p), room), w), nil
+	return o.queue(f.Seal(wsframe.AppendDeflated(dst[:room], p, t.level), room), w), nil
 }

@@ -12,9 +12,7 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,16 +27,38 @@ type WebSocketServerOptions struct {
 	Path string
 
 	// AllowedOrigins are the origins ("https://example.com") that may connect beside the server's
-	// own; "*" allows all. Requests without an Origin header, which browsers always send, are
-	// allowed.
+	// own. "https://*.example.com" allows every origin below that domain, "*" allows all. Requests
+	// without an Origin header, which browsers always send, are allowed.
 	AllowedOrigins []string
 
-	// Subprotocols are offered in the order of preference.
+	// CheckOrigin, if set, is the whole origin policy: AllowedOrigins and the server's own origin
+	// count no more. It runs like OnUpgrade.
+	CheckOrigin func(*http.Request) bool
+
+	// OnUpgrade, if set, decides about a request that is in order and has a place, before the client
+	// is told that there will be a session: it authenticates, and refuses with an error. An
+	// *[UpgradeError] says what the client is answered; any other error is logged and answered with
+	// status 403 alone. The header that it returns goes into the answer, without what belongs to
+	// the handshake. It runs on the goroutine of the request, for many requests at once; one that
+	// panics is answered with status 500. [WSRequest] has the request later.
+	OnUpgrade func(*http.Request) (http.Header, error)
+
+	// Subprotocols are offered in the order of preference; see [WSSubprotocol].
 	Subprotocols []string
+
+	// RequireSubprotocol refuses a request with status 400 that names none of Subprotocols.
+	RequireSubprotocol bool
 
 	// Compression accepts permessage-deflate (RFC 7692) without context takeover. MaxMsgLen bounds
 	// a message after decompression.
 	Compression bool
+
+	// CompressionLevel is 1 (least time, the default) to 9 (least bytes). 0: 1.
+	CompressionLevel int
+
+	// CompressionThreshold is the size in bytes from which messages are compressed: small ones take
+	// time and save nothing. See also [CompressingWriter]. 0: 512; negative: all messages.
+	CompressionThreshold int
 
 	// TextMessages sends text instead of binary messages; see TypedWriter for a choice per package.
 	TextMessages bool
@@ -54,6 +74,8 @@ type WebSocketServerOptions struct {
 func (o *WebSocketServerOptions) complete() {
 	o.Path = cmp.Or(o.Path, "/")
 	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, wsMaxHeaderBytes)
+	o.CompressionLevel = cmp.Or(o.CompressionLevel, wsframe.DefaultLevel)
+	o.CompressionThreshold = cmp.Or(o.CompressionThreshold, wsCompressionThreshold)
 	o.AllowedOrigins = slices.Clone(o.AllowedOrigins)
 	o.Subprotocols = slices.Clone(o.Subprotocols)
 }
@@ -67,12 +89,14 @@ func (o *WebSocketServerOptions) check() error {
 			return fmt.Errorf("getty: WebSocket.AllowedOrigins: %w", err)
 		}
 	}
-	return checkWebSocket(o.PingPeriod, o.MaxHeaderBytes, o.Subprotocols)
+	return checkWebSocket(&commonWebSocket{o.PingPeriod, o.MaxHeaderBytes, o.CompressionLevel,
+		o.Subprotocols, o.RequireSubprotocol})
 }
 
 const (
-	wsMaxHeaderBytes = 16 << 10
-	httpSlack        = 4096 // what net/http adds to a server's MaxHeaderBytes
+	wsMaxHeaderBytes       = 16 << 10
+	wsCompressionThreshold = 512
+	httpSlack              = 4096 // what net/http adds to a server's MaxHeaderBytes
 )
 
 // NewWSServer returns a server of WebSocket sessions (RFC 6455). One package is one message,
@@ -307,6 +331,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 		refuse(http.StatusForbidden, errors.New("origin not allowed"))
 		return
 	}
+	if o := &s.opts.WebSocket; o.RequireSubprotocol && q.Choose(o.Subprotocols) == "" {
+		refuse(http.StatusBadRequest, fmt.Errorf("want one of the subprotocols %q", o.Subprotocols))
+		return
+	}
 	place, _ := r.Context().Value(handshakeKey{}).(*handshake)
 	reserved := place != nil && place.reserved // it is not, if the http.Server is the user's
 	if s.ep.isClosed() || !reserved && !s.ep.reserve(s.opts.MaxSessions) {
@@ -316,6 +344,15 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 		}
 		w.Header().Set("Connection", "close")
 		refuse(http.StatusServiceUnavailable, why)
+		return
+	}
+	header, refusal, why := s.decide(r)
+	if refusal != nil {
+		if !reserved {
+			s.ep.unreserve()
+		}
+		s.turnAway(r.RemoteAddr, why)
+		answerRefusal(w, refusal)
 		return
 	}
 	conn, brw, err := http.NewResponseController(w).Hijack()
@@ -330,8 +367,9 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 		return
 	}
 	conn = s.ep.contain(conn)
-	t, err := s.switchProtocols(conn, brw.Reader, q)
+	t, err := s.switchProtocols(conn, brw.Reader, q, extraHeader(header))
 	if err == nil {
+		t.request.Store(keepRequest(r))
 		_, err = s.ep.openReserved(t, s.prepareOn(conn, prepare))
 	} else {
 		s.ep.unreserve()
@@ -345,7 +383,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 
 // switchProtocols answers q on a connection that was taken over from an http.Server.
 func (s *Server) switchProtocols(
-	conn net.Conn, early *bufio.Reader, q wsframe.Request,
+	conn net.Conn, early *bufio.Reader, q wsframe.Request, extra []byte,
 ) (*webSocket, error) {
 	if early.Buffered() > 0 {
 		const answer = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -353,7 +391,7 @@ func (s *Server) switchProtocols(
 		return nil, errors.New("the client did not wait for the answer")
 	}
 	o := &s.opts.WebSocket
-	answer, deflate := q.Accept(o.Subprotocols, o.Compression)
+	answer, agreed := q.Accept(o.Subprotocols, o.Compression, extra)
 	if err := conn.SetDeadline(time.Now().Add(s.opts.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
@@ -364,26 +402,8 @@ func (s *Server) switchProtocols(
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	t := newWebSocket(newStream(conn), false, deflate, nil)
+	t := newWebSocket(newStream(conn), false, agreed, nil)
 	t.text, t.pings = o.TextMessages, o.PingPeriod
+	t.level, t.threshold = o.CompressionLevel, o.CompressionThreshold
 	return t, nil
-}
-
-// originAllowed is the origin policy: the same origin, and those that the options name.
-func (s *Server) originAllowed(r *http.Request) bool {
-	lines := r.Header.Values("Origin")
-	if len(lines) > 1 {
-		return false // RFC 6454, section 7.3: there is one, so nobody knows which of them is true
-	}
-	origin := strings.Join(lines, "")
-	if origin == "" {
-		return true
-	}
-	for _, o := range s.opts.WebSocket.AllowedOrigins {
-		if o == "*" || strings.EqualFold(o, origin) {
-			return true
-		}
-	}
-	u, err := url.Parse(origin)
-	return err == nil && strings.EqualFold(u.Host, r.Host)
 }

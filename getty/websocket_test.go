@@ -1097,7 +1097,8 @@ func TestWebSocketAnswersToTheClient(t *testing.T) {
 				return
 			}
 			s := within(t, p.l.opened, "OnOpen")
-			_, err := s.WriteBytes([]byte("hello hello hello"))
+			long := strings.Repeat("hello ", 100)
+			_, err := s.WriteBytes([]byte(long))
 			require.NoError(t, err)
 			first, payload, err := p.next()
 			require.NoError(t, err)
@@ -1105,7 +1106,7 @@ func TestWebSocketAnswersToTheClient(t *testing.T) {
 			if c.compressed {
 				payload = unpacked(t, payload)
 			}
-			require.Equal(t, "hello hello hello", payload)
+			require.Equal(t, long, payload)
 		})
 	}
 }

@@ -81,7 +81,7 @@ func TestConversations(t *testing.T) {
 			p := []byte(text)
 			first := op
 			if deflated && r.IntN(2) == 0 {
-				p = AppendDeflated(nil, p)
+				p = AppendDeflated(nil, p, DefaultLevel)
 				first |= bitRsv1
 			}
 			for parts := 1 + r.IntN(4); ; parts-- {
@@ -120,7 +120,7 @@ func TestConversations(t *testing.T) {
 // and never with more than the limit.
 func FuzzDecoder(f *testing.F) {
 	f.Add([]byte("\x81\x85\x00\x00\x00\x00hello"), true, true)
-	f.Add(raw(bitFin|bitRsv1|Text, true, string(AppendDeflated(nil, []byte("hello")))), false, true)
+	f.Add(raw(bitFin|bitRsv1|Text, true, string(AppendDeflated(nil, []byte("hello"), DefaultLevel))), false, true)
 	f.Add(append(raw(Text, true, "a\xc3"), raw(bitFin, true, "\xa9")...), false, false)
 	f.Add(raw(bitFin|Close, false, "\x03\xe8bye"), true, false)
 	f.Fuzz(func(t *testing.T, data []byte, client, deflated bool) {
@@ -178,7 +178,7 @@ func TestLimitsNearTheLargestInt(t *testing.T) {
 		require.Zero(t, used)
 		d = Decoder{Deflate: true}
 		m, _, _, err := d.Next(raw(bitFin|bitRsv1|Binary, true,
-			string(AppendDeflated(nil, []byte("abc")))), limit)
+			string(AppendDeflated(nil, []byte("abc"), DefaultLevel))), limit)
 		require.NoError(t, err)
 		require.Equal(t, "abc", string(m.Payload))
 	}
@@ -230,7 +230,7 @@ func TestDeflate(t *testing.T) {
 		noise[i] = byte(r.Uint32())
 	}
 	for _, p := range [][]byte{{}, []byte("x"), bytes.Repeat([]byte("abc"), 100_000), noise} {
-		packed := AppendDeflated([]byte("before"), p)[6:]
+		packed := AppendDeflated([]byte("before"), p, DefaultLevel)[6:]
 		out, n, err := inflate(packed, len(p))
 		require.NoError(t, err)
 		require.Equal(t, p, out[:n])

@@ -136,6 +136,9 @@ type deflater struct {
 	w   *flate.Writer
 }
 
+// DefaultLevel is the compression level that costs least.
+const DefaultLevel = flate.BestSpeed
+
 // A sink is an io.Writer that appends.
 type sink struct{ b []byte }
 
@@ -144,21 +147,22 @@ func (s *sink) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-var deflaters = sync.Pool{New: func() any {
-	f := new(deflater)
-	f.w, _ = flate.NewWriter(&f.dst, flate.BestSpeed) // fails for an unknown level only
-	return f
-}}
+// deflaters has a pool for each level, of which a process mostly uses one.
+var deflaters [flate.BestCompression + 1]sync.Pool
 
-// AppendDeflated appends p as the compressed payload of one message.
-func AppendDeflated(dst, p []byte) []byte {
-	f := deflaters.Get().(*deflater)
+// AppendDeflated appends p as the compressed payload of one message. level is 1 to 9.
+func AppendDeflated(dst, p []byte, level int) []byte {
+	f, _ := deflaters[level].Get().(*deflater)
+	if f == nil {
+		f = new(deflater)
+		f.w, _ = flate.NewWriter(&f.dst, level) // fails for an unknown level only
+	}
 	f.dst.b = dst
 	f.w.Reset(&f.dst)
 	_, _ = f.w.Write(p) // the sink takes everything
 	_ = f.w.Flush()
 	dst = bytes.TrimSuffix(f.dst.b, []byte(flushTail))
 	f.dst.b = nil
-	deflaters.Put(f)
+	deflaters[level].Put(f)
 	return dst
 }

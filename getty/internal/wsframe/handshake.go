@@ -80,25 +80,43 @@ func ParseRequest(r *http.Request) (q Request, err error) {
 	return q, nil
 }
 
+// An Agreement is what both sides of a handshake have agreed on.
+type Agreement struct {
+	Protocol string // the subprotocol, "" if there is none
+	Deflate  bool   // compression
+}
+
+// Choose returns the first of protocols, the server's in the order of preference, that the client
+// speaks too; "" if there is none.
+func (q Request) Choose(protocols []string) string {
+	for _, p := range protocols {
+		if slices.Contains(q.protocols, p) {
+			return p
+		}
+	}
+	return ""
+}
+
 // Accept returns the answer to q: the status line and the headers. protocols are the server's
-// subprotocols, in the order of preference. deflate reports whether compression was agreed on.
-func (q Request) Accept(protocols []string, compress bool) (answer []byte, deflate bool) {
-	answer = append(answer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"+
-		"Connection: Upgrade\r\nSec-WebSocket-Accept: "+acceptKey(q.key)...)
-	if i := slices.IndexFunc(protocols,
-		func(p string) bool { return slices.Contains(q.protocols, p) }); i >= 0 {
-		answer = append(answer, "\r\nSec-WebSocket-Protocol: "+protocols[i]...)
+// subprotocols, in the order of preference; extra are header lines of the user's.
+func (q Request) Accept(protocols []string, compress bool, extra []byte) ([]byte, Agreement) {
+	agreed := Agreement{Protocol: q.Choose(protocols)}
+	answer := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n" +
+		"Connection: Upgrade\r\nSec-WebSocket-Accept: " + acceptKey(q.key) + "\r\n")
+	if agreed.Protocol != "" {
+		answer = append(answer, "Sec-WebSocket-Protocol: "+agreed.Protocol+"\r\n"...)
 	}
 	if compress {
 		for _, offer := range q.offers {
 			if response, ok := acceptOffer(offer); ok {
-				answer = append(answer, "\r\nSec-WebSocket-Extensions: "+response...)
-				deflate = true
+				answer = append(answer, "Sec-WebSocket-Extensions: "+response+"\r\n"...)
+				agreed.Deflate = true
 				break
 			}
 		}
 	}
-	return append(answer, "\r\n\r\n"...), deflate
+	answer = append(answer, extra...)
+	return append(answer, "\r\n"...), agreed
 }
 
 // deflateParams are the parameters of permessage-deflate, RFC 7692, section 7.1.
@@ -179,14 +197,18 @@ var reserved = []string{
 	"Sec-Websocket-Protocol",
 }
 
+// Reserved reports whether a header, in any spelling, belongs to the handshake.
+func Reserved(name string) bool {
+	return slices.Contains(reserved, http.CanonicalHeaderKey(name))
+}
+
 // Request makes r, a GET request for the server's URL, an upgrade request. Headers that the
 // handshake sets must not be there, in upper or lower case. Subprotocols may come as a header if o
 // names none.
 func (o *Offer) Request(r *http.Request) error {
 	for name := range r.Header {
-		canonical := http.CanonicalHeaderKey(name)
-		if slices.Contains(reserved, canonical) &&
-			(canonical != "Sec-Websocket-Protocol" || len(o.Protocols) > 0) {
+		if Reserved(name) && (len(o.Protocols) > 0 ||
+			http.CanonicalHeaderKey(name) != "Sec-Websocket-Protocol") {
 			return fmt.Errorf("the handshake sets the header %s itself", name)
 		}
 	}
@@ -219,37 +241,40 @@ func (o *Offer) Request(r *http.Request) error {
 	return nil
 }
 
-// CheckResponse checks the server's answer against RFC 6455, section 4.1, and against the offer.
-// deflate reports whether compression was agreed on.
-func (o *Offer) CheckResponse(r *http.Response) (deflate bool, err error) {
+// CheckResponse checks an answer that switches protocols against RFC 6455, section 4.1, and against
+// the offer.
+func (o *Offer) CheckResponse(r *http.Response) (agreed Agreement, err error) {
 	accepts := r.Header.Values("Sec-Websocket-Accept")
 	chosen := r.Header.Values("Sec-Websocket-Protocol")
 	switch {
 	case r.StatusCode != http.StatusSwitchingProtocols:
-		return false, errors.New("the server answered " + r.Status)
+		return agreed, errors.New("the server answered " + r.Status)
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
-		return false, errors.New("the server answered with " + r.Proto)
+		return agreed, errors.New("the server answered with " + r.Proto)
 	case !hasToken(r.Header, "Upgrade", "websocket") || !hasToken(r.Header, "Connection",
 		"upgrade"):
-		return false, errors.New("the server switched to another protocol")
+		return agreed, errors.New("the server switched to another protocol")
 	case len(accepts) != 1 || accepts[0] != acceptKey(o.key):
-		return false, errors.New("wrong Sec-WebSocket-Accept")
+		return agreed, errors.New("wrong Sec-WebSocket-Accept")
 	case len(chosen) > 1 || len(chosen) == 1 && !slices.Contains(o.Protocols, chosen[0]):
-		return false, fmt.Errorf("the server chose a subprotocol that was not asked for: %q",
+		return agreed, fmt.Errorf("the server chose a subprotocol that was not asked for: %q",
 			chosen)
+	case len(chosen) == 1:
+		agreed.Protocol = chosen[0]
 	}
 	list, err := parseExtensions(r.Header)
 	switch {
 	case err != nil:
-		return false, errors.New("malformed Sec-WebSocket-Extensions")
+		return agreed, errors.New("malformed Sec-WebSocket-Extensions")
 	case len(list) == 0:
-		return false, nil
+		return agreed, nil
 	case len(list) > 1 || list[0].name != deflateName || !o.Deflate:
-		return false, errors.New("the server chose an extension that was not asked for")
+		return agreed, errors.New("the server chose an extension that was not asked for")
 	}
 	// client_no_context_takeover is a hint that may be left out. Any window of the server will do.
 	if p, ok := parseDeflate(list[0]); !ok || !p.serverNoTakeover || p.clientBits != 0 {
-		return false, errors.New("the server chose compression parameters that were not asked for")
+		return agreed, errors.New("the server chose compression parameters that were not asked for")
 	}
-	return true, nil
+	agreed.Deflate = true
+	return agreed, nil
 }

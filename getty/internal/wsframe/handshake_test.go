@@ -27,7 +27,7 @@ func parse(t *testing.T, request string) (Request, error) {
 func TestRequests(t *testing.T) {
 	q, err := parse(t, goodRequest)
 	require.NoError(t, err)
-	answer, _ := q.Accept(nil, true)
+	answer, _ := q.Accept(nil, true, nil)
 	require.Contains(t, string(answer), "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n")
 	without := func(line string) string {
 		require.Contains(t, goodRequest, line)
@@ -73,7 +73,7 @@ func TestSubprotocols(t *testing.T) {
 	require.NoError(t, err)
 	for mine, want := range map[string]string{"three one": "three", "four two": "two",
 		"four": "", "one": "one"} {
-		answer, _ := q.Accept(strings.Fields(mine), false)
+		answer, _ := q.Accept(strings.Fields(mine), false, nil)
 		if want == "" {
 			require.NotContains(t, string(answer), "Sec-WebSocket-Protocol")
 		} else {
@@ -116,12 +116,12 @@ func TestDeflateOffers(t *testing.T) {
 	} {
 		q, err := parse(t, goodRequest+"Sec-WebSocket-Extensions: "+offer+"\r\n")
 		require.NoError(t, err, offer)
-		answer, deflate := q.Accept(nil, true)
-		require.Equal(t, want, deflate, offer)
+		answer, agreed := q.Accept(nil, true, nil)
+		require.Equal(t, want, agreed.Deflate, offer)
 		require.Equal(t, want, bytes.Contains(answer,
 			[]byte("Sec-WebSocket-Extensions: permessage-deflate;")), offer)
-		_, deflate = q.Accept(nil, false)
-		require.False(t, deflate)
+		_, agreed = q.Accept(nil, false, nil)
+		require.False(t, agreed.Deflate)
 	}
 }
 
@@ -187,9 +187,9 @@ func TestResponses(t *testing.T) {
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(text+"\r\n")), r)
 		require.NoError(t, err)
-		deflate, err := c.offer.CheckResponse(resp)
+		agreed, err := c.offer.CheckResponse(resp)
 		require.Equal(t, c.ok, err == nil, "%s: %v", name, err)
-		require.Equal(t, c.deflate, deflate, name)
+		require.Equal(t, c.deflate, agreed.Deflate, name)
 	}
 	for _, lines := range []string{
 		"Connection: upgrade\r\nSec-WebSocket-Accept: ACCEPT\r\n",
@@ -230,11 +230,12 @@ func TestOfferedRequest(t *testing.T) {
 	require.NoError(t, err)
 	q, err := ParseRequest(back)
 	require.NoError(t, err)
-	answer, deflate := q.Accept([]string{"mine"}, true)
-	require.True(t, deflate)
+	answer, agreed := q.Accept([]string{"mine"}, true, []byte("X-Extra: 1\r\n"))
+	require.Equal(t, Agreement{"mine", true}, agreed)
 	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(answer)), r)
 	require.NoError(t, err)
-	deflate, err = o.CheckResponse(resp)
+	agreed, err = o.CheckResponse(resp)
 	require.NoError(t, err)
-	require.True(t, deflate)
+	require.Equal(t, Agreement{"mine", true}, agreed)
+	require.Equal(t, "1", resp.Header.Get("X-Extra"))
 }
