@@ -67,3 +67,21 @@ func TestReadmeSnippets(t *testing.T) {
 		require.Contains(t, bodies, s)
 	}
 }
+
+// What a page of docs shows as Go is part of a test of this package, so that it compiles and runs.
+func TestSnippetsOfDocs(t *testing.T) {
+	for page, source := range map[string]string{
+		"migrating": "migrating_test.go",
+		"sessions":  "sessions_test.go",
+	} {
+		text, err := os.ReadFile("../docs/" + page + ".md")
+		require.NoError(t, err)
+		code, err := os.ReadFile(source)
+		require.NoError(t, err)
+		snippets := goBlock.FindAllStringSubmatch(string(text), -1)
+		require.NotEmpty(t, snippets)
+		for _, s := range snippets {
+			require.Contains(t, string(code), s[1])
+		}
+	}
+}
