@@ -28,9 +28,11 @@ func (p patience) done() <-chan struct{} {
 	return p.ctx.Done()
 }
 
-// writeAndWait queues pkg, where the queue is at the high mark after waiting in line (line.go), and
-// returns when the kernel has taken it or p is over.
-func (o *outbox) writeAndWait(p patience, pkg any) (total, sent int, err error) {
+// writeAndWait queues what use encodes, where the queue is at the high mark after waiting in line
+// (line.go), and returns when the kernel has taken it or p is over.
+func (o *outbox) writeAndWait(
+	p patience, use func(*sendq.Waiter) (int, error),
+) (total, sent int, err error) {
 	limit := p.timeout
 	var begun time.Time
 	as := newcomer
@@ -44,9 +46,7 @@ func (o *outbox) writeAndWait(p patience, pkg any) (total, sent int, err error) 
 	for {
 		w := o.s.ep.waiters.New()
 		var waiting int
-		total, waiting, err = o.encode(as, func() (int, error) {
-			return o.s.proto.encode(pkg, w)
-		})
+		total, waiting, err = o.encode(as, func() (int, error) { return use(w) })
 		if err == nil {
 			// The next in line may write now; it must not wait until the kernel has this package.
 			if as == admitted {

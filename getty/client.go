@@ -232,6 +232,9 @@ func (c *Client) Session() (Session, error) {
 // Sessions implements [EndPoint].
 func (c *Client) Sessions() iter.Seq[Session] { return c.ep.openSessions() }
 
+// SessionByID implements [EndPoint].
+func (c *Client) SessionByID(id uint64) (Session, bool) { return c.ep.sessionByID(id) }
+
 // Stats implements [EndPoint].
 func (c *Client) Stats() EndPointStats { return c.ep.statsSnapshot() }
 

@@ -43,6 +43,8 @@ type clock struct {
 
 	// heardAt is the peer's last sign of life, or the end of a pause in which it could give none.
 	heardAt atomic.Int64
+	// readAt is when bytes of the peer were last read, 0: never.
+	readAt atomic.Int64
 	// begunAt is when an incomplete package began, moved on by the bytes that followed; 0: none.
 	begunAt atomic.Int64
 	// stalledAt is the last progress of a write that waits for the peer; 0: none waits.
@@ -137,6 +139,13 @@ func (c *clock) setLimit(p *atomic.Int64, d time.Duration) {
 
 // touch notes a sign of life of the peer.
 func (c *clock) touch() { c.heardAt.Store(now()) }
+
+// heard notes that bytes of the peer were read.
+func (c *clock) heard() {
+	t := now()
+	c.heardAt.Store(t)
+	c.readAt.Store(t)
+}
 
 func (c *clock) active() time.Time { return epoch.Add(time.Duration(c.heardAt.Load())) }
 

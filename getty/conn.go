@@ -101,6 +101,11 @@ func (s *session) WritePkgContext(ctx context.Context, pkg any) (total, sent int
 // WriteBytes implements [Session].
 func (s *session) WriteBytes(b []byte) (int, error) { return s.outbox.writeRaw(b, nil) }
 
+// WriteBytesContext implements [Session].
+func (s *session) WriteBytesContext(ctx context.Context, b []byte) (int, error) {
+	return s.outbox.writeBytesContext(ctx, b)
+}
+
 // WriteBytesArray implements [Session].
 func (s *session) WriteBytesArray(pkgs ...[]byte) (int, error) {
 	if len(pkgs) == 0 {

@@ -29,6 +29,8 @@ type EndPoint interface {
 	RunEventLoop(NewSessionCallback) error
 	// Sessions yields the open sessions, in no order. Others may come and go meanwhile.
 	Sessions() iter.Seq[Session]
+	// SessionByID returns the open session with that ID, and whether there is one.
+	SessionByID(id uint64) (Session, bool)
 	// Stats returns the endpoint's counters.
 	Stats() EndPointStats
 	// IsClosed reports whether Close or Shutdown was called.
@@ -64,6 +66,11 @@ type Report struct {
 	Forced  int      // sessions that were closed when ctx ended
 	Unsent  uint64   // packages accepted and not sent, over all of them
 	Stuck   []string // sessions with a callback that has not returned, each as its Stat
+
+	// Slowest is the session that was the last to end, as its Stat, and Took how long the Shutdown
+	// waited for it; of those that are stuck it is the first. "" if there were no sessions.
+	Slowest string
+	Took    time.Duration
 }
 
 // An endpoint is the part that servers and clients have in common: the table of sessions, the
@@ -86,6 +93,8 @@ type endpoint struct {
 	over     bool                // guarded by mu: closing, and no goroutine is left
 	doneCh   chan struct{}       // closed after over was set
 	past     SessionStats        // guarded by mu: sums of sessions that are gone
+	last     *session            // guarded by mu: the latest to end while closing
+	lastAt   int64               // guarded by mu: when it ended
 	stats    endpointCounters
 
 	waiters sendq.Waiters // callers that wait for the queue of a session
@@ -290,6 +299,9 @@ func (e *endpoint) ended(s *session) {
 	defer e.mu.Unlock()
 	delete(e.sessions, s.id)
 	e.past.add(st)
+	if e.closing {
+		e.last, e.lastAt = s, now()
+	}
 }
 
 func (e *endpoint) snapshot() []*session {
@@ -306,6 +318,16 @@ func (e *endpoint) openSessions() iter.Seq[Session] {
 			}
 		}
 	}
+}
+
+// sessionByID is SessionByID of the endpoint.
+func (e *endpoint) sessionByID(id uint64) (Session, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.sessions[id]; s != nil && s.has(flagOpen) {
+		return s, true
+	}
+	return nil, false
 }
 
 // live returns the sessions that accept packages, in the order in which they were made.
@@ -347,7 +369,7 @@ func (e *endpoint) isClosed() bool {
 // is added.
 func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	// Packages that were lost with sessions before are none of this report.
-	before := e.statsSnapshot().Total.Unsent
+	before, begun := e.statsSnapshot().Total.Unsent, now()
 	all := e.snapshot()
 	for _, s := range all {
 		s.life.drain()
@@ -357,6 +379,7 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 	case <-e.doneCh: // not the Done of each session: goroutines have to be over too
 		r.Drained = len(all)
 		r.Unsent = e.statsSnapshot().Total.Unsent - before
+		e.tellSlowest(&r, begun)
 		return r, nil
 	case <-ctx.Done():
 	}
@@ -380,7 +403,21 @@ func (e *endpoint) shutdown(ctx context.Context) (Report, error) {
 		}
 	}
 	r.Unsent = e.statsSnapshot().Total.Unsent - before
+	e.tellSlowest(&r, begun)
 	return r, context.Cause(ctx)
+}
+
+// tellSlowest fills in what r tells of the slowest session; begun is when the shutdown began.
+func (e *endpoint) tellSlowest(r *Report, begun int64) {
+	e.mu.Lock()
+	s, at := e.last, e.lastAt
+	e.mu.Unlock()
+	switch {
+	case len(r.Stuck) > 0:
+		r.Slowest, r.Took = r.Stuck[0], time.Duration(now()-begun)
+	case s != nil:
+		r.Slowest, r.Took = s.Stat(), time.Duration(max(at-begun, 0))
+	}
 }
 
 // wheelUse counts the endpoints that use the wheel of the process. The wheel is made for the first

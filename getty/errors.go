@@ -17,6 +17,10 @@ var (
 	// [net.ErrClosed].
 	ErrSessionClosed error = &sentinel{"getty: session closed", net.ErrClosed}
 
+	// ErrWriteClosed reports a write to a session after its CloseWrite. It also matches
+	// [ErrSessionClosed].
+	ErrWriteClosed error = &sentinel{"getty: session closed for writing", ErrSessionClosed}
+
 	// ErrSessionBlocked reports a package that was not accepted because the bytes queued for the
 	// peer had reached the high mark; over UDP, because the send buffer of the socket is full.
 	ErrSessionBlocked = errors.New(

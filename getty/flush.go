@@ -296,7 +296,7 @@ func (o *outbox) drainedLocked() step {
 // awaitFlushed takes finSent with a free token for an end that has been sent.
 func (o *outbox) sendEnd() {
 	err := o.s.proto.closeWrite()
-	if err == nil && o.s.life.waitTime.Load() > 0 {
+	if err == nil && o.s.life.waitTime.Load() > 0 && o.s.has(flagClosing) {
 		o.s.clock.drain() // WaitTime begins again, for the peer to end its stream
 	}
 	o.mu.Lock()
@@ -371,6 +371,7 @@ func (o *outbox) refuseWith(err error, last []byte) {
 	o.dissolveLineLocked(err)
 	o.changed.Broadcast()
 	o.mu.Unlock()
+	o.s.life.endContext()
 }
 
 // awaitFlushed returns when a closing session's queue is empty and its FIN is sent, or when the

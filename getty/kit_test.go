@@ -192,6 +192,12 @@ func own() string {
 	return "127.0.0.1"
 }
 
+// counts returns a report without what it tells of the slowest session.
+func counts(r getty.Report) getty.Report {
+	r.Slowest, r.Took = "", 0
+	return r
+}
+
 // eachDispatch runs a test for every way of dispatching.
 func eachDispatch(t *testing.T, f func(t *testing.T, d getty.Dispatch)) {
 	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered, getty.Unordered} {

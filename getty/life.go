@@ -30,7 +30,10 @@ type life struct {
 	mu    sync.Mutex
 	cause error         // guarded by mu: the first reason to end
 	done  chan struct{} // guarded by mu: made by the first Done
-	over  bool          // guarded by mu: OnClose has returned
+	over  bool          // guarded by mu: OnClose and the endings have returned
+
+	ctx     *sessionContext // guarded by mu: made by the first Context
+	endings []*ending       // guarded by mu
 }
 
 // abandon ends a session that never opened: no callback runs any more.
@@ -122,8 +125,9 @@ func (l *life) free() {
 func (l *life) awaitLastWrites() {
 	s := l.s
 	listener, ok := s.turn.listener.(ReadEndListener)
-	// A session that is to end anyway does not stay open for it.
-	if !ok || s.swapIn(flagReadEnd)&(flagClosing|flagDrain) != 0 {
+	// A session that is to end anyway does not stay open for it, nor one that has ended its own
+	// stream already.
+	if !ok || s.swapIn(flagReadEnd)&(flagClosing|flagDrain|flagRefuse) != 0 {
 		return
 	}
 	_ = s.turn.callback("OnReadEnd", func() { listener.OnReadEnd(s) })
@@ -356,11 +360,17 @@ func (l *life) closedBy() error {
 	return fmt.Errorf("%w: %w", ErrSessionClosed, err)
 }
 
-// finished announces that the last callback has returned.
+// finished runs the endings, now that OnClose has returned, and announces the end.
 func (l *life) finished() {
+	// Deferred, so that an ending that ends this goroutine with Goexit keeps nothing from Done.
+	list, over := l.takeEndings()
+	if !over {
+		defer l.finished() // perhaps more were added meanwhile
+		l.runEndings(list)
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.over = true
 	if l.done != nil {
 		close(l.done)
 	}

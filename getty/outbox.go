@@ -129,7 +129,12 @@ func (o *outbox) writePkg(pkg any, timeout time.Duration) (total, sent int, err 
 	if timeout < 0 {
 		p = patience{timeout: time.Duration(o.writeTimeout.Load()), progress: true}
 	}
-	return o.writeAndWait(p, pkg)
+	return o.writeAndWait(p, o.encoding(pkg))
+}
+
+// encoding returns the function that encodes pkg.
+func (o *outbox) encoding(pkg any) func(*sendq.Waiter) (int, error) {
+	return func(w *sendq.Waiter) (int, error) { return o.s.proto.encode(pkg, w) }
 }
 
 // writePkgContext is WritePkgContext of the session.
@@ -137,13 +142,35 @@ func (o *outbox) writePkgContext(ctx context.Context, pkg any) (total, sent int,
 	if ctx.Err() != nil {
 		return 0, 0, context.Cause(ctx)
 	}
-	return o.writeAndWait(patience{time.Duration(o.writeTimeout.Load()), ctx, true}, pkg)
+	p := patience{time.Duration(o.writeTimeout.Load()), ctx, true}
+	return o.writeAndWait(p, o.encoding(pkg))
+}
+
+// writeBytesContext is WriteBytesContext of the session.
+func (o *outbox) writeBytesContext(ctx context.Context, b []byte) (int, error) {
+	switch {
+	case ctx.Err() != nil:
+		return 0, context.Cause(ctx)
+	case len(b) == 0: // on a stream there is nothing that a caller could wait for
+		if n, err := o.writeRaw(b, nil); err != nil {
+			return n, err
+		}
+		return 0, o.flushAll(ctx)
+	}
+	p := patience{time.Duration(o.writeTimeout.Load()), ctx, true}
+	_, _, err := o.writeAndWait(p, func(w *sendq.Waiter) (int, error) {
+		return o.s.proto.encodeRaw(b, nil, w)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // writeRaw queues packages that are encoded already: one, or those of more.
 func (o *outbox) writeRaw(one []byte, more [][]byte) (int, error) {
 	n, waiting, err := o.encode(hasty, func() (int, error) {
-		return o.s.proto.encodeRaw(one, more)
+		return o.s.proto.encodeRaw(one, more, nil)
 	})
 	if err != nil {
 		o.slowConsumer(err)

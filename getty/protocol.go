@@ -26,8 +26,9 @@ type protocol interface {
 
 	// encode encodes pkg and queues it (stream) or sends it (datagram). encMu is held.
 	encode(pkg any, w *sendq.Waiter) (int, error)
-	// encodeRaw is encode for packages that are encoded already: one, or those of more.
-	encodeRaw(one []byte, more [][]byte) (int, error)
+	// encodeRaw is encode for packages that are encoded already: one, for which w waits, or those of
+	// more.
+	encodeRaw(one []byte, more [][]byte, w *sendq.Waiter) (int, error)
 	// queues reports whether encode queues bytes for write.
 	queues() bool
 	// write gives b to the kernel. Only the holder of the flush token calls it. See wire.Link.

@@ -70,7 +70,7 @@ func (s *session) opened() {
 // Reader was given before without finding a whole package.
 func (s *session) input(b []byte, seen int) (used, need int, err error) {
 	if s.inbox != nil {
-		s.clock.touch()
+		s.clock.heard()
 		return s.inbox.fill(b, seen)
 	}
 	for {
@@ -115,7 +115,7 @@ func (s *session) inlineTurn(b []byte, seen int) (used, need int, more bool, err
 		return pkg, true
 	}, func(where string, panicked bool) {
 		s.count.PkgsRead.Add(uint64(pkgs))
-		s.clock.touch()
+		s.clock.heard()
 		// Packages that were read and not delivered are counted, unless the Reader itself failed.
 		if s.has(flagClosing) && bad == nil && !panicked || panicked && where != "Reader" {
 			s.codec.countRest(b[used:])

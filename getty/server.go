@@ -245,6 +245,9 @@ func (s *Server) Addr() net.Addr {
 // Sessions implements [EndPoint].
 func (s *Server) Sessions() iter.Seq[Session] { return s.ep.openSessions() }
 
+// SessionByID implements [EndPoint].
+func (s *Server) SessionByID(id uint64) (Session, bool) { return s.ep.sessionByID(id) }
+
 // Stats implements [EndPoint].
 func (s *Server) Stats() EndPointStats { return s.ep.statsSnapshot() }
 

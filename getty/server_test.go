@@ -314,7 +314,7 @@ func TestShutdownDuringThePreparation(t *testing.T) {
 		_, err := c.Read(make([]byte, 1))
 		require.ErrorIs(t, err, io.EOF)
 		require.NoError(t, c.Close())
-		require.Equal(t, getty.Report{Drained: 1}, within(t, report, "the end of Shutdown"))
+		require.Equal(t, getty.Report{Drained: 1}, counts(within(t, report, "the end of Shutdown")))
 		require.NoError(t, within(t, l.closed, "OnClose").Err())
 	})
 }

@@ -32,10 +32,32 @@ type Session interface {
 	// that the peer sees its end, and the descriptor is freed when that has returned. Callbacks may
 	// call it. Further calls do nothing.
 	CloseNow()
-	// IsClosed reports whether the session no longer accepts packages, because it is closing or
-	// closed.
+	// CloseWith is Close with a reason: Err returns it, OnError is called with it, and the peer is
+	// told where the transport can do that. A WebSocket peer gets the code and the text of a
+	// *[CloseError], which must be one that may be sent (1000, 1001, 1002, 1003, 1007 to 1014, 3000
+	// to 4999; a text of more than 123 bytes is cut), and of any other error a code that fits it and
+	// no text. With nil it is Close. A session that is closing already keeps its reason.
+	CloseWith(reason error)
+	// CloseWrite ends this side's stream when what is queued has left, and goes on reading: packages
+	// are delivered until the peer ends its stream too, which ends the session with io.EOF. Writes
+	// fail with [ErrWriteClosed]. WriteTimeout and IdleTimeout apply as before. It returns at once;
+	// the error matches [errors.ErrUnsupported] over WebSocket, UDP and connections that can only be
+	// closed as a whole, and is that of a write where the session accepts none any more.
+	CloseWrite() error
+	// IsClosed reports whether the session no longer accepts packages: it is closing or closed, or
+	// CloseWrite was called.
 	IsClosed() bool
-	// Done returns a channel that is closed after OnClose has returned.
+	// Context returns a context for what is done on behalf of the session. It ends when the session
+	// accepts no package any more, so that an answer could not be sent; [context.Cause] tells why,
+	// as Err does, or [ErrSessionClosed] where there is no other reason. The peer's end of stream
+	// alone does not end it: what was read before is still answered.
+	Context() context.Context
+	// OnEnd has f called once when the session is over, after OnClose and before Done is closed, in
+	// the order of the calls. Any number may be added, by any goroutine; on a session that is over f
+	// runs at once, on a goroutine of its own. A panic in f is logged and keeps no other from
+	// running. remove takes f back, and reports whether it will not run.
+	OnEnd(f func(Session)) (remove func() bool)
+	// Done returns a channel that is closed after OnClose, and all of OnEnd, have returned.
 	Done() <-chan struct{}
 	// Err returns why the session ended. It is nil while the session is open, and after a Close
 	// that drained: everything was sent, and the peer's kernel has acknowledged it where the system
@@ -63,6 +85,9 @@ type Connection interface {
 	// GetActive returns when the peer last gave a sign of life, as IdleTimeout of [SessionOptions]
 	// describes it.
 	GetActive() time.Time
+	// LastRead returns when bytes of the peer were last read, the zero time if none were: unlike
+	// GetActive neither what the peer took nor UpdateActive changes it.
+	LastRead() time.Time
 	// UpdateActive makes now count as a sign of life of the peer.
 	UpdateActive()
 }
@@ -129,6 +154,10 @@ type PkgWriter interface {
 	// around them. An empty b is an empty message over UDP and WebSocket, and nothing on a byte
 	// stream.
 	WriteBytes(b []byte) (int, error)
+	// WriteBytesContext is WriteBytes that returns when the kernel has taken all of b. It waits as
+	// WritePkgContext does: above the high mark in line, and until ctx ends, when b is withdrawn if
+	// no byte of it has left. n is len(b), or 0 with an error.
+	WriteBytesContext(ctx context.Context, b []byte) (n int, err error)
 	// WriteBytesArray queues several encoded packages that leave together, with no other package
 	// between them. It accepts all or nothing. Over UDP each is a datagram of its own, and the
 	// result is how many bytes were sent before one failed.

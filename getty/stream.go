@@ -57,12 +57,12 @@ func (t *stream) encode(pkg any, w *sendq.Waiter) (int, error) {
 	return o.queue(p, w), nil
 }
 
-func (t *stream) encodeRaw(one []byte, more [][]byte) (int, error) {
+func (t *stream) encodeRaw(one []byte, more [][]byte, w *sendq.Waiter) (int, error) {
 	o := &t.s.outbox
 	n := len(one)
 	switch {
 	case n > 0:
-		o.batch().AddCopy(one, nil)
+		o.batch().AddCopy(one, w)
 	case more != nil:
 		n = o.batch().AddCopies(more)
 	}
@@ -166,7 +166,7 @@ func (t *stream) Received(n int) bool {
 	b, used := t.in.Bytes(), 0
 	if len(b) < t.in.Need {
 		// The Reader need not be asked again yet. A turn would have noted the sign of life.
-		s.clock.touch()
+		s.clock.heard()
 	} else {
 		var need int
 		if used, need, t.err = s.input(b, t.in.Seen); t.err != nil {
@@ -204,6 +204,7 @@ func (t *stream) readFailed(err error) {
 	// A socket that fails to read is broken in both directions. Other connections may not be.
 	if wire.Socket(t.conn) != nil {
 		s.setFlag(flagRefuse)
+		s.life.endContext()
 	}
 }
 

@@ -304,7 +304,7 @@ func (t *datagrams) encode(pkg any, _ *sendq.Waiter) (int, error) {
 }
 
 // encodeRaw sends a datagram for each package.
-func (t *datagrams) encodeRaw(one []byte, more [][]byte) (int, error) {
+func (t *datagrams) encodeRaw(one []byte, more [][]byte, _ *sendq.Waiter) (int, error) {
 	if !t.connected {
 		return 0, errors.New(
 			"getty: an unconnected UDP endpoint writes UDPContext, which names the peer")
@@ -423,7 +423,7 @@ func (t *datagrams) received(b []byte, from UDPContext, truncated bool) error {
 		return t.packetError(err, from.PeerAddr)
 	}
 	err := t.deliver(b, from)
-	s.clock.touch()
+	s.clock.heard()
 	return err
 }
 

@@ -33,7 +33,8 @@ type TypedReader interface {
 }
 
 // A CloseError is the cause of a session that a WebSocket peer closed with a code other than 1000
-// and 1001 (RFC 6455, section 7.4). With those two the session ends clean.
+// and 1001 (RFC 6455, section 7.4). With those two the session ends clean. As the reason of
+// CloseWith it says what the peer is told.
 type CloseError struct {
 	Code   int
 	Reason string
@@ -41,7 +42,7 @@ type CloseError struct {
 
 // Error names the code and the reason.
 func (e *CloseError) Error() string {
-	return fmt.Sprintf("getty: the WebSocket peer closed with code %d %q", e.Code, e.Reason)
+	return fmt.Sprintf("getty: WebSocket closed with code %d %q", e.Code, e.Reason)
 }
 
 // A webSocket is the protocol of WebSocket sessions: a stream whose packages are messages, which
@@ -63,8 +64,9 @@ type webSocket struct {
 	pingedAt    atomic.Int64                 // when the ping left that waits for its pong, 0: none
 	roundTrip   atomic.Int64                 // of the latest ping that was answered, 0: none
 
-	code   atomic.Int32 // of our close frame, 0: not decided yet
-	gotEnd atomic.Bool  // the peer sends no frame any more that counts
+	code   atomic.Int32               // of our close frame, 0: not decided yet
+	words  atomic.Pointer[CloseError] // the reason of CloseWith
+	gotEnd atomic.Bool                // the peer sends no frame any more that counts
 
 	// Used by the goroutine that reads.
 	dec      wsframe.Decoder
@@ -126,7 +128,7 @@ func (t *webSocket) Received(n int) bool {
 	t.late = !s.readBegun()
 	s.count.read(n)
 	s.grown()
-	s.clock.touch()
+	s.clock.heard()
 	before := t.messages
 	t.in.Need, t.err = t.input(t.in.Bytes())
 	if t.err != nil {
@@ -335,6 +337,17 @@ func (t *webSocket) dismiss(err error) {
 	}
 }
 
+// reason implements reasoner.
+func (t *webSocket) reason(err error) {
+	e := &CloseError{Code: cmp.Or(failureCode(err), wsframe.CodeInternal)}
+	var own *CloseError
+	if errors.As(err, &own) && wsframe.Sendable(own.Code) {
+		e = own
+	}
+	t.words.Store(e)
+	t.code.CompareAndSwap(0, int32(e.Code))
+}
+
 // failureCode returns the close code for a session that fails with err, 0 if it ends without one.
 func failureCode(err error) int {
 	var p *PanicError
@@ -400,8 +413,12 @@ func (t *webSocket) farewell() []byte {
 			code = wsframe.CodeGoingAway
 		}
 	}
+	text := ""
+	if e := t.words.Load(); e != nil && e.Code == code {
+		text = e.Reason
+	}
 	f := wsframe.Frame{Op: wsframe.Close, Masked: t.client}
-	return f.Append(nil, wsframe.AppendClose(nil, code, ""))
+	return f.Append(nil, wsframe.AppendClose(nil, code, text))
 }
 
 // closeWrite implements protocol. It is called when the close frame has left.
@@ -495,13 +512,13 @@ func (t *webSocket) encodeInPlace(pkg any, f wsframe.Frame, w *sendq.Waiter) (in
 }
 
 // encodeRaw frames each package as one message.
-func (t *webSocket) encodeRaw(one []byte, more [][]byte) (int, error) {
+func (t *webSocket) encodeRaw(one []byte, more [][]byte, w *sendq.Waiter) (int, error) {
 	least := -1
 	if t.compress {
 		least = max(t.threshold, 0)
 	}
 	return oneByOne(one, more, func(p []byte) (int, error) {
-		return t.message(p, t.text, least, nil)
+		return t.message(p, t.text, least, w)
 	})
 }
 

@@ -223,7 +223,7 @@ func ParseClose(p []byte) (code int, reason string, err error) {
 	}
 	code = int(binary.BigEndian.Uint16(p))
 	switch {
-	case !sendable(code):
+	case !Sendable(code):
 		return 0, "", protocol("close code that must not be sent")
 	case !utf8.Valid(p[2:]):
 		return 0, "", &Error{CodeBadPayload, "reason of a close frame is not UTF-8"}
@@ -231,8 +231,8 @@ func ParseClose(p []byte) (code int, reason string, err error) {
 	return code, string(p[2:]), nil
 }
 
-// sendable reports whether a close frame may carry code.
-func sendable(code int) bool {
+// Sendable reports whether a close frame may carry code.
+func Sendable(code int) bool {
 	switch {
 	case code >= 3000 && code <= 4999:
 		return true
