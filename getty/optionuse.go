@@ -74,8 +74,10 @@ var optionUse = map[string]kind{
 	"MultipathTCP":     tcpServer | wsServer,
 
 	// both
-	"Addr":   all &^ wsHandler,
-	"Socket": all,
+	"Addr":     all &^ wsHandler,
+	"Socket":   all,
+	"TLS":      tcpServer | wsServer | tcpClient | wsClient,
+	"TLSFiles": tcpServer | wsServer | tcpClient | wsClient,
 
 	// ClientOptions
 	"Connections":       clients,

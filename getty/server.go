@@ -45,8 +45,8 @@ type ServerOptions struct {
 	// 0: DefaultDrainTimeout; negative: not at all.
 	DrainTimeout time.Duration
 
-	// HandshakeTimeout is how long a peer may take for what precedes a session: the TLS handshake
-	// of a connection that comes from a Listener of the user's, the request of a WebSocket upgrade.
+	// HandshakeTimeout is how long a peer may take for what precedes a session: the TLS handshake,
+	// the request of a WebSocket upgrade.
 	// For a UDP endpoint it is how long RunEventLoop waits for OnOpen. 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
@@ -64,6 +64,9 @@ type ServerOptions struct {
 
 	// UDP are the options that only UDP endpoints use.
 	UDP UDPServerOptions
+
+	// TLSOptions turn TLS on.
+	TLSOptions
 }
 
 // A ServerOption changes one of the options. The With functions are shorthands for common fields;
@@ -98,6 +101,7 @@ func (o *ServerOptions) complete(k kind) {
 	}
 	o.SessionOptions.complete()
 	o.WebSocket.complete()
+	o.TLSOptions.complete(k)
 }
 
 func (o *ServerOptions) check(k kind) error {
@@ -107,7 +111,8 @@ func (o *ServerOptions) check(k kind) error {
 	case o.Listener != nil && isNilPointer(o.Listener):
 		return fmt.Errorf("getty: Listener is a nil %T", o.Listener)
 	}
-	return cmp.Or(o.SessionOptions.check(), o.WebSocket.check(), checkSocket(&o.Socket, k))
+	return cmp.Or(o.SessionOptions.check(), o.WebSocket.check(), checkSocket(&o.Socket, k),
+		o.TLSOptions.check(k))
 }
 
 // A Server accepts connections and runs a session for each. Make one with [NewTCPServer],
@@ -277,7 +282,9 @@ type streamService struct {
 }
 
 func (v *streamService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	return v.acceptor.start(s, func(conn net.Conn) { v.shakes.admit(s, conn, prepare) })
+	return v.acceptor.start(s, func(conn net.Conn) {
+		v.shakes.admit(s, s.secured(conn), func(conn net.Conn) { s.admit(conn, prepare) })
+	})
 }
 
 func (v *streamService) stop() {

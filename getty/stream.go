@@ -80,7 +80,21 @@ func (t *stream) closeWrite() error {
 	if t.ended.Swap(true) {
 		return nil
 	}
-	err := t.link.CloseWrite()
+	err := t.link.CloseWrite(wire.Try)
+	if err == wire.ErrWouldBlock {
+		t.s.spawn(func() {
+			if err := t.closed(t.link.CloseWrite(wire.Wait)); err != nil {
+				t.s.life.fail(err)
+			}
+		})
+		return nil
+	}
+	return t.closed(err)
+}
+
+// closed does what is left to be done after the link has answered CloseWrite with err, and returns
+// what the session fails with.
+func (t *stream) closed(err error) error {
 	switch {
 	case err == nil || t.s.has(flagHard):
 	case errors.Is(err, syscall.ENOTCONN):
@@ -185,8 +199,8 @@ func (t *stream) failed(err error) error { return err }
 // readFailed notes an error of reading.
 func (t *stream) readFailed(err error) {
 	s := t.s
-	if err == io.EOF {
-		return
+	if err == io.EOF || err == io.ErrUnexpectedEOF && s.has(flagClosing) {
+		return // after an own Close any end of the peer's will do
 	}
 	t.broken = err
 	// With these flags the descriptor was closed, or emptied, by ourselves.

@@ -54,7 +54,8 @@ func (o *WebSocketClientOptions) check() error {
 	return checkWebSocket(o.PingPeriod, o.MaxHeaderBytes, o.Subprotocols)
 }
 
-// NewWSClient returns a client of WebSocket sessions; its address is "ws://host:port/path".
+// NewWSClient returns a client of WebSocket sessions; its address is "ws://host:port/path", or
+// "wss://host:port/path" for TLS.
 func NewWSClient(opts ...ClientOption) *Client {
 	return newClient(opts, dialWebSocket, wsClient)
 }
@@ -70,6 +71,7 @@ func dialWebSocket(ctx context.Context, o *ClientOptions) (protocol, error) {
 	}
 	ws := &o.WebSocket
 	offer := wsframe.Offer{Protocols: ws.Subprotocols, Deflate: ws.Compression}
+	addr := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), webPort(u)))
 	u.Scheme, u.Fragment = "http", ""
 	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: ws.Header.Clone()}
 	if req.Header == nil {
@@ -81,7 +83,7 @@ func dialWebSocket(ctx context.Context, o *ClientOptions) (protocol, error) {
 	if err := offer.Request(req); err != nil {
 		return nil, fmt.Errorf("getty: websocket: %w", err)
 	}
-	conn, err := dialConn(ctx, o, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
+	conn, err := dialConn(ctx, o, addr)
 	if err != nil {
 		return nil, err
 	}

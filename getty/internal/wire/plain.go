@@ -24,8 +24,8 @@ type plain struct {
 	closed atomic.Bool
 }
 
-func (l *plain) Conn() net.Conn    { return l.conn }
-func (l *plain) CloseWrite() error { return closeWrite(l.conn) }
+func (l *plain) Conn() net.Conn        { return l.conn }
+func (l *plain) CloseWrite(Mode) error { return closeWrite(l.conn) }
 
 func (l *plain) Close() error {
 	// Once: a second Close of a user's connection may do anything.

@@ -97,8 +97,8 @@ func newSocket(conn net.Conn) Link {
 	return l
 }
 
-func (l *socket) Conn() net.Conn    { return l.conn }
-func (l *socket) CloseWrite() error { return closeWrite(l.conn) }
+func (l *socket) Conn() net.Conn        { return l.conn }
+func (l *socket) CloseWrite(Mode) error { return closeWrite(l.conn) }
 
 func (l *socket) Close() error {
 	was := l.state.Or(stateClosed)
