@@ -47,8 +47,16 @@ type wire struct {
 
 // A wirePeer is the plain end of a connection.
 type wirePeer struct {
-	conn *net.TCPConn
+	conn peerConn
 	ws   *websocket.Conn // nil: a byte stream
+}
+
+// A peerConn is a plain connection, or one of crypto/tls that behaves alike.
+type peerConn interface {
+	net.Conn
+	CloseWrite() error
+	SetLinger(sec int) error
+	SetReadBuffer(bytes int) error
 }
 
 var wires = []wire{
@@ -63,6 +71,12 @@ var wires = []wire{
 	{"websocket", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
 		return getty.NewWSServer(opts...)
 	}, dialWebSocket},
+	{"tls", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		return getty.NewTCPServer(append(opts, getty.WithServerTLS(localTLS().server))...)
+	}, dialTLS},
+	{"wss", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		return getty.NewWSServer(append(opts, getty.WithServerTLS(localTLS().server))...)
+	}, dialWSS},
 }
 
 func dialWebSocket(t testing.TB, srv *getty.Server) wirePeer {
@@ -506,7 +520,7 @@ func TestMessagesBehindTheCloseFrame(t *testing.T) {
 		l.unordered = d == getty.Unordered
 		answer := strings.Repeat("a", size)
 		l.message = func(s getty.Session, _ any) { _, _, _ = s.WritePkg(answer, 0) }
-		w := wires[len(wires)-1]
+		w := wires[2]
 		srv := w.server(t, patientClose, func(o *getty.ServerOptions) {
 			o.Dispatch, o.HighWater = d, 64<<20
 		})

@@ -194,11 +194,7 @@ func (c *foreign) NetConn() net.Conn { return c.conn }
 
 // awaitClosed waits until the Close of a user's connection has returned.
 func (t *stream) awaitClosed() {
-	conn := t.conn
-	if c, ok := conn.(*wire.TLSConn); ok {
-		conn = c.NetConn()
-	}
-	if f, ok := conn.(*foreign); ok {
+	if f, ok := wire.Below(t.conn).(*foreign); ok {
 		<-f.closed
 	}
 }

@@ -346,7 +346,11 @@ type ledgerCase struct {
 }
 
 func reset(s getty.Session) {
-	_ = s.Conn().(*net.TCPConn).SetLinger(0)
+	conn := s.Conn()
+	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = c.NetConn()
+	}
+	_ = conn.(*net.TCPConn).SetLinger(0)
 	s.CloseNow()
 }
 

@@ -36,6 +36,7 @@ func (t *stream) localAddr() net.Addr  { return t.conn.LocalAddr() }
 func (t *stream) remoteAddr() net.Addr { return t.conn.RemoteAddr() }
 func (t *stream) close() error         { return t.link.Close() }
 func (t *stream) farewell() []byte     { return nil }
+func (t *stream) lastWords() int       { return t.link.LastWords() }
 
 // encode encodes pkg into the batch, where it is sent from.
 func (t *stream) encode(pkg any, w *sendq.Waiter) (int, error) {
@@ -210,8 +211,9 @@ func (t *stream) readFailed(err error) {
 	// At once, and not after the handlers of conclude: an error of writing that they meet tells
 	// less than this one.
 	s.life.setCause(err)
-	// A socket that fails to read is broken in both directions. Other connections may not be.
-	if wire.Socket(t.conn) != nil {
+	// A socket that fails to read is broken in both directions. Other connections may not be, nor is
+	// one where only the goodbye of TLS is missing.
+	if wire.Socket(wire.Below(t.conn)) != nil && err != io.ErrUnexpectedEOF {
 		s.setFlag(flagRefuse)
 	}
 }

@@ -35,6 +35,18 @@ var carriers = []carrier{
 	{"udp", getty.NewUDPEndPoint, func(addr string, opts ...getty.ClientOption) *getty.Client {
 		return getty.NewUDPClient(append(opts, getty.WithServerAddress(addr))...)
 	}},
+	{"tls", func(opts ...getty.ServerOption) *getty.Server {
+		return getty.NewTCPServer(append(opts, getty.WithServerTLS(localTLS().server))...)
+	}, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		opts = append(opts, getty.WithServerAddress(addr), getty.WithClientTLS(localTLS().client))
+		return getty.NewTCPClient(opts...)
+	}},
+	{"wss", func(opts ...getty.ServerOption) *getty.Server {
+		return getty.NewWSServer(append(opts, getty.WithServerTLS(localTLS().server))...)
+	}, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		opts = append(opts, getty.WithServerAddress("wss://"+addr+"/"), getty.WithClientTLS(localTLS().client))
+		return getty.NewWSClient(opts...)
+	}},
 }
 
 func eachCarrier(t *testing.T, f func(t *testing.T, c carrier)) {

@@ -99,6 +99,7 @@ func newSocket(conn net.Conn) Link {
 
 func (l *socket) Conn() net.Conn        { return l.conn }
 func (l *socket) CloseWrite(Mode) error { return closeWrite(l.conn) }
+func (l *socket) LastWords() int        { return 0 }
 
 func (l *socket) Close() error {
 	was := l.state.Or(stateClosed)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gostkit/kit/bytespool"
 )
@@ -41,6 +42,8 @@ type tlsLink struct {
 	marks   []mark     // guarded by writing: pieces that are encrypted and not gone
 	sent    int        // guarded by writing: encrypted bytes ever gone
 	runs    [][]byte   // guarded by writing: the memory of what Offer returns
+
+	bye atomic.Int32 // the size of close_notify, when it is sent
 }
 
 // A mark is the end of an encrypted piece.
@@ -58,6 +61,7 @@ func newTLSLink(c *TLSConn) *tlsLink {
 
 func (l *tlsLink) Conn() net.Conn { return l.TLSConn }
 func (l *tlsLink) Close() error   { return l.below.Close() }
+func (l *tlsLink) LastWords() int { return int(l.bye.Load()) + l.below.LastWords() }
 
 func (l *tlsLink) Run(in *Input, h Handler) error {
 	l.plain, l.h = in, h
@@ -305,8 +309,11 @@ func (c *cursor) free() {
 // CloseWrite says goodbye (close_notify) and ends the stream below.
 func (l *tlsLink) CloseWrite(how Mode) error {
 	l.writing.Lock()
+	before, _ := l.out.counts()
 	// Only the first call says it. It fails only after an alert, behind which nothing may follow.
 	_ = l.tls.CloseWrite()
+	after, _ := l.out.counts()
+	l.bye.Add(int32(after - before))
 	err := l.push(how)
 	l.unlock(err)
 	if err == ErrWouldBlock {

@@ -33,6 +33,9 @@ type Link interface {
 	// called again with Wait then.
 	CloseWrite(how Mode) error
 
+	// LastWords returns how many bytes of its own CloseWrite has sent before the end of the stream.
+	LastWords() int
+
 	// Close frees the descriptor and ends Run and Write. Further calls do nothing.
 	//
 	// While h is at work below Run, Close only shuts the connection down and returns at once:
