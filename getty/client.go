@@ -31,8 +31,8 @@ type ClientOptions struct {
 	// SessionOptions are what every session starts with.
 	SessionOptions
 
-	// Addr is the server: "host:port"; for WebSocket "ws://host:port/path", or with "wss://" over
-	// TLS.
+	// Addr is the server: "host:port"; the path of a Unix socket; for WebSocket
+	// "ws://host:port/path", or with "wss://" over TLS.
 	Addr string
 
 	// Connections is how many sessions the client keeps open, 65536 at most. 0: 1.

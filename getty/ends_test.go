@@ -77,6 +77,43 @@ var wires = []wire{
 	{"wss", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
 		return getty.NewWSServer(append(opts, getty.WithServerTLS(localTLS().server))...)
 	}, dialWSS},
+	{"unix", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		return getty.NewUnixServer(append(opts, getty.WithLocalAddress(unixPath()))...)
+	}, dialUnix},
+	{"pipe", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		return getty.NewConnServer(opts...)
+	}, adoptPipe},
+}
+
+// A softPeer is a peer without the options of a TCP socket.
+type softPeer struct{ net.Conn }
+
+func (softPeer) SetLinger(int) error     { return nil }
+func (softPeer) SetReadBuffer(int) error { return nil }
+
+// CloseWrite ends both directions where one alone cannot end.
+func (p softPeer) CloseWrite() error {
+	if c, ok := p.Conn.(*net.UnixConn); ok {
+		return c.CloseWrite()
+	}
+	return p.Close()
+}
+
+func dialUnix(t testing.TB, srv *getty.Server) wirePeer {
+	c, err := net.Dial("unix", srv.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	return wirePeer{conn: softPeer{c}}
+}
+
+func adoptPipe(t testing.TB, srv *getty.Server) wirePeer {
+	ours, theirs := net.Pipe()
+	t.Cleanup(func() { _ = theirs.Close() })
+	require.NoError(t, theirs.SetDeadline(time.Now().Add(patience)))
+	_, err := srv.Adopt(ours, nil)
+	require.NoError(t, err)
+	return wirePeer{conn: softPeer{theirs}}
 }
 
 func dialWebSocket(t testing.TB, srv *getty.Server) wirePeer {

@@ -48,9 +48,12 @@ func checkServerAddr(addr string, k kind) error {
 		return errors.New("getty: client without a server address: Addr is empty")
 	}
 	var err error
-	if k == wsClient {
+	switch k {
+	case wsClient:
 		err = checkURL(addr)
-	} else {
+	case unixClient:
+		err = netx.CheckUnixPath(addr)
+	default:
 		err = checkHostPort(k.network(), addr)
 	}
 	if err != nil {

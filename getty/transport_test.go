@@ -7,8 +7,11 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +50,18 @@ var carriers = []carrier{
 		opts = append(opts, getty.WithServerAddress("wss://"+addr+"/"), getty.WithClientTLS(localTLS().client))
 		return getty.NewWSClient(opts...)
 	}},
+	{"unix", func(opts ...getty.ServerOption) *getty.Server {
+		return getty.NewUnixServer(append([]getty.ServerOption{getty.WithLocalAddress(unixPath())}, opts...)...)
+	}, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		return getty.NewUnixClient(append(opts, getty.WithServerAddress(addr))...)
+	}},
+}
+
+var unixPaths atomic.Int64
+
+// unixPath returns the path of a socket that nobody has.
+func unixPath() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("getty-%d-%d.sock", os.Getpid(), unixPaths.Add(1)))
 }
 
 func eachCarrier(t *testing.T, f func(t *testing.T, c carrier)) {
