@@ -117,7 +117,7 @@ func (o *ClientOptions) check(k kind) error {
 }
 
 // A Client keeps a number of sessions to one server open. Make one with [NewTCPClient],
-// [NewWSClient] or [NewUDPClient]. All its methods may be called from any goroutine.
+// [NewUnixClient], [NewWSClient] or [NewUDPClient]. All its methods may be called from any goroutine.
 //
 // Its goroutines are one per session and one per dial in progress; waiting for the next attempt
 // holds none. Done tells when all have ended.
