@@ -9,12 +9,9 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
 	"math/big"
-	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,17 +48,9 @@ func tlsPair(t testing.TB, network string, versions ...uint16) (a *TLSConn, b *t
 	return a, b
 }
 
-// A batch of small packages leaves as one record, and a turn costs the system calls of a plain
-// connection.
+// A batch of small packages leaves as one record, in one system call.
 func TestOneRecordForABatch(t *testing.T) {
-	raw, peer := pair(t, "tcp")
-	var records atomic.Int64
-	a := NewTLSServer(raw, &tls.Config{Certificates: []tls.Certificate{testCertificate()}})
-	b := tls.Client(recordCounter{peer, &records}, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec
-	done := make(chan error)
-	go func() { done <- b.HandshakeContext(t.Context()) }()
-	require.NoError(t, a.HandshakeContext(t.Context()))
-	require.NoError(t, <-done)
+	a, b := tlsPair(t, "tcp")
 	link := New(a)
 	t.Cleanup(func() { link.Close() })
 	q := new(queue)
@@ -72,24 +61,91 @@ func TestOneRecordForABatch(t *testing.T) {
 	}
 	require.NoError(t, link.Write(q, Try))
 	require.Empty(t, q.runs)
+	total, left := a.out.counts()
+	require.Zero(t, left)
+	require.Less(t, total, len(want)+64, "the bytes around one record")
 	got := make([]byte, len(want))
-	_, err := io.ReadFull(b, got[:1]) // the tickets of TLS 1.3 come first
+	n, err := b.Read(got) // hands out one record at a time
 	require.NoError(t, err)
-	_, err = io.ReadFull(b, got[1:])
+	require.Equal(t, want, got[:n])
+}
+
+// What crypto/tls says in answer to a record leaves with the read, though nobody writes; and where
+// the peer reads none of it, it is bounded.
+func TestAnswersOfTLS(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			a, b := tlsPair(t, network)
+			link := New(a)
+			t.Cleanup(func() { link.Close() })
+			answer := bytes.Repeat([]byte("answer"), 1000)
+			var in Input
+			ended := make(chan error, 1)
+			go func() {
+				ended <- link.Run(&in, handler{received: func(int) bool {
+					in.Consume(in.Len())
+					a.out.append(answer) // as crypto/tls does for new keys
+					return true
+				}})
+			}()
+			_, err := b.Write([]byte("x"))
+			require.NoError(t, err)
+			got := make([]byte, len(answer))
+			for !bytes.Equal(got, answer) { // tickets come first
+				_, err := io.ReadFull(b.NetConn(), got[:1])
+				require.NoError(t, err)
+				if got[0] == answer[0] {
+					_, err = io.ReadFull(b.NetConn(), got[1:])
+					require.NoError(t, err)
+				}
+			}
+			go func() {
+				for err := error(nil); err == nil; {
+					_, err = b.Write([]byte("x"))
+				}
+			}()
+			require.Equal(t, errManyAnswers, <-ended)
+		})
+	}
+}
+
+// Records that came and were not decrypted when the Handler stopped Run are there in the next one,
+// though nothing more comes.
+func TestRecordsThatWereLeft(t *testing.T) {
+	a, b := tlsPair(t, "tcp")
+	link := New(a)
+	t.Cleanup(func() { link.Close() })
+	_, err := b.Write([]byte("hello"))
 	require.NoError(t, err)
-	require.Equal(t, want, got)
-	require.Zero(t, link.(*tlsLink).out.left)
+	var in Input
+	asked := 0
+	for asked < 2 { // the first time for what came with the handshake, then before the read
+		require.NoError(t, link.Run(&in, handler{mayRead: func() bool {
+			asked++
+			return link.(*tlsLink).in.Len() == 0
+		}}))
+		if in.Len() > 0 {
+			break
+		}
+	}
+	require.NoError(t, link.Run(&in, handler{received: func(int) bool { return false }}))
+	require.Equal(t, "hello", string(in.Bytes()))
+	in.Drop()
 }
 
-// recordCounter is reserved for counting what a peer reads.
-type recordCounter struct {
-	net.Conn
-	reads *atomic.Int64
+// Bytes are reported as taken only when the whole record that they lie in is gone.
+func TestTakenMeansGone(t *testing.T) {
+	a, b := tlsPair(t, "tcp")
+	link := New(a)
+	q := &queue{runs: [][]byte{make([]byte, 64<<20)}}
+	require.Equal(t, ErrWouldBlock, link.Write(q, Try))
+	taken := 64<<20 - len(q.runs[0])
+	require.LessOrEqual(t, taken, link.(*tlsLink).sent)
+	require.Positive(t, taken)
+	_, left := a.out.counts()
+	require.Less(t, left, sealSize+1024)
+	go func() { _, _ = io.Copy(io.Discard, b) }()
+	require.NoError(t, link.Write(q, Wait))
+	require.Empty(t, q.runs)
+	require.NoError(t, link.Close())
 }
-
-func (c recordCounter) Read(p []byte) (int, error) {
-	c.reads.Add(1)
-	return c.Conn.Read(p)
-}
-
-var _ = errors.New

@@ -113,8 +113,6 @@ func (l *tlsLink) decrypt() bool {
 	if !l.answer() && l.end == nil {
 		l.end, goesOn = errManyAnswers, false
 	}
-	// If the Handler stops it now, the next Run has to look again.
-	l.more = l.more || !goesOn
 	return goesOn
 }
 
@@ -316,9 +314,8 @@ func (l *tlsLink) CloseWrite(how Mode) error {
 	l.bye.Add(int32(after - before))
 	err := l.push(how)
 	l.unlock(err)
-	if err == ErrWouldBlock {
+	if err != nil {
 		return err
 	}
-	// With any other error the connection is broken, as the end of the stream below tells.
 	return l.below.CloseWrite(how)
 }
