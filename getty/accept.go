@@ -26,7 +26,7 @@ func (a *acceptor) start(s *Server, handle func(net.Conn)) (net.Addr, error) {
 	if ln == nil {
 		var err error
 		if ln, err = s.listen(); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("Addr: %w", err)
 		}
 	}
 	quit := make(chan struct{})
@@ -40,15 +40,14 @@ func (a *acceptor) start(s *Server, handle func(net.Conn)) (net.Addr, error) {
 	return listenerAddr(ln), nil
 }
 
-// listen opens the TCP listener that the options describe.
+// listen opens the listener that the options describe.
 func (s *Server) listen() (net.Listener, error) {
+	if s.kind == unixServer {
+		return s.opts.Unix.listen(s.opts.Addr)
+	}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(s.opts.MultipathTCP)
-	ln, err := lc.Listen(context.Background(), "tcp", s.opts.Addr)
-	if err != nil {
-		return nil, fmt.Errorf("Addr: %w", err)
-	}
-	return ln, nil
+	return lc.Listen(context.Background(), "tcp", s.opts.Addr)
 }
 
 // stop closes the listener and ends the loop.

@@ -5,6 +5,7 @@ package getty
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"iter"
@@ -30,7 +31,8 @@ type ClientOptions struct {
 	// SessionOptions are what every session starts with.
 	SessionOptions
 
-	// Addr is the server: "host:port", or "ws://host:port/path" for WebSocket.
+	// Addr is the server: "host:port"; the path of a Unix socket; for WebSocket
+	// "ws://host:port/path", or with "wss://" over TLS.
 	Addr string
 
 	// Connections is how many sessions the client keeps open, 65536 at most. 0: 1.
@@ -57,6 +59,9 @@ type ClientOptions struct {
 
 	// UDP are the options that only UDP clients use.
 	UDP UDPClientOptions
+
+	// TLSOptions turn TLS on.
+	TLSOptions
 }
 
 // A ClientOption changes one of the options.
@@ -82,7 +87,7 @@ func WithClientDispatch(d Dispatch) ClientOption { return func(o *ClientOptions)
 // maxConnections is more than one address has ports.
 const maxConnections = 64 << 10
 
-func (o *ClientOptions) complete(kind) {
+func (o *ClientOptions) complete(k kind) {
 	o.Connections = cmp.Or(o.Connections, 1)
 	o.DialTimeout = cmp.Or(o.DialTimeout, DefaultDialTimeout)
 	o.ReconnectInterval = cmp.Or(o.ReconnectInterval, DefaultReconnectInterval)
@@ -90,6 +95,10 @@ func (o *ClientOptions) complete(kind) {
 	o.SessionOptions.complete()
 	o.WebSocket.complete()
 	o.UDP.complete()
+	if k == wsClient && !o.TLSOptions.on() && isWSS(o.Addr) {
+		o.TLS = new(tls.Config)
+	}
+	o.TLSOptions.complete(k)
 }
 
 func (o *ClientOptions) check(k kind) error {
@@ -102,13 +111,15 @@ func (o *ClientOptions) check(k kind) error {
 		return errors.New("getty: DialTimeout is negative")
 	case o.ReconnectInterval < 0 || o.ReconnectMax < o.ReconnectInterval:
 		return errors.New("getty: want 0 <= ReconnectInterval <= ReconnectMax")
+	case k == wsClient && o.TLSOptions.on() && !isWSS(o.Addr):
+		return errors.New("getty: TLS is set, but Addr does not begin with wss://")
 	}
 	return cmp.Or(o.SessionOptions.check(), checkServerAddr(o.Addr, k), o.WebSocket.check(),
-		o.UDP.check(), checkSocket(&o.Socket, k))
+		o.UDP.check(), checkSocket(&o.Socket, k), o.TLSOptions.check(k))
 }
 
 // A Client keeps a number of sessions to one server open. Make one with [NewTCPClient],
-// [NewWSClient] or [NewUDPClient]. All its methods may be called from any goroutine.
+// [NewUnixClient], [NewWSClient] or [NewUDPClient]. All its methods may be called from any goroutine.
 //
 // Its goroutines are one per session and one per dial in progress; waiting for the next attempt
 // holds none. Done tells when all have ended.
@@ -161,7 +172,17 @@ func dialTCP(ctx context.Context, o *ClientOptions) (protocol, error) {
 	return newStream(conn), nil
 }
 
+// dialConn connects to addr and, with TLS, shakes hands.
 func dialConn(ctx context.Context, o *ClientOptions, addr string) (net.Conn, error) {
+	conn, err := dialPlain(ctx, o, addr)
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(addr)
+	return o.TLSOptions.secured(ctx, conn, host)
+}
+
+func dialPlain(ctx context.Context, o *ClientOptions, addr string) (net.Conn, error) {
 	d := netx.Dialer{Options: withoutLinger(o.Socket)}
 	return d.DialContext(ctx, "tcp", addr)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package getty runs sessions over TCP, UDP and WebSocket behind one interface: a codec cuts the
+// Package getty runs sessions over TCP, TLS, Unix sockets, UDP and WebSocket behind one interface: a codec cuts the
 // bytes into packages, a listener gets them in order, and writing is safe from any goroutine,
 // coalesced and bounded. It is built on Go's own net package and works on every platform that has
 // one.
@@ -19,11 +19,12 @@
 //
 // # Parts
 //
-// A [Server] ([NewTCPServer], [NewUDPEndPoint], [NewWSServer], [WSHandler]) or a [Client]
-// ([NewTCPClient], [NewUDPClient], [NewWSClient]) makes a [Session] for each connection. The
-// [NewSessionCallback] gives the session a [Reader], a [Writer] and an [EventListener]. Options are
-// functions over [ServerOptions] and [ClientOptions], whose fields are the documentation; nothing
-// panics on bad options, RunEventLoop reports them.
+// A [Server] ([NewTCPServer], [NewUnixServer], [NewUDPEndPoint], [NewWSServer], [WSHandler],
+// [NewConnServer]) or a [Client] ([NewTCPClient], [NewUnixClient], [NewUDPClient], [NewWSClient])
+// makes a [Session] for each connection. The [NewSessionCallback] gives the session a [Reader], a
+// [Writer] and an [EventListener]. Options are functions over [ServerOptions] and [ClientOptions],
+// whose fields are the documentation; nothing panics on bad options, RunEventLoop reports them.
+// [TLSOptions] turn TLS on.
 //
 // # Concurrency and order
 //

@@ -47,8 +47,16 @@ type wire struct {
 
 // A wirePeer is the plain end of a connection.
 type wirePeer struct {
-	conn *net.TCPConn
+	conn peerConn
 	ws   *websocket.Conn // nil: a byte stream
+}
+
+// A peerConn is a plain connection, or one of crypto/tls that behaves alike.
+type peerConn interface {
+	net.Conn
+	CloseWrite() error
+	SetLinger(sec int) error
+	SetReadBuffer(bytes int) error
 }
 
 var wires = []wire{
@@ -63,6 +71,49 @@ var wires = []wire{
 	{"websocket", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
 		return getty.NewWSServer(opts...)
 	}, dialWebSocket},
+	{"tls", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		return getty.NewTCPServer(append(opts, getty.WithServerTLS(localTLS().server))...)
+	}, dialTLS},
+	{"wss", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		return getty.NewWSServer(append(opts, getty.WithServerTLS(localTLS().server))...)
+	}, dialWSS},
+	{"unix", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		return getty.NewUnixServer(append(opts, getty.WithLocalAddress(unixPath()))...)
+	}, dialUnix},
+	{"pipe", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		return getty.NewConnServer(opts...)
+	}, adoptPipe},
+}
+
+// A softPeer is a peer without the options of a TCP socket.
+type softPeer struct{ net.Conn }
+
+func (softPeer) SetLinger(int) error     { return nil }
+func (softPeer) SetReadBuffer(int) error { return nil }
+
+// CloseWrite ends both directions where one alone cannot end.
+func (p softPeer) CloseWrite() error {
+	if c, ok := p.Conn.(*net.UnixConn); ok {
+		return c.CloseWrite()
+	}
+	return p.Close()
+}
+
+func dialUnix(t testing.TB, srv *getty.Server) wirePeer {
+	c, err := net.Dial("unix", srv.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	return wirePeer{conn: softPeer{c}}
+}
+
+func adoptPipe(t testing.TB, srv *getty.Server) wirePeer {
+	ours, theirs := net.Pipe()
+	t.Cleanup(func() { _ = theirs.Close() })
+	require.NoError(t, theirs.SetDeadline(time.Now().Add(patience)))
+	_, err := srv.Adopt(ours, nil)
+	require.NoError(t, err)
+	return wirePeer{conn: softPeer{theirs}}
 }
 
 func dialWebSocket(t testing.TB, srv *getty.Server) wirePeer {
@@ -134,6 +185,15 @@ func briefClose(o *getty.ServerOptions) { o.WaitTime = 20 * time.Millisecond }
 func eachWire(t *testing.T, f func(t *testing.T, w wire)) {
 	for _, w := range wires {
 		t.Run(w.name, func(t *testing.T) { f(t, w) })
+	}
+}
+
+// eachSocket is eachWire without the pipe, which has no buffers, and no end of one direction.
+func eachSocket(t *testing.T, f func(t *testing.T, w wire)) {
+	for _, w := range wires {
+		if w.name != "pipe" {
+			t.Run(w.name, func(t *testing.T) { f(t, w) })
+		}
 	}
 }
 
@@ -310,7 +370,10 @@ func TestAnOwnEndBeforeABadPackage(t *testing.T) {
 // case: 37
 func TestWhatCameBeforeAReset(t *testing.T) {
 	const n = 100 // more than a worker handles at a time
-	eachWire(t, func(t *testing.T, w wire) {
+	eachSocket(t, func(t *testing.T, w wire) {
+		if w.name == "unix" {
+			t.Skip("it has no resets")
+		}
 		for _, d := range []getty.Dispatch{getty.Ordered, getty.Unordered} {
 			t.Run(d.String(), func(t *testing.T) {
 				l := newTracer(t)
@@ -472,7 +535,7 @@ func TestCloseOverUnacknowledgedBytes(t *testing.T) {
 // case: 41
 func TestCloseAwaitsAcknowledgement(t *testing.T) {
 	const n, size = 80, 50_000
-	eachWire(t, func(t *testing.T, w wire) {
+	eachSocket(t, func(t *testing.T, w wire) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 			p, s, l := stalledClose(t, w, d, 0, n, size, patience)
 			eventually(t, "it closes", s.IsClosed)
@@ -506,7 +569,7 @@ func TestMessagesBehindTheCloseFrame(t *testing.T) {
 		l.unordered = d == getty.Unordered
 		answer := strings.Repeat("a", size)
 		l.message = func(s getty.Session, _ any) { _, _, _ = s.WritePkg(answer, 0) }
-		w := wires[len(wires)-1]
+		w := wires[2]
 		srv := w.server(t, patientClose, func(o *getty.ServerOptions) {
 			o.Dispatch, o.HighWater = d, 64<<20
 		})
@@ -543,7 +606,7 @@ func TestMessagesBehindTheCloseFrame(t *testing.T) {
 func TestTheEndOfWaitTimeIsNoReset(t *testing.T) {
 	skipUnlessAcksShow(t)
 	answer := strings.Repeat("a", 100<<10)
-	eachWire(t, func(t *testing.T, w wire) {
+	eachSocket(t, func(t *testing.T, w wire) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 			l := newTracer(t)
 			l.unordered = d == getty.Unordered

@@ -36,8 +36,9 @@ func (e *endpoint) contain(conn net.Conn) net.Conn {
 	if wire.Socket(conn) != nil {
 		return conn
 	}
-	if f, ok := conn.(*foreign); ok { // hijacked, and accepted by our own loop before
-		return f
+	switch conn.(type) {
+	case *foreign, *wire.TLSConn: // hijacked, and accepted by our own loop before
+		return conn
 	}
 	return &foreign{conn: conn, ep: e, closed: make(chan struct{})}
 }
@@ -188,9 +189,12 @@ func alive(conn net.Conn) (state netx.State, err error) {
 	return netx.Alive(conn)
 }
 
+// NetConn returns the user's connection.
+func (c *foreign) NetConn() net.Conn { return c.conn }
+
 // awaitClosed waits until the Close of a user's connection has returned.
 func (t *stream) awaitClosed() {
-	if f, ok := t.conn.(*foreign); ok {
+	if f, ok := wire.Below(t.conn).(*foreign); ok {
 		<-f.closed
 	}
 }

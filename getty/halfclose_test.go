@@ -43,7 +43,7 @@ func (p wirePeer) halfClose(t *testing.T, n int) {
 // case: 39
 func TestAnswersAfterThePeersEnd(t *testing.T) {
 	const n = 20
-	eachWire(t, func(t *testing.T, w wire) {
+	eachSocket(t, func(t *testing.T, w wire) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 			l := &readEndTracer{tracer: newTracer(t)}
 			l.unordered = d == getty.Unordered

@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 )
 
-// A handshaker is a connection that has to agree with its peer before bytes can flow, such as a
-// tls.Conn from the user's listener.
+// A handshaker is a connection that has to agree with its peer before bytes can flow: one with our
+// TLS, or a tls.Conn from the user's listener.
 type handshaker interface {
 	HandshakeContext(context.Context) error
 }
@@ -30,11 +30,11 @@ func newHandshakes() *handshakes {
 	return h
 }
 
-// admit is Server.admit, after the handshake if conn has one.
-func (h *handshakes) admit(s *Server, conn net.Conn, prepare NewSessionCallback) {
+// admit calls next with conn, after the handshake if conn has one.
+func (h *handshakes) admit(s *Server, conn net.Conn, next func(net.Conn)) {
 	hs, ok := original(conn).(handshaker)
 	if !ok {
-		s.admit(conn, prepare)
+		next(conn)
 		return
 	}
 	// Handshakes count as the sessions that they may become. Otherwise silent peers could hold any
@@ -45,14 +45,14 @@ func (h *handshakes) admit(s *Server, conn net.Conn, prepare NewSessionCallback)
 		s.decline(conn, ErrTooManySessions)
 		return
 	}
-	if !s.ep.spawnUnlessClosing(func() { h.shake(s, hs, conn, prepare) }) {
+	if !s.ep.spawnUnlessClosing(func() { h.shake(s, hs, conn, next) }) {
 		h.running.Add(-1)
 		_ = conn.Close()
 	}
 }
 
-// shake runs one handshake and admits the connection.
-func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, prepare NewSessionCallback) {
+// shake runs one handshake, and next after it.
+func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, next func(net.Conn)) {
 	err := error(&PanicError{Where: "HandshakeContext"}) // stays if a user's method calls Goexit
 	defer func() {
 		if v := recover(); v != nil {
@@ -60,10 +60,10 @@ func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, prepare NewS
 		}
 		h.running.Add(-1)
 		if err != nil {
-			s.decline(conn, err)
+			s.decline(conn, tellPlainText(err))
 			return
 		}
-		s.admit(conn, prepare)
+		next(conn)
 	}()
 	ctx, cancel := context.WithTimeout(h.ctx, s.opts.HandshakeTimeout)
 	defer cancel()

@@ -346,7 +346,13 @@ type ledgerCase struct {
 }
 
 func reset(s getty.Session) {
-	_ = s.Conn().(*net.TCPConn).SetLinger(0)
+	conn := s.Conn()
+	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = c.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
 	s.CloseNow()
 }
 

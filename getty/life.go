@@ -251,6 +251,9 @@ func (l *life) unacked() uint64 {
 	}
 	if s.outbox.hasSentEnd() {
 		n-- // the end of the stream is counted like a byte
+		if t, ok := s.proto.(interface{ lastWords() int }); ok {
+			n -= t.lastWords()
+		}
 	}
 	return min(uint64(max(n, 0)), s.count.BytesWritten.Load())
 }

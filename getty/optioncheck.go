@@ -48,9 +48,12 @@ func checkServerAddr(addr string, k kind) error {
 		return errors.New("getty: client without a server address: Addr is empty")
 	}
 	var err error
-	if k == wsClient {
+	switch k {
+	case wsClient:
 		err = checkURL(addr)
-	} else {
+	case unixClient:
+		err = netx.CheckUnixPath(addr)
+	default:
 		err = checkHostPort(k.network(), addr)
 	}
 	if err != nil {
@@ -103,8 +106,8 @@ func notInHost(r rune) bool {
 // checkURL checks the address of a WebSocket client.
 func checkURL(addr string) error {
 	u, err := url.Parse(addr)
-	if err != nil || u.Scheme != "ws" || u.Host == "" {
-		return errors.New("a WebSocket client's address is ws://host:port/path")
+	if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" {
+		return errors.New("a WebSocket client's address is ws://host:port/path or wss://host:port/path")
 	}
 	switch {
 	case u.User != nil:
@@ -114,9 +117,23 @@ func checkURL(addr string) error {
 	}
 	hostPort := u.Host
 	if strings.LastIndexByte(hostPort, ':') <= strings.LastIndexByte(hostPort, ']') {
-		hostPort += ":80"
+		hostPort += ":" + webPort(u)
 	}
 	return checkHostPort("tcp", hostPort)
+}
+
+// isWSS reports whether addr asks for WebSocket over TLS.
+func isWSS(addr string) bool {
+	u, err := url.Parse(addr)
+	return err == nil && u.Scheme == "wss"
+}
+
+// webPort returns the port of a WebSocket address without one.
+func webPort(u *url.URL) string {
+	if u.Scheme == "wss" {
+		return "443"
+	}
+	return "80"
 }
 
 // checkPath checks a path that a WebSocket server serves. It is the decoded form; what could only

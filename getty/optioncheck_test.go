@@ -330,7 +330,9 @@ func TestImpossibleOptions(t *testing.T) {
 	}
 	for _, addr := range []string{"localhost", "127.0.0.1:70000", "no such host:1"} {
 		for _, c := range carriers {
-			fails(c.server(getty.WithLocalAddress(addr)), "Addr", addr)
+			if c.name != "unix" { // there it is a path
+				fails(c.server(getty.WithLocalAddress(addr)), "Addr", addr)
+			}
 		}
 	}
 	for _, h := range []http.Header{

@@ -9,7 +9,7 @@ import (
 )
 
 // A kind is a constructor of endpoints.
-type kind uint8
+type kind uint16
 
 const (
 	tcpServer kind = 1 << iota
@@ -19,11 +19,17 @@ const (
 	tcpClient
 	wsClient
 	udpClient
+	unixServer
+	unixClient
+	connServer
 
 	wsServers = wsServer | wsHandler
-	servers   = tcpServer | wsServers | udpEndPoint
-	clients   = tcpClient | wsClient | udpClient
-	queued    = tcpServer | wsServers | tcpClient | wsClient // what is written waits in a queue
+	streams   = tcpServer | unixServer | connServer // servers of byte streams
+	listeners = tcpServer | unixServer | wsServer   // what accepts connections
+	servers   = streams | wsServers | udpEndPoint
+	clients   = tcpClient | wsClient | udpClient | unixClient
+	queued    = all &^ (udpEndPoint | udpClient) // what is written waits in a queue
+	secure    = streams | wsServer | tcpClient | wsClient | unixClient
 	all       = servers | clients
 )
 
@@ -33,13 +39,17 @@ func (k kind) String() string {
 		tcpServer: "NewTCPServer", wsServer: "NewWSServer",
 		wsHandler: "WSHandler", udpEndPoint: "NewUDPEndPoint",
 		tcpClient: "NewTCPClient", wsClient: "NewWSClient", udpClient: "NewUDPClient",
+		unixServer: "NewUnixServer", unixClient: "NewUnixClient", connServer: "NewConnServer",
 	}[k]
 }
 
-// network returns what its sockets are for, "tcp" or "udp".
+// network returns what its sockets are for, "tcp", "udp" or "unix".
 func (k kind) network() string {
-	if k&(udpEndPoint|udpClient) != 0 {
+	switch {
+	case k&(udpEndPoint|udpClient) != 0:
 		return "udp"
+	case k&(unixServer|unixClient) != 0:
+		return "unix"
 	}
 	return "tcp"
 }
@@ -67,15 +77,17 @@ var optionUse = map[string]kind{
 	"Logger":           all,
 
 	// ServerOptions
-	"Listener":         tcpServer | wsServer,
-	"MaxSessions":      tcpServer | wsServers,
+	"Listener":         listeners,
+	"MaxSessions":      streams | wsServers,
 	"DrainTimeout":     servers &^ wsHandler, // it has no Serve
 	"HandshakeTimeout": servers,
 	"MultipathTCP":     tcpServer | wsServer,
 
 	// both
-	"Addr":   all &^ wsHandler,
-	"Socket": all,
+	"Addr":     all &^ (wsHandler | connServer),
+	"Socket":   all,
+	"TLS":      secure,
+	"TLSFiles": secure,
 
 	// ClientOptions
 	"Connections":       clients,
@@ -99,6 +111,10 @@ var optionUse = map[string]kind{
 	"WebSocket.PingPeriod":           wsServers | wsClient,
 	"WebSocket.MaxHeaderBytes":       wsServer | wsClient, // a mounted handler has that of its http.Server
 	"WebSocket.Header":               wsClient,
+
+	// UnixServerOptions
+	"Unix.Mode":      unixServer,
+	"Unix.KeepStale": unixServer,
 
 	// UDPServerOptions and UDPClientOptions
 	"UDP.IgnoreProbes":  udpEndPoint,

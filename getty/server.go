@@ -29,7 +29,7 @@ type ServerOptions struct {
 	SessionOptions
 
 	// Addr is where to listen, "host:port"; port 0 takes a free one. Without it the server listens
-	// on a free port of the loopback address.
+	// on a free port of the loopback address. A server of a Unix socket needs a path.
 	Addr string
 
 	// Listener, if set, is used instead of Addr; the server closes it. If somebody else does
@@ -45,8 +45,8 @@ type ServerOptions struct {
 	// 0: DefaultDrainTimeout; negative: not at all.
 	DrainTimeout time.Duration
 
-	// HandshakeTimeout is how long a peer may take for what precedes a session: the TLS handshake
-	// of a connection that comes from a Listener of the user's, the request of a WebSocket upgrade.
+	// HandshakeTimeout is how long a peer may take for what precedes a session: the TLS handshake,
+	// the request of a WebSocket upgrade.
 	// For a UDP endpoint it is how long RunEventLoop waits for OnOpen. 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
@@ -64,6 +64,12 @@ type ServerOptions struct {
 
 	// UDP are the options that only UDP endpoints use.
 	UDP UDPServerOptions
+
+	// Unix are the options that only servers of Unix sockets use.
+	Unix UnixServerOptions
+
+	// TLSOptions turn TLS on.
+	TLSOptions
 }
 
 // A ServerOption changes one of the options. The With functions are shorthands for common fields;
@@ -86,7 +92,9 @@ func WithServerDispatch(d Dispatch) ServerOption { return func(o *ServerOptions)
 func WithMaxSessions(n int) ServerOption { return func(o *ServerOptions) { o.MaxSessions = n } }
 
 func (o *ServerOptions) complete(k kind) {
-	o.Addr = cmp.Or(o.Addr, "127.0.0.1:0")
+	if k != unixServer {
+		o.Addr = cmp.Or(o.Addr, "127.0.0.1:0")
+	}
 	o.MaxSessions = cmp.Or(o.MaxSessions, DefaultMaxSessions)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, DefaultDrainTimeout)
 	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, DefaultHandshakeTimeout)
@@ -98,6 +106,7 @@ func (o *ServerOptions) complete(k kind) {
 	}
 	o.SessionOptions.complete()
 	o.WebSocket.complete()
+	o.TLSOptions.complete(k)
 }
 
 func (o *ServerOptions) check(k kind) error {
@@ -106,12 +115,17 @@ func (o *ServerOptions) check(k kind) error {
 		return errors.New("getty: HandshakeTimeout is negative")
 	case o.Listener != nil && isNilPointer(o.Listener):
 		return fmt.Errorf("getty: Listener is a nil %T", o.Listener)
+	case k == unixServer && o.Listener == nil:
+		if err := checkUnix(o.Addr, &o.Unix); err != nil {
+			return err
+		}
 	}
-	return cmp.Or(o.SessionOptions.check(), o.WebSocket.check(), checkSocket(&o.Socket, k))
+	return cmp.Or(o.SessionOptions.check(), o.WebSocket.check(), checkSocket(&o.Socket, k),
+		o.TLSOptions.check(k))
 }
 
 // A Server accepts connections and runs a session for each. Make one with [NewTCPServer],
-// [NewWSServer] or [NewUDPEndPoint]. All its methods may be called from any goroutine.
+// [NewUnixServer], [NewWSServer], [NewUDPEndPoint] or [NewConnServer]. All its methods may be called from any goroutine.
 //
 // Its goroutines are one that accepts and one per session, on WebSocket also one per connection
 // that is still shaking hands and one that starts those; Done tells when all have ended.
@@ -120,10 +134,12 @@ type Server struct {
 	opts    ServerOptions
 	err     error // from the options, reported by RunEventLoop
 	service service
+	kind    kind
 
-	mu    sync.Mutex
-	addr  net.Addr // guarded by mu
-	cause error    // guarded by mu: why the server has closed itself
+	mu      sync.Mutex
+	prepare NewSessionCallback // guarded by mu: of RunEventLoop
+	addr    net.Addr           // guarded by mu
+	cause   error              // guarded by mu: why the server has closed itself
 }
 
 var _ EndPoint = (*Server)(nil)
@@ -137,7 +153,7 @@ type service interface {
 }
 
 func newServer(opts []ServerOption, sv service, k kind) *Server {
-	s := &Server{service: sv}
+	s := &Server{service: sv, kind: k}
 	s.err = settle(&s.opts, k, opts)
 	s.ep = newEndpoint(s, "server", &s.opts.SessionOptions)
 	return s
@@ -173,6 +189,7 @@ func (s *Server) RunEventLoop(newSession NewSessionCallback) error {
 		return fmt.Errorf("getty: %w", err)
 	}
 	s.setAddr(addr)
+	s.setAdopter(newSession)
 	if s.ep.isClosed() { // Close came before there was a listener to close
 		s.service.stop()
 		return s.closedError()
@@ -280,7 +297,9 @@ type streamService struct {
 }
 
 func (v *streamService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	return v.acceptor.start(s, func(conn net.Conn) { v.shakes.admit(s, conn, prepare) })
+	return v.acceptor.start(s, func(conn net.Conn) {
+		v.shakes.admit(s, s.secured(conn), func(conn net.Conn) { s.admit(conn, prepare) })
+	})
 }
 
 func (v *streamService) stop() {

@@ -141,6 +141,9 @@ func TestBusyPortIsAnError(t *testing.T) {
 		second := c.server(getty.WithLocalAddress(first.Addr().String()))
 		require.ErrorIs(t, second.RunEventLoop(prepare(newTracer(t))), syscall.EADDRINUSE)
 		within(t, second.Done(), "Done of what never ran")
+		if c.name == "unix" { // a path
+			return
+		}
 		require.Error(t, c.server(getty.WithLocalAddress("127.0.0.1:99999")).RunEventLoop(prepare(newTracer(t))))
 	})
 }

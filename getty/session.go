@@ -4,6 +4,7 @@ package getty
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"time"
 )
@@ -82,6 +83,9 @@ type Connection interface {
 	// Reading from it or writing to it breaks the session. It is nil where a session has none of
 	// its own.
 	Conn() net.Conn
+	// ConnectionState tells what the TLS handshake agreed on: the name that a client asked for
+	// (SNI), the application protocol (ALPN), certificates. ok is false without TLS.
+	ConnectionState() (state tls.ConnectionState, ok bool)
 	// GetActive returns when the peer last gave a sign of life, as IdleTimeout of [SessionOptions]
 	// describes it.
 	GetActive() time.Time

@@ -18,7 +18,7 @@ import (
 // case: 40
 func TestWaitTimeOfACloseThatHasBegun(t *testing.T) {
 	hour := func(o *getty.ServerOptions) { o.WaitTime, o.WriteTimeout = time.Hour, time.Hour }
-	eachWire(t, func(t *testing.T, w wire) {
+	eachSocket(t, func(t *testing.T, w wire) {
 		begin := func(t *testing.T, full bool) (wirePeer, getty.Session) {
 			l := newTracer(t)
 			srv := w.server(t, hour)

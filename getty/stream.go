@@ -36,6 +36,7 @@ func (t *stream) localAddr() net.Addr  { return t.conn.LocalAddr() }
 func (t *stream) remoteAddr() net.Addr { return t.conn.RemoteAddr() }
 func (t *stream) close() error         { return t.link.Close() }
 func (t *stream) farewell() []byte     { return nil }
+func (t *stream) lastWords() int       { return t.link.LastWords() }
 
 // encode encodes pkg into the batch, where it is sent from.
 func (t *stream) encode(pkg any, w *sendq.Waiter) (int, error) {
@@ -80,7 +81,21 @@ func (t *stream) closeWrite() error {
 	if t.ended.Swap(true) {
 		return nil
 	}
-	err := t.link.CloseWrite()
+	err := t.link.CloseWrite(wire.Try)
+	if err == wire.ErrWouldBlock {
+		t.s.spawn(func() {
+			if err := t.closed(t.link.CloseWrite(wire.Wait)); err != nil {
+				t.s.life.fail(err)
+			}
+		})
+		return nil
+	}
+	return t.closed(err)
+}
+
+// closed does what is left to be done after the link has answered CloseWrite with err, and returns
+// what the session fails with.
+func (t *stream) closed(err error) error {
 	switch {
 	case err == nil || t.s.has(flagHard):
 	case errors.Is(err, syscall.ENOTCONN):
@@ -190,8 +205,8 @@ func (t *stream) failed(err error) error { return err }
 // readFailed notes an error of reading.
 func (t *stream) readFailed(err error) {
 	s := t.s
-	if err == io.EOF {
-		return
+	if err == io.EOF || err == io.ErrUnexpectedEOF && s.has(flagClosing) {
+		return // after an own Close any end of the peer's will do
 	}
 	t.broken = err
 	// With these flags the descriptor was closed, or emptied, by ourselves.
@@ -201,8 +216,9 @@ func (t *stream) readFailed(err error) {
 	// At once, and not after the handlers of conclude: an error of writing that they meet tells
 	// less than this one.
 	s.life.setCause(err)
-	// A socket that fails to read is broken in both directions. Other connections may not be.
-	if wire.Socket(t.conn) != nil {
+	// A socket that fails to read is broken in both directions. Other connections may not be, nor is
+	// one where only the goodbye of TLS is missing.
+	if wire.Socket(wire.Below(t.conn)) != nil && err != io.ErrUnexpectedEOF {
 		s.setFlag(flagRefuse)
 		s.life.endContext()
 	}

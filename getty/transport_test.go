@@ -7,8 +7,11 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +38,30 @@ var carriers = []carrier{
 	{"udp", getty.NewUDPEndPoint, func(addr string, opts ...getty.ClientOption) *getty.Client {
 		return getty.NewUDPClient(append(opts, getty.WithServerAddress(addr))...)
 	}},
+	{"tls", func(opts ...getty.ServerOption) *getty.Server {
+		return getty.NewTCPServer(append(opts, getty.WithServerTLS(localTLS().server))...)
+	}, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		opts = append(opts, getty.WithServerAddress(addr), getty.WithClientTLS(localTLS().client))
+		return getty.NewTCPClient(opts...)
+	}},
+	{"wss", func(opts ...getty.ServerOption) *getty.Server {
+		return getty.NewWSServer(append(opts, getty.WithServerTLS(localTLS().server))...)
+	}, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		opts = append(opts, getty.WithServerAddress("wss://"+addr+"/"), getty.WithClientTLS(localTLS().client))
+		return getty.NewWSClient(opts...)
+	}},
+	{"unix", func(opts ...getty.ServerOption) *getty.Server {
+		return getty.NewUnixServer(append([]getty.ServerOption{getty.WithLocalAddress(unixPath())}, opts...)...)
+	}, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		return getty.NewUnixClient(append(opts, getty.WithServerAddress(addr))...)
+	}},
+}
+
+var unixPaths atomic.Int64
+
+// unixPath returns the path of a socket that nobody has.
+func unixPath() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("getty-%d-%d.sock", os.Getpid(), unixPaths.Add(1)))
 }
 
 func eachCarrier(t *testing.T, f func(t *testing.T, c carrier)) {

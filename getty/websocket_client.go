@@ -75,7 +75,8 @@ func (o *WebSocketClientOptions) check() error {
 		o.Subprotocols, o.RequireSubprotocol})
 }
 
-// NewWSClient returns a client of WebSocket sessions; its address is "ws://host:port/path".
+// NewWSClient returns a client of WebSocket sessions; its address is "ws://host:port/path", or
+// "wss://host:port/path" for TLS.
 func NewWSClient(opts ...ClientOption) *Client {
 	return newClient(opts, dialWebSocket, wsClient)
 }
@@ -91,7 +92,11 @@ func dialWebSocket(ctx context.Context, o *ClientOptions) (protocol, error) {
 	}
 	ws := &o.WebSocket
 	offer := wsframe.Offer{Protocols: ws.Subprotocols, Deflate: ws.Compression}
+	addr := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), webPort(u)))
 	u.Scheme, u.Fragment = "http", ""
+	if o.TLSOptions.on() {
+		u.Scheme = "https" // for the choice of a proxy, and of cookies
+	}
 	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: ws.Header.Clone()}
 	if req.Header == nil {
 		req.Header = make(http.Header)
@@ -107,7 +112,7 @@ func dialWebSocket(ctx context.Context, o *ClientOptions) (protocol, error) {
 			req.AddCookie(c)
 		}
 	}
-	conn, err := dialThrough(ctx, o, req, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
+	conn, err := dialThrough(ctx, o, req, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +143,7 @@ func dialThrough(
 	if proxy.Scheme != "http" {
 		return nil, fmt.Errorf("getty: websocket: %q is not an http proxy", proxy.Redacted())
 	}
-	conn, err := dialConn(ctx, o, net.JoinHostPort(proxy.Hostname(), cmp.Or(proxy.Port(), "80")))
+	conn, err := dialPlain(ctx, o, net.JoinHostPort(proxy.Hostname(), cmp.Or(proxy.Port(), "80")))
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +156,7 @@ func dialThrough(
 		_ = conn.Close()
 		return nil, fmt.Errorf("getty: websocket: proxy: %w", err)
 	}
-	return conn, nil
+	return o.TLSOptions.secured(ctx, conn, req.URL.Hostname())
 }
 
 // connect asks an HTTP proxy for a tunnel to addr (RFC 9110, section 9.3.6).

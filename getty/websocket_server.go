@@ -106,7 +106,7 @@ const (
 // Connections count for MaxSessions from the moment they are accepted. One too many is answered
 // with status 503.
 func NewWSServer(opts ...ServerOption) *Server {
-	return newServer(opts, &webService{}, wsServer)
+	return newServer(opts, &webService{shakes: newHandshakes()}, wsServer)
 }
 
 // A WSEndPoint is a WebSocket server that is mounted on the user's own http.Server. Its sessions
@@ -153,6 +153,7 @@ func (mountedService) stop()                                               {}
 // sees the listener: it would give up at the first error that it does not know.
 type webService struct {
 	acceptor
+	shakes *handshakes // those of TLS
 
 	srvMu sync.Mutex
 	srv   *http.Server // guarded by srvMu
@@ -182,7 +183,9 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 	v.srvMu.Lock()
 	v.srv = srv
 	v.srvMu.Unlock()
-	addr, err := v.acceptor.start(s, in.give)
+	addr, err := v.acceptor.start(s, func(conn net.Conn) {
+		v.shakes.admit(s, s.secured(conn), in.give)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -197,6 +200,7 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 // taken over and stay.
 func (v *webService) stop() {
 	v.acceptor.stop()
+	v.shakes.stop()
 	v.srvMu.Lock()
 	defer v.srvMu.Unlock()
 	if v.srv != nil {

@@ -25,7 +25,7 @@ type Dialer struct {
 // local port was given, and a Unix socket path that is too long as [ErrPathTooLong].
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if strings.HasPrefix(network, "unix") {
-		if err := checkUnixPath(address); err != nil {
+		if err := CheckUnixPath(address); err != nil {
 			to := &net.UnixAddr{Name: address, Net: network}
 			return nil, &net.OpError{Op: "dial", Net: network, Addr: to, Err: err}
 		}

@@ -94,7 +94,7 @@ func ListenUnix(ctx context.Context, path string, o UnixOptions) (*UnixListener,
 	if path == "" { // package net would choose an abstract name that nobody knows
 		return fail(fmt.Errorf("empty path: %w", syscall.EINVAL))
 	}
-	if err := checkUnixPath(path); err != nil {
+	if err := CheckUnixPath(path); err != nil {
 		return fail(err)
 	}
 	if ctx.Err() != nil {
@@ -235,8 +235,9 @@ func isStale(ctx context.Context, network, path string) (bool, error) {
 	return true, nil
 }
 
-// checkUnixPath finds paths that the kernel cannot take.
-func checkUnixPath(path string) error {
+// CheckUnixPath returns an error for a path that no socket can have: [ErrPathTooLong], or a zero
+// byte in it. ListenUnix and Dialer check it themselves.
+func CheckUnixPath(path string) error {
 	if strings.IndexByte(path, 0) >= 0 {
 		// The kernel would take what is before it.
 		return fmt.Errorf("zero byte in path: %w", syscall.EINVAL)

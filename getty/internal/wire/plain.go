@@ -24,8 +24,9 @@ type plain struct {
 	closed atomic.Bool
 }
 
-func (l *plain) Conn() net.Conn    { return l.conn }
-func (l *plain) CloseWrite() error { return closeWrite(l.conn) }
+func (l *plain) Conn() net.Conn        { return l.conn }
+func (l *plain) CloseWrite(Mode) error { return closeWrite(l.conn) }
+func (l *plain) LastWords() int        { return 0 }
 
 func (l *plain) Close() error {
 	// Once: a second Close of a user's connection may do anything.

@@ -7,6 +7,15 @@ import (
 	"syscall"
 )
 
+// Below returns the connection that conn is made of if it is a [TLSConn], and conn if it is any
+// other.
+func Below(conn net.Conn) net.Conn {
+	if c, ok := conn.(*TLSConn); ok {
+		return c.raw
+	}
+	return conn
+}
+
 // Socket returns conn if it is a stream connection of package net, and nil if it is any other.
 func Socket(conn net.Conn) syscall.Conn {
 	// By its type and not by its methods: a connection that embeds one has a SyscallConn too, but

@@ -101,8 +101,9 @@ func newSocket(conn net.Conn) Link {
 	return l
 }
 
-func (l *socket) Conn() net.Conn    { return l.conn }
-func (l *socket) CloseWrite() error { return closeWrite(l.conn) }
+func (l *socket) Conn() net.Conn        { return l.conn }
+func (l *socket) CloseWrite(Mode) error { return closeWrite(l.conn) }
+func (l *socket) LastWords() int        { return 0 }
 
 func (l *socket) Close() error {
 	was := l.state.Or(stateClosed)

@@ -28,8 +28,13 @@ type Link interface {
 	Write(src Source, how Mode) error
 
 	// CloseWrite ends the outgoing stream, where the connection can do that; it returns
-	// errors.ErrUnsupported where it cannot.
-	CloseWrite() error
+	// errors.ErrUnsupported where it cannot. What was written before has been taken. A link that
+	// has last words of its own returns ErrWouldBlock if the kernel does not take them; it is
+	// called again with Wait then.
+	CloseWrite(how Mode) error
+
+	// LastWords returns how many bytes of its own CloseWrite has sent before the end of the stream.
+	LastWords() int
 
 	// Close frees the descriptor and ends Run and Write. Further calls do nothing.
 	//
@@ -74,7 +79,8 @@ type Source interface {
 	// Commit is called before a write that cannot be stopped halfway: the first n bytes of what was
 	// offered may not be withdrawn any more.
 	Commit(n int)
-	// Took reports that the connection took n bytes of what was offered last. n may be 0.
+	// Took reports that the connection took n bytes of what was offered last. n may be 0. One offer
+	// may be taken in several parts.
 	Took(n int)
 }
 
@@ -92,8 +98,12 @@ const (
 )
 
 // New returns the link for conn. Connections of package net are read and written through their
-// descriptor where the system allows it, all others through their methods.
+// descriptor where the system allows it, a [TLSConn] through the link of what it is made of, all
+// others through their methods.
 func New(conn net.Conn) Link {
+	if c, ok := conn.(*TLSConn); ok {
+		return newTLSLink(c)
+	}
 	if l := newSocket(conn); l != nil {
 		return l
 	}

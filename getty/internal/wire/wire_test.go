@@ -61,9 +61,12 @@ func (q *queue) Took(n int) {
 	}
 }
 
-// pair returns two ends of a connection of the network "tcp", "unix" or "pipe".
+// pair returns two ends of a connection of the network "tcp", "unix", "pipe" or "tls".
 func pair(t testing.TB, network string) (a, b net.Conn) {
 	t.Helper()
+	if network == "tls" {
+		return tlsPair(t, "tcp")
+	}
 	if network == "pipe" {
 		a, b = net.Pipe()
 	} else {
@@ -85,7 +88,7 @@ func pair(t testing.TB, network string) (a, b net.Conn) {
 
 // networks runs test over every kind of connection.
 func networks(t *testing.T, test func(t *testing.T, link Link, peer net.Conn)) {
-	for _, network := range []string{"tcp", "unix", "pipe"} {
+	for _, network := range []string{"tcp", "unix", "pipe", "tls"} {
 		if network == "unix" && runtime.GOOS == "windows" {
 			continue
 		}
@@ -168,7 +171,7 @@ func TestWriteWaits(t *testing.T) {
 			received <- b
 		}()
 		require.NoError(t, link.Write(q, Wait))
-		if err := link.CloseWrite(); err != nil {
+		if err := link.CloseWrite(Wait); err != nil {
 			require.ErrorIs(t, err, errors.ErrUnsupported)
 			require.NoError(t, link.Close())
 		}
