@@ -505,7 +505,7 @@ func TestCloseOverUnacknowledgedBytes(t *testing.T) {
 	const small, large = 2000, 50_000
 	for name, size := range map[string]int{"the kernel has taken all": small, "a part": large} {
 		t.Run(name, func(t *testing.T) {
-			eachWire(t, func(t *testing.T, w wire) {
+			eachSocket(t, func(t *testing.T, w wire) {
 				for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered} {
 					t.Run(d.String(), func(t *testing.T) {
 						t.Parallel()

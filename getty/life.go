@@ -267,6 +267,9 @@ func (l *life) awaitAcked() {
 		if st, err := alive(l.s.proto.netConn()); err != nil || st == netx.Broken {
 			return
 		}
+		if t, ok := l.s.proto.(interface{ broke() bool }); ok && t.broke() {
+			return // its error has been taken from the socket, which looks sound again
+		}
 		time.Sleep(pause)
 	}
 }

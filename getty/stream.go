@@ -25,6 +25,7 @@ type stream struct {
 	err    error       // the error of a turn, which ended the input
 	broken error       // the error of a read, kept because the kernel reports it only once
 	ended  atomic.Bool // our stream has been ended
+	lost   atomic.Bool // that found the connection broken
 }
 
 func newStream(conn net.Conn) *stream { return &stream{conn: conn, link: wire.New(conn)} }
@@ -37,6 +38,7 @@ func (t *stream) remoteAddr() net.Addr { return t.conn.RemoteAddr() }
 func (t *stream) close() error         { return t.link.Close() }
 func (t *stream) farewell() []byte     { return nil }
 func (t *stream) lastWords() int       { return t.link.LastWords() }
+func (t *stream) broke() bool          { return t.lost.Load() }
 
 // encode encodes pkg into the batch, where it is sent from.
 func (t *stream) encode(pkg any, w *sendq.Waiter) (int, error) {
@@ -98,8 +100,11 @@ func (t *stream) closeWrite() error {
 func (t *stream) closed(err error) error {
 	switch {
 	case err == nil || t.s.has(flagHard):
-	case errors.Is(err, syscall.ENOTCONN):
-		// The peer has broken the connection. The reader meets the error that tells how.
+	case errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, syscall.ECONNRESET):
+		// The peer has broken the connection. The reader meets the error that tells how, if the
+		// last words of TLS have not met it.
+		t.lost.Store(true)
 	case errors.Is(err, errors.ErrUnsupported):
 		// Such a connection can only be closed as a whole. Without that the peer would never learn
 		// of the end, and this session would wait for the peer's.

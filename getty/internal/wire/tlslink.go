@@ -55,6 +55,7 @@ type mark struct {
 // newTLSLink makes a link of c, which has shaken hands.
 func newTLSLink(c *TLSConn) *tlsLink {
 	c.linked = true
+	c.in.compact()
 	// Bytes may have come with the handshake.
 	return &tlsLink{TLSConn: c, below: New(c.raw), more: true}
 }
