@@ -6,7 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
-	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -217,12 +217,10 @@ func (c *cipher) readFrom(conn net.Conn) error {
 		return nil
 	}
 	if c.Rest(); err == nil {
-		err = errNoProgress
+		err = io.ErrNoProgress
 	}
 	return err
 }
-
-var errNoProgress = errors.New("wire: a read brought nothing")
 
 // A sealed is a queue of encrypted bytes. Its zero value is empty and holds nothing.
 type sealed struct {

@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -127,7 +128,7 @@ func (l *tlsLink) decrypt() bool {
 	return goesOn
 }
 
-var errManyAnswers = fmt.Errorf("wire: the TLS peer asks for new keys and reads no answer")
+var errManyAnswers = errors.New("wire: the TLS peer asks for new keys and reads no answer")
 
 // readRecords decrypts as many records as fit into the Input. It returns how many bytes they had.
 func (l *tlsLink) readRecords() (n int, err error) {
