@@ -53,7 +53,7 @@ func TestCloseWith(t *testing.T) {
 				peer := within(t, cl.closed, "OnClose of the peer")
 				require.EqualValues(t, 1, peer.Stats().PkgsRead)
 				var e *getty.CloseError
-				if c.name == "ws" {
+				if c.name == "ws" || c.name == "wss" {
 					require.ErrorAs(t, peer.Err(), &e)
 					require.Equal(t, 1011, e.Code)
 					require.Empty(t, e.Reason, "what an error says is not for the peer")
@@ -219,7 +219,10 @@ func TestCloseWriteUnsupported(t *testing.T) {
 		require.ErrorIs(t, s.CloseWrite(), errors.ErrUnsupported)
 		require.False(t, s.IsClosed())
 	}
-	for _, c := range carriers[1:] {
+	for _, c := range carriers {
+		if c.name != "ws" && c.name != "wss" && c.name != "udp" {
+			continue
+		}
 		srv := c.server()
 		run(t, srv, prepare(newTracer(t)))
 		client := c.client(srv.Addr().String())
@@ -250,6 +253,9 @@ func TestContext(t *testing.T) {
 					_ = p.conn.CloseWrite()
 				}, io.EOF},
 			} {
+				if w.name == "pipe" && name == "the peer's end" {
+					continue // a pipe that has ended takes no answer
+				}
 				l := newTracer(t)
 				l.unordered = d == getty.Unordered
 				working, go_ := make(chan context.Context, 1), make(chan struct{})
