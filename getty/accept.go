@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -73,8 +74,14 @@ func (a *acceptor) stop() {
 func (a *acceptor) loop(ln net.Listener, quit <-chan struct{}, handle func(net.Conn)) {
 	ep := a.s.ep
 	returned := false
+	var asked net.Conn // Admit is at work on it
 	defer func() {
-		if !returned { // Accept has called runtime.Goexit
+		switch {
+		case returned:
+		case asked != nil: // Admit has called runtime.Goexit, which costs one connection
+			a.s.decline(asked, fmt.Errorf("%w: %w", errNotAdmitted, &PanicError{Where: "Admit"}))
+			ep.spawn(func() { a.loop(ln, quit, handle) })
+		default: // Accept has
 			a.s.fail(&PanicError{Where: "net.Listener.Accept"})
 		}
 	}()
@@ -85,7 +92,15 @@ func (a *acceptor) loop(ln net.Listener, quit <-chan struct{}, handle func(net.C
 		if err == nil {
 			delay = first
 			ep.stats.accepts.Add(1)
-			handle(ep.contain(conn))
+			conn = ep.contain(conn)
+			asked = conn
+			err = a.s.admitted(conn)
+			asked = nil
+			if err != nil {
+				a.s.decline(conn, err)
+				continue
+			}
+			handle(conn)
 			continue
 		}
 		if ep.isClosed() {
@@ -120,6 +135,29 @@ func acceptFrom(ln net.Listener) (conn net.Conn, err error) {
 	return conn, err
 }
 
+// admitted asks the user's hook about a connection that was accepted.
+func (s *Server) admitted(conn net.Conn) (err error) {
+	if s.opts.Admit == nil {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Where: "Admit", Value: v, Stack: debug.Stack()}
+			s.ep.log.Error("getty: callback panicked", "peer", addrText(conn.RemoteAddr()),
+				"where", "Admit", "panic", limitString(fmt.Sprint(v)))
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %w", errNotAdmitted, err)
+		}
+	}()
+	return s.opts.Admit(conn.RemoteAddr())
+}
+
+// reserve takes a place for a connection of peer.
+func (s *Server) reserve(peer net.Addr) (place, error) {
+	return s.ep.places.reserve(s.opts.MaxSessions, s.opts.MaxSessionsPerAddr, peer)
+}
+
 func closeListener(ln net.Listener) (err error) {
 	defer caught("net.Listener.Close", &err)
 	return ln.Close()
@@ -133,8 +171,12 @@ func listenerAddr(ln net.Listener) (addr net.Addr) {
 
 // admit makes a session of an accepted connection.
 func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
-	_, err := s.ep.open(newStream(conn), s.opts.MaxSessions, s.prepareOn(conn, prepare))
+	at, err := s.reserve(conn.RemoteAddr())
 	if err != nil {
+		s.decline(conn, err)
+		return
+	}
+	if _, err := s.ep.openReserved(newStream(conn), at, s.prepareOn(conn, prepare)); err != nil {
 		s.refused(addrText(conn.RemoteAddr()), err)
 		_ = conn.Close()
 	}
@@ -154,6 +196,7 @@ func (s *Server) prepareOn(conn net.Conn, prepare NewSessionCallback) NewSession
 // turnAway counts and logs a connection for which no session was begun.
 func (s *Server) turnAway(peer string, err error) {
 	s.ep.stats.refused.Add(1)
+	s.ep.stats.refusals.count(err)
 	s.refused(peer, err)
 }
 

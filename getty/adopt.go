@@ -35,6 +35,7 @@ func (s *Server) Adopt(conn net.Conn, newSession NewSessionCallback) (Session, e
 	ss, err := s.adopt(conn, newSession)
 	if err != nil {
 		s.ep.stats.refused.Add(1)
+		s.ep.stats.refusals.count(err)
 		_ = conn.Close()
 		return nil, err
 	}
@@ -63,17 +64,18 @@ func (s *Server) adopt(conn net.Conn, prepare NewSessionCallback) (*session, err
 		prepare = own
 	}
 	s.ep.stats.accepts.Add(1)
-	if !s.ep.reserve(s.opts.MaxSessions) {
-		return nil, ErrTooManySessions
+	at, err := s.reserve(conn.RemoteAddr())
+	if err != nil {
+		return nil, err
 	}
 	conn = s.secured(conn)
 	if c, ok := conn.(*wire.TLSConn); ok {
 		ctx, cancel := context.WithTimeout(context.Background(), s.opts.HandshakeTimeout)
 		defer cancel()
 		if err := shakeHandsTLS(ctx, c); err != nil {
-			s.ep.unreserve()
+			s.ep.places.release(at)
 			return nil, fmt.Errorf("getty: TLS handshake: %w", tellPlainText(err))
 		}
 	}
-	return s.ep.openReserved(newStream(conn), s.prepareOn(conn, prepare))
+	return s.ep.openReserved(newStream(conn), at, s.prepareOn(conn, prepare))
 }

@@ -6,13 +6,13 @@ import "sync"
 
 // attributes is the store of a session behind SetAttribute. The map is made with the first value.
 type attributes struct {
-	mu sync.RWMutex
+	mu sync.Mutex  // and no RWMutex, which takes three times the memory in every session
 	m  map[any]any // guarded by mu
 }
 
 func (a *attributes) GetAttribute(key any) any {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	return a.m[key]
 }
 

@@ -316,7 +316,7 @@ func (c *Client) attempt() {
 	defer cancel()
 	tr, err := c.dial(ctx, &c.opts)
 	if err == nil {
-		if _, err = c.ep.open(tr, 0, c.prepare); err == nil {
+		if _, err = c.ep.open(tr, c.prepare); err == nil {
 			return
 		}
 		_ = tr.close()

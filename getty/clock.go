@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gostkit/kit/getty/internal/wsframe"
 	"github.com/gostkit/kit/netx"
 	"github.com/gostkit/kit/timerwheel"
 )
@@ -238,6 +239,16 @@ func (c *clock) shift(d int64) {
 	c.moveLocked(idleReprieve, &c.heardAt, at, min(at+d, now()))
 }
 
+// resumed begins the read and idle limits anew, before a pause of reading ends: the reader shifts
+// them as well, but is perhaps not the first to run.
+func (c *clock) resumed() {
+	t := now()
+	if at := c.begunAt.Load(); at != 0 {
+		c.begunAt.CompareAndSwap(at, t)
+	}
+	c.touch()
+}
+
 // moveLocked makes a limit that runs since at run since to.
 func (c *clock) moveLocked(which int, since *atomic.Int64, at, to int64) {
 	// A reprieve moves along. Otherwise overLocked would take it for that of another run, and grant
@@ -315,6 +326,7 @@ func (c *clock) review() {
 	}
 	tick, ping, renew := false, false, false
 	if c.live && !c.ended {
+		c.lifetimeLocked(t, &next)
 		renew = c.renewLocked(t, &next)
 		tick, ping = c.ticksLocked(t, ask, &next)
 	}
@@ -333,6 +345,27 @@ func (c *clock) review() {
 	if ping {
 		c.s.spawn(func() { c.s.proto.(pinger).ping() })
 	}
+}
+
+// lifetimeLocked begins the end of a session that has reached its MaxLifetime.
+func (c *clock) lifetimeLocked(t int64, next *soonest) {
+	s := c.s
+	limit := nanos(s.opts.MaxLifetime)
+	if limit <= 0 || s.has(flagDrain|flagClosing) {
+		return
+	}
+	// Up to an eighth earlier, by the session's number: sessions that began together must not all
+	// come back together. The factor, of the golden ratio, spreads numbers that follow each other.
+	share := float64(uint32(s.id)*2654435769) / (1 << 32)
+	at := s.bornAt + limit - int64(share*float64(limit/8))
+	if t < at {
+		next.add(at)
+		return
+	}
+	if w, ok := s.proto.(*webSocket); ok {
+		w.code.CompareAndSwap(0, wsframe.CodeGoingAway)
+	}
+	s.spawn(s.life.drain) // it may flush
 }
 
 // soonest is the earliest of the times that were added, 0 if there was none.
@@ -592,7 +625,7 @@ func (c *clock) ticksLocked(t int64, ask bool, next *soonest) (tick, ping bool) 
 // unlike a handler at work shows no sign of life of the peer.
 func (s *session) busy() (busy, ticking bool) {
 	switch {
-	case s.has(flagBlocked) && !s.opts.ReadWhileBlocked:
+	case s.has(flagBlocked) && !s.opts.ReadWhileBlocked, s.withheld():
 		return true, false
 	case s.inboxIfStarted() != nil && s.inbox.waiting():
 		return true, false

@@ -28,11 +28,13 @@ type session struct {
 	opts   *SessionOptions // the endpoint's, never changed
 
 	state
+	started atomic.Bool // codec, listener and dispatch are set, the inbox is made
 	attributes
 	name      atomicString
 	maxMsgLen atomic.Int64
-	dispatch  Dispatch    // constant after OnOpen
-	started   atomic.Bool // codec, listener and dispatch are set, the inbox is made
+	dispatch  Dispatch // constant after OnOpen
+	place     place
+	pacer     *pacer // used by the goroutine that reads; made when first needed
 
 	life   life
 	turn   turn

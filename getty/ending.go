@@ -47,36 +47,46 @@ func (l *life) closeWrite() error {
 	return nil
 }
 
-// A sessionContext is the context behind Context of a session.
-type sessionContext struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+// extras are what most sessions are never asked for.
+type extras struct {
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	endings []*ending
+}
+
+// extrasLocked returns the extras, which it makes if there are none.
+func (l *life) extrasLocked() *extras {
+	if l.extras == nil {
+		l.extras = new(extras)
+	}
+	return l.extras
 }
 
 // context is Context of the session.
 func (l *life) context() context.Context {
 	l.mu.Lock()
-	c := l.ctx
-	if c == nil {
-		c = new(sessionContext)
-		c.ctx, c.cancel = context.WithCancelCause(context.Background())
-		l.ctx = c
+	x := l.extrasLocked()
+	if x.ctx == nil {
+		x.ctx, x.cancel = context.WithCancelCause(context.Background())
 	}
 	l.mu.Unlock()
 	// A session that ends sets the flag first and then looks for a context.
 	if l.s.has(flagRefuse) {
-		c.cancel(l.failure())
+		x.cancel(l.failure())
 	}
-	return c.ctx
+	return x.ctx
 }
 
 // endContext ends the session's context, if it was ever asked for. flagRefuse is set.
 func (l *life) endContext() {
 	l.mu.Lock()
-	c := l.ctx
+	var cancel context.CancelCauseFunc
+	if l.extras != nil {
+		cancel = l.extras.cancel
+	}
 	l.mu.Unlock()
-	if c != nil {
-		c.cancel(l.failure())
+	if cancel != nil {
+		cancel(l.failure())
 	}
 }
 
@@ -92,16 +102,17 @@ func (l *life) onEnd(f func(Session)) (remove func() bool) {
 		l.s.spawn(func() { l.runEndings([]*ending{e}) })
 		return func() bool { return false }
 	}
-	l.endings = append(l.endings, e)
+	x := l.extrasLocked()
+	x.endings = append(x.endings, e)
 	l.mu.Unlock()
 	return func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		i := slices.Index(l.endings, e)
+		i := slices.Index(x.endings, e)
 		if i < 0 {
 			return false
 		}
-		l.endings = slices.Delete(l.endings, i, i+1)
+		x.endings = slices.Delete(x.endings, i, i+1)
 		return true
 	}
 }
@@ -121,7 +132,9 @@ func (l *life) runEndings(list []*ending) {
 func (l *life) takeEndings() (list []*ending, over bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	list, l.endings = l.endings, nil
+	if x := l.extras; x != nil {
+		list, x.endings = x.endings, nil
+	}
 	l.over = len(list) == 0
 	return list, l.over
 }

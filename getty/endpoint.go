@@ -52,11 +52,14 @@ type EndPoint interface {
 type EndPointStats struct {
 	Open     int          // sessions now
 	Opened   uint64       // sessions whose OnOpen succeeded
-	Refused  uint64       // connections refused: by MaxSessions, the new-session callback or OnOpen
+	Refused  uint64       // connections refused, for whatever reason
+	Refusals Refusals     // the same by reason
 	Accepts  uint64       // connections accepted (server)
 	Retries  uint64       // accepts that failed and were tried again (server)
 	Dials    uint64       // dials begun (client)
 	DialErrs uint64       // dials that failed (client)
+	Held     int64        // bytes held by sessions, as MemoryBudget counts them; 0 without one
+	Cut      uint64       // sessions ended with ErrMemoryBudget
 	Total    SessionStats // sums over all sessions, ended ones included
 }
 
@@ -87,7 +90,8 @@ type endpoint struct {
 
 	mu       sync.Mutex
 	sessions map[uint64]*session // guarded by mu: open ones
-	table    atomic.Int64        // places taken: sessions, and connections that may become one
+	places   places              // of sessions, and of connections that may become one
+	budget   *budget             // nil without a MemoryBudget
 	closing  bool                // guarded by mu
 	running  int                 // guarded by mu: goroutines
 	over     bool                // guarded by mu: closing, and no goroutine is left
@@ -106,7 +110,9 @@ type endpoint struct {
 }
 
 type endpointCounters struct {
-	opened, refused, accepts, retries, dials, dialErrs atomic.Uint64
+	opened, refused, accepts, retries, dials, dialErrs, cut atomic.Uint64
+
+	refusals refusals
 }
 
 var endpointIDs atomic.Uint64
@@ -114,11 +120,15 @@ var endpointIDs atomic.Uint64
 // newEndpoint makes an endpoint; kind and a number are its name in logs.
 func newEndpoint(self EndPoint, kind string, opts *SessionOptions) *endpoint {
 	id := endpointIDs.Add(1)
-	return &endpoint{
+	e := &endpoint{
 		id: id, self: self, opts: opts,
 		log:      newLogger(opts.Logger, fmt.Sprintf("%s-%d", kind, id)),
 		sessions: make(map[uint64]*session), doneCh: make(chan struct{}),
 	}
+	if opts.MemoryBudget > 0 {
+		e.budget = &budget{ep: e, limit: opts.MemoryBudget}
+	}
+	return e
 }
 
 // begin makes the endpoint ready for sessions. It fails if it has begun or was closed before.
@@ -224,35 +234,22 @@ func (e *endpoint) taskPool() taskpool.Pool {
 	return e.pool
 }
 
-// reserve takes a place in the table for a session, unless limit places are taken. The place is
-// given back by unreserve, or used by openReserved.
-func (e *endpoint) reserve(limit int) bool {
-	// Added first and compared then: of two that come together for the last place only one gets it.
-	if n := e.table.Add(1); limit > 0 && n > int64(limit) {
-		e.unreserve()
-		return false
-	}
-	return true
-}
-
-func (e *endpoint) unreserve() { e.table.Add(-1) }
-
-// open starts a session on proto on a goroutine of its own, unless the endpoint is closing or full.
-func (e *endpoint) open(proto protocol, limit int, prepare NewSessionCallback) (*session, error) {
-	if !e.reserve(limit) {
-		e.stats.refused.Add(1)
-		return nil, ErrTooManySessions
-	}
-	return e.openReserved(proto, prepare)
+// open starts a session on proto on a goroutine of its own, unless the endpoint is closing.
+func (e *endpoint) open(proto protocol, prepare NewSessionCallback) (*session, error) {
+	at, _ := e.places.reserve(0, 0, nil)
+	return e.openReserved(proto, at, prepare)
 }
 
 // openReserved is open for a session that has its place. If it fails the place is free again.
-func (e *endpoint) openReserved(proto protocol, prepare NewSessionCallback) (*session, error) {
+func (e *endpoint) openReserved(
+	proto protocol, at place, prepare NewSessionCallback,
+) (*session, error) {
 	s := newSession(e, proto, e.opts)
+	s.place = at
 	e.mu.Lock()
 	if e.closing {
 		e.mu.Unlock()
-		e.unreserve()
+		e.places.release(at)
 		return nil, ErrEndpointClosed
 	}
 	e.sessions[s.id] = s
@@ -277,6 +274,7 @@ func (e *endpoint) opened(s *session) {
 // refused is the report of a session that did not open.
 func (e *endpoint) refused(s *session, err error) {
 	e.stats.refused.Add(1)
+	e.stats.refusals.callback.Add(1)
 	e.log.Warn("getty: session refused",
 		"session", s.id, "peer", peerText(s.proto.remoteAddr), "error", limitText(err))
 	e.freed(s)
@@ -286,7 +284,7 @@ func (e *endpoint) refused(s *session, err error) {
 // freed is the report that a session's descriptor is free. Its place is free too, though its last
 // callbacks may still be running.
 func (e *endpoint) freed(s *session) {
-	e.table.Add(-1)
+	e.places.release(s.place)
 	if e.onFreed != nil {
 		e.onFreed(s)
 	}
@@ -345,6 +343,10 @@ func (e *endpoint) statsSnapshot() EndPointStats {
 		Opened: c.opened.Load(), Refused: c.refused.Load(),
 		Accepts: c.accepts.Load(), Retries: c.retries.Load(),
 		Dials: c.dials.Load(), DialErrs: c.dialErrs.Load(),
+		Cut: c.cut.Load(), Refusals: c.refusals.snapshot(),
+	}
+	if e.budget != nil {
+		st.Held = e.budget.used.Load()
 	}
 	e.mu.Lock()
 	st.Total = e.past

@@ -58,6 +58,10 @@ var (
 	// ErrTooManySessions reports a connection refused because MaxSessions were open.
 	ErrTooManySessions = errors.New("getty: too many sessions")
 
+	// ErrTooManyFromAddr reports a connection refused because its address had MaxSessionsPerAddr
+	// open.
+	ErrTooManyFromAddr = errors.New("getty: too many sessions from one address")
+
 	// ErrNoSession reports that a client has no live session.
 	ErrNoSession = errors.New("getty: no live session")
 

@@ -150,12 +150,33 @@ func WriteStalled(ss Session) bool { return ss.(*session).clock.stalledAt.Load()
 func Places(e EndPoint) int64 {
 	switch e := e.(type) {
 	case *Server:
-		return e.ep.table.Load()
+		return e.ep.places.taken.Load()
 	case *WSEndPoint:
-		return e.ep.table.Load()
+		return e.ep.places.taken.Load()
 	}
 	panic("a client has no places")
 }
+
+// AddrsKnown returns how many addresses an endpoint counts the places of.
+func AddrsKnown(e EndPoint) int {
+	p := &e.(interface{ endpoint() *endpoint }).endpoint().places
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.byAddr)
+}
+
+func (s *Server) endpoint() *endpoint { return s.ep }
+
+// Neighbourhood returns what counts as the address of a peer.
+func Neighbourhood(a net.Addr) string {
+	if p := neighbourhood(a); p.IsValid() {
+		return p.String()
+	}
+	return ""
+}
+
+// IsPaced reports whether reading pauses for ReadRate.
+func IsPaced(ss Session) bool { return ss.(*session).paced() }
 
 // Renew has the reader of a session replaced when it next waits.
 func Renew(ss Session) { ss.(*session).proto.(renewer).renew() }

@@ -161,6 +161,7 @@ func (o *outbox) takeQueueLocked() *sendq.Batch {
 		if side.control != nil {
 			b.AddControl(side.control)
 			o.appended += uint64(len(side.control))
+			o.s.ep.budget.add(len(side.control))
 			o.controls += uint64(len(side.control))
 			if o.queuedBytes() >= uint64(o.s.opts.HighWater) {
 				// Writers compare the bytes with the mark and are refused from here on. Without
@@ -326,6 +327,7 @@ func (o *outbox) accountLocked(b *sendq.Batch) {
 		o.s.clock.wrote()
 	}
 	o.gone.Add(uint64(p.Gone))
+	o.s.ep.budget.add(-p.Gone)
 }
 
 // writeFailed ends the session after a write error: everything queued is unsent.
@@ -349,6 +351,7 @@ func (o *outbox) discardBatch(b *sendq.Batch) {
 	o.s.count.Unsent.Add(uint64(pkgs))
 	o.s.count.UnsentBytes.Add(uint64(bytes))
 	o.gone.Add(uint64(rest))
+	o.s.ep.budget.add(-rest)
 	b.Free()
 }
 

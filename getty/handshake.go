@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
-	"sync/atomic"
 )
 
 // A handshaker is a connection that has to agree with its peer before bytes can flow: one with our
@@ -19,9 +18,8 @@ type handshaker interface {
 // handshakes runs the handshakes of accepted connections, each on a goroutine of its own, so that a
 // silent peer does not hold up the accept loop. HandshakeTimeout ends them.
 type handshakes struct {
-	running atomic.Int64 // handshakes in progress; they count for MaxSessions
-	ctx     context.Context
-	stop    context.CancelFunc
+	ctx  context.Context
+	stop context.CancelFunc
 }
 
 func newHandshakes() *handshakes {
@@ -39,26 +37,27 @@ func (h *handshakes) admit(s *Server, conn net.Conn, next func(net.Conn)) {
 	}
 	// Handshakes count as the sessions that they may become. Otherwise silent peers could hold any
 	// number of connections.
-	limit := int64(s.opts.MaxSessions)
-	if n := h.running.Add(1); limit > 0 && s.ep.table.Load()+n > limit {
-		h.running.Add(-1)
-		s.decline(conn, ErrTooManySessions)
+	at, err := s.reserve(conn.RemoteAddr())
+	if err != nil {
+		s.decline(conn, err)
 		return
 	}
-	if !s.ep.spawnUnlessClosing(func() { h.shake(s, hs, conn, next) }) {
-		h.running.Add(-1)
+	if !s.ep.spawnUnlessClosing(func() { h.shake(s, hs, conn, at, next) }) {
+		s.ep.places.release(at)
 		_ = conn.Close()
 	}
 }
 
-// shake runs one handshake, and next after it.
-func (h *handshakes) shake(s *Server, hs handshaker, conn net.Conn, next func(net.Conn)) {
+// shake runs one handshake, and next after it, which takes a place of its own.
+func (h *handshakes) shake(
+	s *Server, hs handshaker, conn net.Conn, at place, next func(net.Conn),
+) {
 	err := error(&PanicError{Where: "HandshakeContext"}) // stays if a user's method calls Goexit
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Where: "HandshakeContext", Value: v, Stack: debug.Stack()}
 		}
-		h.running.Add(-1)
+		s.ep.places.release(at)
 		if err != nil {
 			s.decline(conn, tellPlainText(err))
 			return

@@ -252,10 +252,13 @@ func (m *inbox) put(items []item) {
 	}
 	q.items = append(q.items, items...)
 	m.count += len(items)
+	before := m.bytes
 	for i := range items {
 		m.bytes += items[i].size
 	}
+	more := m.bytes - before
 	m.mu.Unlock()
+	m.s.ep.budget.add(more)
 }
 
 // take removes the next item.
@@ -306,6 +309,7 @@ func (m *inbox) withdraw() (item, bool) {
 	m.count--
 	m.bytes -= old.size
 	m.changed.Broadcast()
+	m.s.ep.budget.add(-old.size)
 	return old, true
 }
 
@@ -315,6 +319,7 @@ func (m *inbox) handled(pkgs, bytes int) (more bool) {
 	defer m.mu.Unlock()
 	m.count -= pkgs
 	m.bytes -= bytes
+	m.s.ep.budget.add(-bytes)
 	if m.count == 0 {
 		m.in.free()
 		m.cur.free() // an ordered session's caller holds the token; other sessions have no cur
@@ -370,6 +375,8 @@ func (m *inbox) clear() (dropped int) {
 	for m.count > 0 {
 		m.changed.Wait()
 	}
+	m.s.ep.budget.add(-m.bytes) // those of the dropped ones are left
+	m.bytes = 0
 	m.mu.Unlock()
 	return dropped
 }

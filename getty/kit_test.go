@@ -161,6 +161,15 @@ func tryReadFrame(c io.Reader) (string, error) {
 	return string(b), nil
 }
 
+// echoOnce exchanges one package with a server that echoes.
+func echoOnce(t testing.TB, c net.Conn) {
+	t.Helper()
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	_, err := c.Write(frame("hello"))
+	require.NoError(t, err)
+	require.Equal(t, "hello", readFrame(t, c))
+}
+
 // within receives from ch or fails the test.
 func within[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()

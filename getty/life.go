@@ -32,8 +32,7 @@ type life struct {
 	done  chan struct{} // guarded by mu: made by the first Done
 	over  bool          // guarded by mu: OnClose and the endings have returned
 
-	ctx     *sessionContext // guarded by mu: made by the first Context
-	endings []*ending       // guarded by mu
+	extras *extras // guarded by mu: made when first needed
 }
 
 // abandon ends a session that never opened: no callback runs any more.
@@ -106,7 +105,8 @@ func (l *life) conclude(err error) {
 	l.countUnacked()
 	l.free()
 	s.clock.stop() // the limits applied up to here
-	s.ep.freed(s)  // last: a client may dial for the place at once
+	s.stopPacing()
+	s.ep.freed(s) // last: a client may dial for the place at once
 }
 
 // free ends the session hard and returns when its descriptor is free and nothing is written any

@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -425,4 +426,24 @@ func TestEndlessAnswerToAnUpgrade(t *testing.T) {
 	l.message = func(getty.Session, any) { got <- struct{}{} }
 	run(t, getty.NewWSClient(getty.WithServerAddress("ws://"+ln.Addr().String()+"/")), prepare(l))
 	within(t, got, "the package")
+}
+
+// docs/limits.md has a row for every option that is a limit: a number, a time, or what decides about
+// connections. Those that are neither are named here.
+func TestEveryLimitIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/limits.md")
+	require.NoError(t, err)
+	others := []string{
+		"Addr", "Dispatch", "HalfClose", "KeepStale", "Listener", "Logger", "MultipathTCP", "Pool",
+		"ReadWhileBlocked", "SlowConsumer", "Socket", "TLS", "TLSFiles", "Dial",
+		"Unix.Mode", "Unix.KeepStale", "UDP.IgnoreProbes", "UDP.KeepOnRefused", "UDP.NoProbe", "UDP.ProbePayload",
+		"WebSocket.AllowedOrigins", "WebSocket.CheckOrigin", "WebSocket.Compression", "WebSocket.CompressionLevel",
+		"WebSocket.Header", "WebSocket.Jar", "WebSocket.OnUpgrade", "WebSocket.Path", "WebSocket.Proxy",
+		"WebSocket.RequireSubprotocol", "WebSocket.Subprotocols", "WebSocket.TextMessages",
+	}
+	for _, name := range getty.OptionNames() {
+		if !slices.Contains(others, name) {
+			require.Contains(t, string(page), "`"+name+"`", "docs/limits.md has no row for it")
+		}
+	}
 }

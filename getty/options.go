@@ -131,6 +131,22 @@ type SessionOptions struct {
 	// SlowConsumer is the policy for packages written with timeout 0 at the high mark.
 	SlowConsumer SlowConsumer
 
+	// ReadRate limits what each session reads. Its zero value is no limit.
+	ReadRate ReadRate
+
+	// MemoryBudget bounds the bytes that all sessions of the endpoint hold together: queued for
+	// their peers, in mailboxes, and of packages that are not complete. Above it no session reads;
+	// where queues and incomplete packages use it up, the sessions with the largest ones end with
+	// [ErrMemoryBudget] until an eighth of it is free. What handlers keep is not counted. 0 or
+	// negative: no limit.
+	MemoryBudget int64
+
+	// MaxLifetime is after how long a session drains, as in a Shutdown of its own: what was read is
+	// handled, answers are flushed, and the session closes clean (WebSocket: with code 1001). So
+	// load balancers get their turn, and new certificates come into use. Each session ends up to an
+	// eighth of it earlier, by chance. 0 or negative: no limit.
+	MaxLifetime time.Duration
+
 	// Dispatch says where OnMessage runs.
 	Dispatch Dispatch
 
@@ -185,6 +201,9 @@ func (o *SessionOptions) complete() {
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, DefaultWriteTimeout)
 	o.WaitTime = cmp.Or(o.WaitTime, DefaultWaitTime)
 	o.HalfClose = cmp.Or(o.HalfClose, DefaultHalfClose)
+	if o.ReadRate.on() {
+		o.ReadRate.Burst = cmp.Or(o.ReadRate.Burst, DefaultBurst)
+	}
 	o.HighWater = cmp.Or(o.HighWater, DefaultHighWater)
 	o.LowWater = cmp.Or(o.LowWater, min(DefaultLowWater, o.HighWater/4))
 	o.MailboxLen = cmp.Or(o.MailboxLen, DefaultMailboxLen)
@@ -210,6 +229,8 @@ func (o *SessionOptions) check() error {
 		return fmt.Errorf("getty: Dispatch: unknown dispatch %d", int(o.Dispatch))
 	case o.SlowConsumer != SlowReject && o.SlowConsumer != SlowClose:
 		return fmt.Errorf("getty: SlowConsumer: unknown policy %d", int(o.SlowConsumer))
+	case o.ReadRate.check() != nil:
+		return o.ReadRate.check()
 	case o.Pool != nil && isNilPointer(o.Pool):
 		return fmt.Errorf("getty: Pool is a nil %T", o.Pool)
 	}

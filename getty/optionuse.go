@@ -75,13 +75,18 @@ var optionUse = map[string]kind{
 	"MailboxLen":       all,
 	"MailboxBytes":     all,
 	"Logger":           all,
+	"ReadRate":         all,
+	"MemoryBudget":     all,
+	"MaxLifetime":      all &^ udpEndPoint, // it ends with its one session
 
 	// ServerOptions
-	"Listener":         listeners,
-	"MaxSessions":      streams | wsServers,
-	"DrainTimeout":     servers &^ wsHandler, // it has no Serve
-	"HandshakeTimeout": servers,
-	"MultipathTCP":     tcpServer | wsServer,
+	"Listener":           listeners,
+	"MaxSessions":        streams | wsServers,
+	"MaxSessionsPerAddr": streams | wsServers,
+	"Admit":              listeners,
+	"DrainTimeout":       servers &^ wsHandler, // it has no Serve
+	"HandshakeTimeout":   servers,
+	"MultipathTCP":       tcpServer | wsServer,
 
 	// both
 	"Addr":     all &^ (wsHandler | connServer),

@@ -342,6 +342,7 @@ func (o *outbox) added(n int) {
 		o.s.setFlag(flagQueued)
 	}
 	o.appended += uint64(n)
+	o.s.ep.budget.add(n)
 	if !o.s.has(flagBlocked) && o.queuedBytes() >= uint64(o.s.opts.HighWater) {
 		// A flush may have taken these bytes before the flag is set; the flush that follows every
 		// package looks at the flag even if it finds nothing to write.
@@ -393,6 +394,9 @@ func (o *outbox) reviewBlock() {
 		return // the encoder looks when it has unlocked
 	}
 	low := o.queuedBytes() <= uint64(o.s.opts.LowWater)
+	if low && !o.s.opts.ReadWhileBlocked {
+		o.s.clock.resumed()
+	}
 	if low {
 		low = o.s.clearFlag(flagBlocked)
 	}

@@ -462,14 +462,6 @@ func freeze(t testing.TB, cmd *exec.Cmd) {
 	})
 }
 
-func echoOnce(t testing.TB, c net.Conn) {
-	t.Helper()
-	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
-	_, err := c.Write(frame("hello"))
-	require.NoError(t, err)
-	require.Equal(t, "hello", readFrame(t, c))
-}
-
 // A dial whose SYN is dropped ends with DialTimeout, and with Close.
 //
 // fault: 111

@@ -181,11 +181,17 @@ func (s *session) paused() bool {
 		s.bits.Load()&(flagBlocked|flagClosing) == flagBlocked
 }
 
+// withheld reports whether reading pauses for a reason that concerns neither queue nor mailbox of
+// the session: its ReadRate, or the memory of its endpoint. A session that closes reads on.
+func (s *session) withheld() bool {
+	return s.paced() || s.ep.budget.exceeded() && !s.has(flagClosing)
+}
+
 // holds reports whether nothing may be read now.
 func (s *session) holds() bool {
 	// A Shutdown waits until everything that was read is handled: a peer that never stops sending
 	// would put that off for ever.
-	return s.paused() || s.bits.Load()&(flagDrain|flagClosing) == flagDrain
+	return s.paused() || s.withheld() || s.bits.Load()&(flagDrain|flagClosing) == flagDrain
 }
 
 // awaitWhile waits while held, which is paused or holds, is true.

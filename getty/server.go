@@ -41,6 +41,19 @@ type ServerOptions struct {
 	// once and counted. 0: DefaultMaxSessions; negative: no limit.
 	MaxSessions int
 
+	// MaxSessionsPerAddr is how many of them one address may have, and is for servers that face the
+	// internet: one host that opens as many connections as it can leaves others their places. For
+	// IPv6 an address is a network of 64 bits; peers without an IP address are not limited. One
+	// more connection is closed at once and counted. 0 or negative: no limit.
+	MaxSessionsPerAddr int
+
+	// Admit, if set, decides about a connection by its remote address, before TLS, the request of an
+	// upgrade, and any other user code; with an error the connection is closed at once, counted and
+	// logged. It runs on the goroutine that accepts, and must not wait for anything. One that panics
+	// refuses the connection. addr is what the connection says, for one of a user's Listener perhaps
+	// nothing.
+	Admit func(addr net.Addr) error
+
 	// DrainTimeout is how long Serve lets sessions drain when its context has ended.
 	// 0: DefaultDrainTimeout; negative: not at all.
 	DrainTimeout time.Duration

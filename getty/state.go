@@ -47,6 +47,7 @@ const (
 	flagReview                            // left for the holder of encMu: has the queue fallen?
 	flagWatched                           // on the list of the endpoint's flushWatch
 
+	flagPaced // reading pauses for ReadRate; see pace.go
 	flagGrown // the reader has run a turn since it was started; see renew.go
 )
 

@@ -22,10 +22,11 @@ type stream struct {
 	in   wire.Input
 
 	s      *session
-	err    error       // the error of a turn, which ended the input
-	broken error       // the error of a read, kept because the kernel reports it only once
-	ended  atomic.Bool // our stream has been ended
-	lost   atomic.Bool // that found the connection broken
+	err    error        // the error of a turn, which ended the input
+	broken error        // the error of a read, kept because the kernel reports it only once
+	ended  atomic.Bool  // our stream has been ended
+	lost   atomic.Bool  // that found the connection broken
+	noted  atomic.Int64 // bytes of the input that the endpoint's budget knows of
 }
 
 func newStream(conn net.Conn) *stream { return &stream{conn: conn, link: wire.New(conn)} }
@@ -131,12 +132,12 @@ func (t *stream) serve() error { return t.read(t) }
 // read is serve for a decoding.
 func (t *stream) read(d decoding) error {
 	s := t.s
-	defer t.in.Drop()
+	defer t.drop()
 	if n := t.in.Len(); n > 0 && s.beginRead() { // these bytes came with the handshake
 		d.Received(n)
 	}
 	for t.err == nil {
-		if s.has(flagDrain | flagBlocked | flagClosing) {
+		if s.has(flagDrain|flagBlocked|flagClosing|flagPaced) || s.ep.budget.exceeded() {
 			// Outside of Run, since the wait may be long: in Run the descriptor stays referenced
 			// and no Close could free it.
 			s.endRead()
@@ -201,7 +202,26 @@ func (t *stream) Received(n int) bool {
 	if t.in.Len() > 0 {
 		s.clock.arrived(n)
 	}
+	t.noteHeld()
+	s.pace(n)
 	return true
+}
+
+// noteHeld tells the endpoint's budget what the input holds.
+func (t *stream) noteHeld() {
+	if b := t.s.ep.budget; b != nil {
+		held := 0
+		if t.in.Len() > 0 { // an empty input gives its memory back before it waits
+			held = t.in.Held()
+		}
+		b.add(held - int(t.noted.Swap(int64(held))))
+	}
+}
+
+// drop empties the input.
+func (t *stream) drop() {
+	t.in.Drop()
+	t.noteHeld()
 }
 
 func (t *stream) within() bool           { return t.in.Len() > 0 }

@@ -134,7 +134,7 @@ func (v *packetService) start(s *Server, prepare NewSessionCallback) (net.Addr, 
 		s.ep.beginClose()
 		close(freed)
 	}
-	ss, err := s.ep.open(t, 0, prepare)
+	ss, err := s.ep.open(t, prepare)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -374,10 +374,14 @@ func (t *datagrams) serve() error {
 		if err == nil {
 			failures = 0
 			err = t.received(b, from, truncated)
+			s.pace(len(b))
 			s.endRead()
 			in.done()
 			if err != nil {
 				return err
+			}
+			if s.paced() || s.ep.budget.exceeded() {
+				s.awaitWhile(s.withheld)
 			}
 			continue
 		}

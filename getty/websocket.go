@@ -142,6 +142,8 @@ func (t *webSocket) Received(n int) bool {
 	if within {
 		s.clock.arrived(n)
 	}
+	t.noteHeld()
+	s.pace(n)
 	return true
 }
 

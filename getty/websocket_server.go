@@ -160,7 +160,7 @@ type webService struct {
 }
 
 func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
-	shaking := upgrades{ep: s.ep, limit: s.opts.MaxSessions}
+	shaking := upgrades{s: s, ep: s.ep}
 	in := &feed{conns: make(chan net.Conn), quit: make(chan struct{})}
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -248,8 +248,8 @@ func (f *feed) Addr() net.Addr { return textAddr{} }
 // refusal like any other. Each has a place among the sessions from the moment it is accepted, so
 // that those who never ask for an upgrade count too.
 type upgrades struct {
+	s      *Server
 	ep     *endpoint
-	limit  int
 	all    sync.Map     // net.Conn to *handshake
 	excess atomic.Int32 // how many of them have no place
 }
@@ -259,7 +259,9 @@ type upgrades struct {
 const maxExcess = 256
 
 type handshake struct {
-	reserved bool        // it has a place
+	place    place
+	reserved bool        // it has that place
+	refused  error       // why it has none
 	asked    bool        // bytes of a request have come
 	answered atomic.Bool // the handler was called
 }
@@ -268,9 +270,12 @@ type handshakeKey struct{}
 
 // begin is the http.Server's ConnContext.
 func (h *upgrades) begin(ctx context.Context, conn net.Conn) context.Context {
-	one := &handshake{reserved: h.ep.reserve(h.limit)}
+	one := new(handshake)
+	one.place, one.refused = h.s.reserve(conn.RemoteAddr())
+	one.reserved = one.refused == nil
 	if !one.reserved && h.excess.Add(1) > maxExcess {
 		h.ep.stats.refused.Add(1)
+		h.ep.stats.refusals.count(one.refused)
 		_ = conn.Close() // the http.Server notices when it reads
 	}
 	h.all.Store(conn, one)
@@ -300,7 +305,7 @@ func (h *upgrades) state(s *Server, conn net.Conn, st http.ConnState) {
 		case !one.(*handshake).reserved:
 			h.excess.Add(-1)
 		case st == http.StateClosed: // else the place is the session's
-			h.ep.unreserve()
+			h.ep.places.release(one.(*handshake).place)
 		}
 		if ok && st == http.StateClosed && one.(*handshake).asked && !one.(*handshake).answered.Load() && !s.ep.isClosed() {
 			s.turnAway(addrText(conn.RemoteAddr()), errNoRequest)
@@ -339,22 +344,15 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 		refuse(http.StatusBadRequest, fmt.Errorf("want one of the subprotocols %q", o.Subprotocols))
 		return
 	}
-	place, _ := r.Context().Value(handshakeKey{}).(*handshake)
-	reserved := place != nil && place.reserved // it is not, if the http.Server is the user's
-	if s.ep.isClosed() || !reserved && !s.ep.reserve(s.opts.MaxSessions) {
-		why := ErrTooManySessions
-		if s.ep.isClosed() {
-			why = ErrEndpointClosed
-		}
+	at, err := s.placeOf(r)
+	if err != nil {
 		w.Header().Set("Connection", "close")
-		refuse(http.StatusServiceUnavailable, why)
+		refuse(http.StatusServiceUnavailable, err)
 		return
 	}
 	header, refusal, why := s.decide(r)
 	if refusal != nil {
-		if !reserved {
-			s.ep.unreserve()
-		}
+		s.leavePlace(r, at)
 		s.turnAway(r.RemoteAddr, why)
 		answerRefusal(w, refusal)
 		return
@@ -364,9 +362,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 		err = fmt.Errorf("getty: %T.Hijack returned no connection", w)
 	}
 	if err != nil {
-		if !reserved {
-			s.ep.unreserve()
-		}
+		s.leavePlace(r, at)
 		refuse(http.StatusInternalServerError, err)
 		return
 	}
@@ -374,14 +370,35 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, prepare NewSess
 	t, err := s.switchProtocols(conn, brw.Reader, q, extraHeader(header))
 	if err == nil {
 		t.request.Store(keepRequest(r))
-		_, err = s.ep.openReserved(t, s.prepareOn(conn, prepare))
+		_, err = s.ep.openReserved(t, at, s.prepareOn(conn, prepare))
 	} else {
-		s.ep.unreserve()
+		s.ep.places.release(at)
 		s.ep.stats.refused.Add(1)
+		s.ep.stats.refusals.count(err)
 	}
 	if err != nil {
 		s.refused(r.RemoteAddr, err)
 		_ = conn.Close()
+	}
+}
+
+// placeOf returns the place of a request that is in order: that of its connection, or a new one if
+// the http.Server is the user's.
+func (s *Server) placeOf(r *http.Request) (place, error) {
+	one, _ := r.Context().Value(handshakeKey{}).(*handshake)
+	switch {
+	case s.ep.isClosed():
+		return place{}, ErrEndpointClosed
+	case one != nil && one.reserved:
+		return one.place, nil
+	}
+	return s.reserve(textAddr{"tcp", r.RemoteAddr})
+}
+
+// leavePlace gives back a place that does not belong to the connection of r.
+func (s *Server) leavePlace(r *http.Request, at place) {
+	if one, _ := r.Context().Value(handshakeKey{}).(*handshake); one == nil || !one.reserved {
+		s.ep.places.release(at)
 	}
 }
 
