@@ -80,6 +80,7 @@ var optionUse = map[string]kind{
 	// ClientOptions
 	"Connections":       clients,
 	"DialTimeout":       clients,
+	"Dial":              tcpClient | wsClient,
 	"ReconnectInterval": clients,
 	"ReconnectMax":      clients,
 
