@@ -11,6 +11,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net"
+	"reflect"
 	"sync"
 	"time"
 
@@ -53,6 +54,12 @@ type ClientOptions struct {
 	// Socket are options for every connection. Linger is used if it is negative: a session waits
 	// for its peer as WaitTime says, never in the kernel.
 	Socket netx.SocketOptions
+
+	// Dial makes the connections, such as through a proxy; nil: the network's own. network is
+	// "tcp" and addr the "host:port" of Addr. ctx ends with DialTimeout and Close, and Dial must
+	// return then. The client closes what it gets; TLS in it must have shaken hands. Dial may be
+	// called from several goroutines at once. With it, Socket must be zero.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// WebSocket are the options that only WebSocket clients use.
 	WebSocket WebSocketClientOptions
@@ -113,6 +120,8 @@ func (o *ClientOptions) check(k kind) error {
 		return errors.New("getty: want 0 <= ReconnectInterval <= ReconnectMax")
 	case k == wsClient && o.TLSOptions.on() && !isWSS(o.Addr):
 		return errors.New("getty: TLS is set, but Addr does not begin with wss://")
+	case o.Dial != nil && !reflect.ValueOf(o.Socket).IsZero():
+		return errors.New("getty: Socket has no effect on the connections of Dial")
 	}
 	return cmp.Or(o.SessionOptions.check(), checkServerAddr(o.Addr, k), o.WebSocket.check(),
 		o.UDP.check(), checkSocket(&o.Socket, k), o.TLSOptions.check(k))
@@ -152,6 +161,9 @@ func newClient(opts []ClientOption, dial dialer, k kind) *Client {
 	c := &Client{dial: dial, changed: make(chan struct{})}
 	c.err = settle(&c.opts, k, opts)
 	c.ep = newEndpoint(c, "client", &c.opts.SessionOptions)
+	if c.opts.Dial != nil {
+		c.opts.Dial = c.ep.containDial(c.opts.Dial)
+	}
 	c.ep.onFreed = c.freed
 	c.ep.onOpened = c.opened
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -183,6 +195,9 @@ func dialConn(ctx context.Context, o *ClientOptions, addr string) (net.Conn, err
 }
 
 func dialPlain(ctx context.Context, o *ClientOptions, addr string) (net.Conn, error) {
+	if o.Dial != nil {
+		return o.Dial(ctx, "tcp", addr)
+	}
 	d := netx.Dialer{Options: withoutLinger(o.Socket)}
 	return d.DialContext(ctx, "tcp", addr)
 }

@@ -97,6 +97,7 @@ var optionUse = map[string]kind{
 	// ClientOptions
 	"Connections":       clients,
 	"DialTimeout":       clients,
+	"Dial":              tcpClient | wsClient,
 	"ReconnectInterval": clients,
 	"ReconnectMax":      clients,
 
