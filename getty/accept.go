@@ -93,6 +93,7 @@ func (a *acceptor) loop(ln net.Listener, quit <-chan struct{}, handle func(net.C
 			delay = first
 			ep.stats.accepts.Add(1)
 			conn = ep.contain(conn)
+			ep.traceAccepted(conn.RemoteAddr())
 			asked = conn
 			err = a.s.admitted(conn)
 			asked = nil
@@ -197,6 +198,7 @@ func (s *Server) prepareOn(conn net.Conn, prepare NewSessionCallback) NewSession
 func (s *Server) turnAway(peer string, err error) {
 	s.ep.stats.refused.Add(1)
 	s.ep.stats.refusals.count(err)
+	s.ep.traceRefused(peer, err)
 	s.refused(peer, err)
 }
 

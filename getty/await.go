@@ -53,6 +53,7 @@ func (o *outbox) writeAndWait(
 				as = newcomer
 				o.admitNext()
 			}
+			o.s.traceQueued(total)
 			return o.awaitPkg(w, p, total, waiting)
 		}
 		w.Free()
@@ -83,7 +84,7 @@ func (o *outbox) awaitPkg(w *sendq.Waiter, p patience, total, waiting int) (int,
 	o.offer(waiting >= flushSize)
 	sent, withdrawn, err := o.await(w, p)
 	if withdrawn {
-		o.s.count.Withdrawn.Add(1)
+		o.s.count.rarely().Withdrawn.Add(1)
 	}
 	if err == nil {
 		sent = total

@@ -50,17 +50,19 @@ type EndPoint interface {
 
 // EndPointStats are the counters of an endpoint. Those of open sessions are included in Total.
 type EndPointStats struct {
-	Open     int          // sessions now
-	Opened   uint64       // sessions whose OnOpen succeeded
-	Refused  uint64       // connections refused, for whatever reason
-	Refusals Refusals     // the same by reason
-	Accepts  uint64       // connections accepted (server)
-	Retries  uint64       // accepts that failed and were tried again (server)
-	Dials    uint64       // dials begun (client)
-	DialErrs uint64       // dials that failed (client)
-	Held     int64        // bytes held by sessions, as MemoryBudget counts them; 0 without one
-	Cut      uint64       // sessions ended with ErrMemoryBudget
-	Total    SessionStats // sums over all sessions, ended ones included
+	Open     int      // sessions now
+	Opened   uint64   // sessions whose OnOpen succeeded
+	Refused  uint64   // connections refused, for whatever reason
+	Refusals Refusals // the same by reason
+	Accepts  uint64   // connections accepted (server)
+	Retries  uint64   // accepts that failed and were tried again (server)
+	Dials    uint64   // dials begun (client)
+	DialErrs uint64   // dials that failed (client)
+	Held     int64    // bytes held by sessions, as MemoryBudget counts them; 0 without one
+	Cut      uint64   // sessions ended with ErrMemoryBudget
+
+	CallbackTimes CallbackTimes // of OnMessage, where TimeCallbacks or SlowHandler is set
+	Total         SessionStats  // sums over all sessions, ended ones included
 }
 
 // A Report tells how a Shutdown ended.
@@ -80,6 +82,7 @@ type Report struct {
 // wheel, the pool, the count of goroutines, and the watch for late flushes.
 type endpoint struct {
 	id   uint64
+	name string
 	self EndPoint
 	opts *SessionOptions
 	log  *slog.Logger
@@ -112,7 +115,8 @@ type endpoint struct {
 type endpointCounters struct {
 	opened, refused, accepts, retries, dials, dialErrs, cut atomic.Uint64
 
-	refusals refusals
+	refusals  refusals
+	callbacks callbackCounts
 }
 
 var endpointIDs atomic.Uint64
@@ -120,9 +124,10 @@ var endpointIDs atomic.Uint64
 // newEndpoint makes an endpoint; kind and a number are its name in logs.
 func newEndpoint(self EndPoint, kind string, opts *SessionOptions) *endpoint {
 	id := endpointIDs.Add(1)
+	name := fmt.Sprintf("%s-%d", kind, id)
 	e := &endpoint{
-		id: id, self: self, opts: opts,
-		log:      newLogger(opts.Logger, fmt.Sprintf("%s-%d", kind, id)),
+		id: id, self: self, opts: opts, name: name,
+		log:      newLogger(opts.Logger, name),
 		sessions: make(map[uint64]*session), doneCh: make(chan struct{}),
 	}
 	if opts.MemoryBudget > 0 {
@@ -269,12 +274,14 @@ func (e *endpoint) opened(s *session) {
 	if e.onOpened != nil {
 		e.onOpened(s)
 	}
+	s.traceOpened()
 }
 
 // refused is the report of a session that did not open.
 func (e *endpoint) refused(s *session, err error) {
 	e.stats.refused.Add(1)
 	e.stats.refusals.callback.Add(1)
+	e.traceRefused(peerText(s.proto.remoteAddr), err)
 	e.log.Warn("getty: session refused",
 		"session", s.id, "peer", peerText(s.proto.remoteAddr), "error", limitText(err))
 	e.freed(s)
@@ -344,6 +351,7 @@ func (e *endpoint) statsSnapshot() EndPointStats {
 		Accepts: c.accepts.Load(), Retries: c.retries.Load(),
 		Dials: c.dials.Load(), DialErrs: c.dialErrs.Load(),
 		Cut: c.cut.Load(), Refusals: c.refusals.snapshot(),
+		CallbackTimes: c.callbacks.snapshot(),
 	}
 	if e.budget != nil {
 		st.Held = e.budget.used.Load()

@@ -166,7 +166,7 @@ func (o *outbox) takeQueueLocked() *sendq.Batch {
 			if o.queuedBytes() >= uint64(o.s.opts.HighWater) {
 				// Writers compare the bytes with the mark and are refused from here on. Without
 				// the flag no review would ever tell them that these bytes have gone.
-				o.s.setFlag(flagBlocked)
+				o.stall()
 			}
 		}
 		// Marks come last, so that they wait for everything that was queued before them.
@@ -235,7 +235,7 @@ func (o *outbox) writeOut(b *sendq.Batch, next step, how wire.Mode) {
 		}
 		o.s.clock.unstalled()
 		o.mu.Lock()
-		o.accountLocked(b)
+		taken := o.accountLocked(b)
 		much := o.s.count.BytesWritten.Load() > o.lookAfter && o.s.clock.idleLimit.Load() > 0
 		if much {
 			o.lookAfter = math.MaxUint64 // until the clock has looked
@@ -243,6 +243,7 @@ func (o *outbox) writeOut(b *sendq.Batch, next step, how wire.Mode) {
 		written := b
 		b, next = o.proceedLocked(flusher)
 		o.mu.Unlock()
+		o.s.traceFlushed(taken)
 		written.Free()
 		if much {
 			o.s.clock.sentMuch()
@@ -311,14 +312,16 @@ func (o *outbox) sendEnd() {
 // account counts what the kernel took of b since the previous call. The token is held.
 func (o *outbox) account(b *sendq.Batch) {
 	o.mu.Lock()
-	o.accountLocked(b)
+	taken := o.accountLocked(b)
 	o.mu.Unlock()
+	o.s.traceFlushed(taken)
 	if o.s.has(flagBlocked) {
 		o.reviewBlock()
 	}
 }
 
-func (o *outbox) accountLocked(b *sendq.Batch) {
+// accountLocked is account with mu held, and returns how many bytes the kernel took.
+func (o *outbox) accountLocked(b *sendq.Batch) (taken int) {
 	p := b.Progress()
 	if p.Calls > 0 {
 		o.s.count.Writes.Add(uint64(p.Calls))
@@ -328,6 +331,7 @@ func (o *outbox) accountLocked(b *sendq.Batch) {
 	}
 	o.gone.Add(uint64(p.Gone))
 	o.s.ep.budget.add(-p.Gone)
+	return p.Taken
 }
 
 // writeFailed ends the session after a write error: everything queued is unsent.
@@ -348,8 +352,10 @@ func (o *outbox) discardBatch(b *sendq.Batch) {
 	o.account(b) // before Fail: what was written has to be counted as such
 	rest := b.Left()
 	pkgs, bytes := b.Fail(o.s.life.closedBy())
-	o.s.count.Unsent.Add(uint64(pkgs))
-	o.s.count.UnsentBytes.Add(uint64(bytes))
+	if pkgs > 0 || bytes > 0 {
+		o.s.count.rarely().Unsent.Add(uint64(pkgs))
+		o.s.count.rarely().UnsentBytes.Add(uint64(bytes))
+	}
 	o.gone.Add(uint64(rest))
 	o.s.ep.budget.add(-rest)
 	b.Free()

@@ -48,7 +48,11 @@ func newInbox(s *session, pool taskpool.Pool) *inbox {
 		pool: pool, hard: make(chan struct{}),
 	}
 	m.changed.L = &m.mu
-	m.strand.Init(pool, m.runBatch)
+	batch := m.runBatch
+	if s.opts.ProfileLabels {
+		batch = m.batchLabelled
+	}
+	m.strand.Init(pool, batch)
 	m.strand.OnDrop(func() { m.poolFailed(taskpool.ErrClosed) })
 	return m
 }
@@ -80,9 +84,10 @@ func (m *inbox) fill(b []byte, seen int) (used, need int, err error) {
 				stage.items = append(stage.items, item{pkg, n})
 			}
 			if len(stage.items) > 0 {
-				s.count.PkgsRead.Add(uint64(len(stage.items)))
-				m.put(stage.items)
 				posted := len(stage.items)
+				s.count.PkgsRead.Add(uint64(posted))
+				s.traceDecoded(posted)
+				m.put(stage.items)
 				clear(stage.items)
 				stage.items = stage.items[:0]
 				m.wake(posted)
@@ -134,10 +139,11 @@ func (m *inbox) poolFailed(err error) { m.s.life.fail(fmt.Errorf("getty: task po
 func (m *inbox) postDatagram(pkg any, size int) {
 	s := m.s
 	s.count.PkgsRead.Add(1)
+	s.traceDecoded(1)
 	// No wait would slow the sender down: the kernel would only drop the datagrams instead, without
 	// a count.
 	if !m.hasRoom() {
-		s.count.Dropped.Add(1)
+		s.count.rarely().Dropped.Add(1)
 		releaseGuarded(pkg)
 		return
 	}
@@ -159,7 +165,7 @@ func (m *inbox) postDatagram(pkg any, size int) {
 	// A datagram without a task would never be handled. The oldest one goes, since a late answer to
 	// it is of the least use. If there is none, a handler has just come for it.
 	if old, ok := m.withdraw(); ok {
-		s.count.Dropped.Add(1)
+		s.count.rarely().Dropped.Add(1)
 		releaseGuarded(old.pkg)
 	}
 }
@@ -197,6 +203,14 @@ func (m *inbox) runOne() {
 	if !ok {
 		return // the session has ended, and settle counted the package as undelivered
 	}
+	if m.s.opts.ProfileLabels {
+		m.s.labelled(func() { m.runItem(it) })
+	} else {
+		m.runItem(it)
+	}
+}
+
+func (m *inbox) runItem(it item) {
 	m.s.turn.runTask(it.pkg, func() {
 		m.s.clock.touch()
 		m.handled(1, it.size)
@@ -334,6 +348,13 @@ func (m *inbox) waiting() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.count > 0
+}
+
+// size returns how many packages are put and not handled, and their bytes.
+func (m *inbox) size() (pkgs, bytes int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count, m.bytes
 }
 
 // interrupt ends all waits for room or for handlers, now and later: the session is closing.

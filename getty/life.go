@@ -149,7 +149,7 @@ func (l *life) settle() error {
 	if s.inbox != nil { // the handlers had their chance in conclude
 		s.count.undelivered(s.inbox.clear())
 	}
-	unsent, unacked := s.count.Unsent.Load(), s.count.UnackedBytes.Load()
+	unsent, unacked := s.count.look().Unsent.Load(), s.count.look().UnackedBytes.Load()
 	if unacked > 0 {
 		l.settleUnacked()
 	}
@@ -164,7 +164,7 @@ func (l *life) settle() error {
 	s.setFlag(flagEnded)
 	err := l.err()
 	clean := err == nil || err == io.EOF || err == ErrSessionClosed
-	if clean && s.count.Unsent.Load() == 0 {
+	if clean && s.count.look().Unsent.Load() == 0 {
 		return nil
 	}
 	return l.failure()
@@ -180,12 +180,13 @@ func (l *life) settleUnacked() {
 		// A connection of the user's may send bytes of its own, such as the close_notify of TLS.
 		none += 128
 	}
-	c, unacked := &s.count, s.count.UnackedBytes.Load()
+	c := s.count.rarely()
+	unacked := c.UnackedBytes.Load()
 	pkgs := (unacked - min(unacked, none) + largest - 1) / largest
 	if c.Unsent.Load() > 0 && pkgs > 0 {
 		pkgs-- // it may be the package of which the rest is unsent
 	}
-	pkgs = min(pkgs, c.PkgsWritten.Load())
+	pkgs = min(pkgs, s.count.PkgsWritten.Load())
 	c.Unacked.Store(pkgs)
 	c.Unsent.Add(pkgs)
 	c.UnsentBytes.Add(unacked)
@@ -233,8 +234,8 @@ func (l *life) expire() {
 // countUnacked notes how much the peer of a session that closes by itself has not acknowledged.
 // Once the descriptor is closed that cannot be found out any more.
 func (l *life) countUnacked() {
-	if n, c := l.unacked(), &l.s.count.UnackedBytes; n > c.Load() {
-		c.Store(n)
+	if n := l.unacked(); n > l.s.count.look().UnackedBytes.Load() {
+		l.s.count.rarely().UnackedBytes.Store(n)
 	}
 }
 

@@ -435,7 +435,7 @@ func TestEveryLimitIsDocumented(t *testing.T) {
 	require.NoError(t, err)
 	others := []string{
 		"Addr", "Dispatch", "HalfClose", "KeepStale", "Listener", "Logger", "MultipathTCP", "Pool",
-		"ReadWhileBlocked", "SlowConsumer", "Socket", "TLS", "TLSFiles", "Dial",
+		"ReadWhileBlocked", "SlowConsumer", "Socket", "TLS", "Trace", "TimeCallbacks", "ProfileLabels", "TLSFiles", "Dial",
 		"Unix.Mode", "Unix.KeepStale", "UDP.IgnoreProbes", "UDP.KeepOnRefused", "UDP.NoProbe", "UDP.ProbePayload",
 		"WebSocket.AllowedOrigins", "WebSocket.CheckOrigin", "WebSocket.Compression", "WebSocket.CompressionLevel",
 		"WebSocket.Header", "WebSocket.Jar", "WebSocket.OnUpgrade", "WebSocket.Path", "WebSocket.Proxy",

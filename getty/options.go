@@ -147,6 +147,22 @@ type SessionOptions struct {
 	// eighth of it earlier, by chance. 0 or negative: no limit.
 	MaxLifetime time.Duration
 
+	// Trace is told of connections and packages on their way. nil: nobody is.
+	Trace *Trace
+
+	// TimeCallbacks counts how long OnMessage takes, in classes; see CallbackTimes in
+	// [EndPointStats]. It costs two readings of the clock for each package.
+	TimeCallbacks bool
+
+	// SlowHandler is how long OnMessage may take before that is counted and logged, with the stack
+	// of its goroutine at that moment. It costs some microseconds for each package, and a stop of
+	// the whole process for the stack. 0 or negative: no limit.
+	SlowHandler time.Duration
+
+	// ProfileLabels labels the goroutines that run callbacks, for CPU profiles and for tasks that
+	// they start: "getty" is the endpoint as logs name it, "dispatch" the dispatch.
+	ProfileLabels bool
+
 	// Dispatch says where OnMessage runs.
 	Dispatch Dispatch
 

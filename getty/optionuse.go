@@ -76,6 +76,10 @@ var optionUse = map[string]kind{
 	"MailboxBytes":     all,
 	"Logger":           all,
 	"ReadRate":         all,
+	"Trace":            all,
+	"TimeCallbacks":    all,
+	"SlowHandler":      all,
+	"ProfileLabels":    all,
 	"MemoryBudget":     all,
 	"MaxLifetime":      all &^ udpEndPoint, // it ends with its one session
 

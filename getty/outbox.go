@@ -122,6 +122,7 @@ func (o *outbox) writePkg(pkg any, timeout time.Duration) (total, sent int, err 
 			o.slowConsumer(err)
 			return total, 0, err
 		}
+		o.s.traceQueued(total)
 		o.afterEncode(waiting)
 		return total, total, nil
 	}
@@ -176,6 +177,7 @@ func (o *outbox) writeRaw(one []byte, more [][]byte) (int, error) {
 		o.slowConsumer(err)
 		return n, err
 	}
+	o.s.traceQueued(n)
 	o.afterEncode(waiting)
 	return n, nil
 }
@@ -346,7 +348,14 @@ func (o *outbox) added(n int) {
 	if !o.s.has(flagBlocked) && o.queuedBytes() >= uint64(o.s.opts.HighWater) {
 		// A flush may have taken these bytes before the flag is set; the flush that follows every
 		// package looks at the flag even if it finds nothing to write.
-		o.s.setFlag(flagBlocked)
+		o.stall()
+	}
+}
+
+// stall notes that the queue has reached the high mark.
+func (o *outbox) stall() {
+	if o.s.setFlag(flagBlocked) {
+		o.s.count.rarely().Stalls.Add(1)
 	}
 }
 

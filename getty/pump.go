@@ -23,7 +23,7 @@ func (s *session) run(newSession NewSessionCallback) {
 			s.life.abandon(s.life.failure())
 		}
 	}()
-	err := s.begin(newSession)
+	err := s.beginLabelled(newSession)
 	returned = true
 	if err != nil {
 		s.life.abandon(err)
@@ -43,7 +43,7 @@ func (s *session) serve() {
 			s.spawn(func() { s.end(&PanicError{Where: "net.Conn.Read"}) })
 		}
 	}()
-	err := s.proto.serve()
+	err := s.read()
 	returned = true
 	if err == wire.ErrInterrupted {
 		s.spawn(s.serve) // see renew.go
@@ -116,6 +116,7 @@ func (s *session) inlineTurn(b []byte, seen int) (used, need int, more bool, err
 	}, func(where string, panicked bool) {
 		s.count.PkgsRead.Add(uint64(pkgs))
 		s.clock.heard()
+		s.traceDecoded(pkgs)
 		// Packages that were read and not delivered are counted, unless the Reader itself failed.
 		if s.has(flagClosing) && bad == nil && !panicked || panicked && where != "Reader" {
 			s.codec.countRest(b[used:])
@@ -201,7 +202,9 @@ func (s *session) awaitWhile(held func() bool) {
 	}
 	begun := now()
 	s.outbox.waitWhile(held)
-	s.clock.shift(now() - begun) // the peer could not be heard meanwhile
+	took := now() - begun
+	s.count.rarely().Paused.Add(took)
+	s.clock.shift(took) // the peer could not be heard meanwhile
 }
 
 // prepared checks what the NewSessionCallback has set, and makes the inbox if there is to be one.

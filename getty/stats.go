@@ -26,6 +26,11 @@ type SessionStats struct {
 	Withdrawn    uint64 // packages withdrawn because their write expired
 	Dropped      uint64 // datagrams dropped: malformed, truncated, or the mailbox was full
 
+	Mailbox      int           // packages decoded and not handled
+	MailboxBytes int           // their size on the wire
+	Stalls       uint64        // how often the queue reached the high mark
+	Paused       time.Duration // how long reading paused: for the queue, ReadRate or MemoryBudget
+
 	// RoundTrip is how long the latest ping that a WebSocket peer has answered took; see
 	// WebSocket.PingPeriod. 0: none was answered.
 	RoundTrip time.Duration
@@ -36,9 +41,36 @@ type SessionStats struct {
 type counters struct {
 	Reads, BytesRead, PkgsRead        atomic.Uint64
 	Writes, BytesWritten, PkgsWritten atomic.Uint64
-	Unsent, UnsentBytes               atomic.Uint64
-	Unacked, UnackedBytes             atomic.Uint64
-	Undelivered, Withdrawn, Dropped   atomic.Uint64
+
+	rare atomic.Pointer[rareCounters]
+}
+
+// rareCounters are those that most sessions never count with.
+type rareCounters struct {
+	Unsent, UnsentBytes             atomic.Uint64
+	Unacked, UnackedBytes           atomic.Uint64
+	Undelivered, Withdrawn, Dropped atomic.Uint64
+	Stalls                          atomic.Uint64
+	Paused                          atomic.Int64
+}
+
+// rarely returns the rare counters, to count with.
+func (c *counters) rarely() *rareCounters {
+	if r := c.rare.Load(); r != nil {
+		return r
+	}
+	c.rare.CompareAndSwap(nil, new(rareCounters))
+	return c.rare.Load()
+}
+
+var nothing rareCounters
+
+// look returns the rare counters, to look at them.
+func (c *counters) look() *rareCounters {
+	if r := c.rare.Load(); r != nil {
+		return r
+	}
+	return &nothing
 }
 
 // read counts a read of n bytes.
@@ -48,16 +80,22 @@ func (c *counters) read(n int) {
 }
 
 // undelivered counts n packages that were decoded and will not be delivered.
-func (c *counters) undelivered(n int) { c.Undelivered.Add(uint64(n)) }
+func (c *counters) undelivered(n int) {
+	if n > 0 {
+		c.rarely().Undelivered.Add(uint64(n))
+	}
+}
 
 func (c *counters) snapshot() SessionStats {
+	r := c.look()
 	return SessionStats{
 		BytesRead: c.BytesRead.Load(), BytesWritten: c.BytesWritten.Load(),
 		Reads: c.Reads.Load(), Writes: c.Writes.Load(),
 		PkgsRead: c.PkgsRead.Load(), PkgsWritten: c.PkgsWritten.Load(),
-		Unsent: c.Unsent.Load(), UnsentBytes: c.UnsentBytes.Load(),
-		Unacked: c.Unacked.Load(), UnackedBytes: c.UnackedBytes.Load(),
-		Undelivered: c.Undelivered.Load(), Withdrawn: c.Withdrawn.Load(), Dropped: c.Dropped.Load(),
+		Unsent: r.Unsent.Load(), UnsentBytes: r.UnsentBytes.Load(),
+		Unacked: r.Unacked.Load(), UnackedBytes: r.UnackedBytes.Load(),
+		Undelivered: r.Undelivered.Load(), Withdrawn: r.Withdrawn.Load(), Dropped: r.Dropped.Load(),
+		Stalls: r.Stalls.Load(), Paused: time.Duration(r.Paused.Load()),
 	}
 }
 
@@ -65,6 +103,9 @@ func (c *counters) snapshot() SessionStats {
 func (s *session) Stats() SessionStats {
 	st := s.count.snapshot()
 	st.Queued = s.outbox.tryQueuedBytes()
+	if m := s.inboxIfStarted(); m != nil {
+		st.Mailbox, st.MailboxBytes = m.size()
+	}
 	if t, ok := s.proto.(*webSocket); ok {
 		st.RoundTrip = time.Duration(t.roundTrip.Load())
 	}
@@ -96,6 +137,10 @@ func (t *SessionStats) add(o SessionStats) {
 	t.Undelivered += o.Undelivered
 	t.Withdrawn += o.Withdrawn
 	t.Dropped += o.Dropped
+	t.Mailbox += o.Mailbox
+	t.MailboxBytes += o.MailboxBytes
+	t.Stalls += o.Stalls
+	t.Paused += o.Paused
 }
 
 // An atomicString is a string that is set rarely and read from anywhere.

@@ -183,6 +183,7 @@ func (t *stream) Received(n int) bool {
 		return false
 	}
 	s.count.read(n)
+	s.traceRead(n)
 	s.grown()
 	b, used := t.in.Bytes(), 0
 	if len(b) < t.in.Need {

@@ -204,7 +204,11 @@ func (t *turn) deliver(pkg any, where *string) {
 		t.s.count.undelivered(1)
 	} else {
 		*where = "OnMessage"
-		t.listener.OnMessage(t.s, pkg)
+		if o := t.s.opts; o.Trace != nil || o.SlowHandler > 0 || o.TimeCallbacks {
+			t.observed(pkg)
+		} else {
+			t.listener.OnMessage(t.s, pkg)
+		}
 	}
 	*where = "Release" // user code too
 	release(pkg)
@@ -227,6 +231,7 @@ func (t *turn) callback(where string, call func()) error {
 func (t *turn) finish(settle func() (unclean error), over func()) {
 	t.begin()
 	unclean := settle()
+	t.s.traceEnded(t.s.life.err())
 	// All is deferred, so that a Goexit in one of the callbacks leaves no step out: OnError,
 	// OnClose, the token, over. The session has ended, so that a panic can only be logged.
 	defer over()

@@ -336,6 +336,7 @@ func (t *datagrams) send(p []byte, to netip.AddrPort, local netip.Addr) (int, er
 	s.count.Writes.Add(1)
 	s.count.BytesWritten.Add(uint64(n))
 	s.count.PkgsWritten.Add(1)
+	s.traceFlushed(n)
 	return n, nil
 }
 
@@ -406,10 +407,11 @@ func (t *datagrams) serve() error {
 func (t *datagrams) received(b []byte, from UDPContext, truncated bool) error {
 	s := t.s
 	s.count.read(len(b))
+	s.traceRead(len(b))
 	switch {
 	case s.swapIn(flagReading)&(flagClosing|flagDrain) != 0:
 		// The session is to end, and a peer that sends without end must not put that off.
-		s.count.Dropped.Add(1)
+		s.count.rarely().Dropped.Add(1)
 		return nil
 	case t.answer && isProbe(b):
 		// Not through the session: a client that dials is no peer yet, and the probe is no package.
@@ -421,7 +423,7 @@ func (t *datagrams) received(b []byte, from UDPContext, truncated bool) error {
 	case t.probe != nil && answersTo(t.probe, b):
 		return nil
 	case truncated || len(b) > s.MaxMsgLen():
-		s.count.Dropped.Add(1)
+		s.count.rarely().Dropped.Add(1)
 		limit := min(len(b), s.MaxMsgLen())
 		err := fmt.Errorf("%w: more than %d bytes from %s", ErrTruncated, limit, from.PeerAddr)
 		return t.packetError(err, from.PeerAddr)
@@ -445,7 +447,7 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 	case err != nil:
 		return err
 	case bad != nil:
-		s.count.Dropped.Add(1)
+		s.count.rarely().Dropped.Add(1)
 		return t.packetError(bad, from.PeerAddr)
 	}
 	if from.PeerAddr.IsValid() {
@@ -461,7 +463,10 @@ func (t *datagrams) deliver(b []byte, from UDPContext) error {
 		first := !given
 		given = true
 		return pkg, first
-	}, func(string, bool) { s.count.PkgsRead.Add(1) })
+	}, func(string, bool) {
+		s.count.PkgsRead.Add(1)
+		s.traceDecoded(1)
+	})
 }
 
 // packetError passes bad, the error of one datagram, to the listener, or to the log. from is the

@@ -127,6 +127,7 @@ func (t *webSocket) Received(n int) bool {
 	s := t.s
 	t.late = !s.readBegun()
 	s.count.read(n)
+	s.traceRead(n)
 	s.grown()
 	s.clock.heard()
 	before := t.messages
