@@ -93,6 +93,9 @@ func TestHelper(t *testing.T) {
 		if arg != "" {
 			addr = arg
 		}
+	case "generation": // one that hands its listener on
+		runGeneration(t, say)
+		return
 	case "few": // one with few descriptors
 		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 60, Max: 60}))
 	case "two": // one that answers with two large packages

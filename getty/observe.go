@@ -121,8 +121,13 @@ func (e *endpoint) traceRefused(peer string, err error) {
 
 // CallbackTimes are how many OnMessage calls took how long, where TimeCallbacks is set.
 type CallbackTimes struct {
-	Below100us, Below1ms, Below10ms, Below100ms, Below1s, Longer uint64
-	Slow                                                         uint64 // longer than SlowHandler
+	Below100us uint64 // shorter than 100 microseconds
+	Below1ms   uint64 // from there to a millisecond, and so on
+	Below10ms  uint64
+	Below100ms uint64
+	Below1s    uint64
+	Longer     uint64 // a second or more
+	Slow       uint64 // longer than SlowHandler, those at work included
 }
 
 // callbackCounts count CallbackTimes.
