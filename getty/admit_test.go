@@ -19,6 +19,7 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/gostkit/kit/getty"
 	"github.com/gostkit/kit/getty/gettytest"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -463,8 +464,7 @@ func TestMemoryBudget(t *testing.T) {
 				}
 			}()
 			defer close(l.opened)
-			var srv *getty.Server
-			srv = getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
+			srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
 				o.MemoryBudget, o.WriteTimeout, o.WaitTime = budget, -1, -1
 				o.Socket.WriteBuffer = 16 << 10
 				o.Logger = newLogBook().Logger
@@ -522,6 +522,57 @@ func echoOnceMuch(t testing.TB, c net.Conn) {
 	require.NoError(t, err)
 	for range 10 {
 		require.Equal(t, "hello", readFrame(t, c))
+	}
+}
+
+// A shortage that comes and goes at any moment stops no session for good: peers that ask, and ask
+// again where their session is cut, get all answers.
+func TestMemoryBudgetComesAndGoes(t *testing.T) {
+	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered, getty.Unordered} {
+		t.Run(d.String(), func(t *testing.T) {
+			l := newEchoListener()
+			go func() {
+				for range l.opened {
+				}
+			}()
+			defer close(l.opened)
+			srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
+				o.MemoryBudget, o.WaitTime = 64<<10, -1
+				o.Logger = newLogBook().Logger
+			})
+			require.NoError(t, srv.RunEventLoop(prepare(l)))
+			defer srv.Close()
+			big := frame(strings.Repeat("x", 7<<10))
+			ask := func(answered *int) error {
+				c, err := net.Dial("tcp", srv.Addr().String())
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				for in := make([]byte, len(big)); *answered < 100 && err == nil; {
+					_ = c.SetDeadline(time.Now().Add(patience))
+					if _, err = c.Write(big); err == nil {
+						_, err = io.ReadFull(c, in)
+					}
+					if err == nil {
+						*answered++
+					}
+				}
+				return err
+			}
+			var wg sync.WaitGroup
+			for range 16 {
+				wg.Go(func() {
+					for answered := 0; answered < 100; {
+						if !assert.NotErrorIs(t, ask(&answered), os.ErrDeadlineExceeded, "reading pauses for good") {
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			eventually(t, "all is counted out", func() bool { return srv.Stats().Held == 0 })
+		})
 	}
 }
 

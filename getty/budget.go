@@ -11,63 +11,69 @@ import (
 )
 
 // ErrMemoryBudget is the cause of a session that was ended because the sessions of its endpoint
-// together held more than MemoryBudget, and it held the most.
+// together had used up their MemoryBudget, and it held the most.
 var ErrMemoryBudget = errors.New("getty: the endpoint's memory budget is used up")
 
 // A budget counts the bytes that the sessions of an endpoint hold: queued for the peer, decoded and
-// not handled, and read and not decoded. Above its limit no session reads. What only the peers can
-// change is cut: the sessions with the largest queues and incomplete packages end.
+// not handled, and read and not decoded. It is short from seven eighths of its limit until a
+// quarter is free: no session reads, and what only the peers can change is cut, which means that
+// the sessions with the largest queues and incomplete packages end. The last eighth is for what
+// comes of the packages that have been read.
 //
 // Every count is one atomic addition, and there is no budget where none was asked for.
 type budget struct {
-	ep    *endpoint
-	limit int64
+	ep        *endpoint
+	high, low int64 // where it becomes short, and where it is so no longer
 
-	used atomic.Int64
-	over atomic.Bool // reading pauses, until used has fallen by an eighth of the limit
-
-	cutting, resuming atomic.Bool // a goroutine is at it
+	used  atomic.Int64
+	short atomic.Bool // relieve runs
 }
 
-// low is where reading begins again.
-func (b *budget) low() int64 { return b.limit - b.limit/8 }
+func newBudget(ep *endpoint, limit int64) *budget {
+	return &budget{ep: ep, high: limit - limit/8, low: limit - limit/4}
+}
 
 // add counts n bytes more, or less. A nil budget counts nothing.
 func (b *budget) add(n int) {
 	if b == nil || n == 0 {
 		return
 	}
-	used := b.used.Add(int64(n))
-	switch {
-	case used > b.limit:
-		b.over.Store(true)
-		if !b.cutting.Swap(true) {
-			b.ep.spawn(b.cut) // not here: the caller may hold locks
-		}
-	case n < 0 && used <= b.low() && b.over.Load():
-		if !b.resuming.Swap(true) {
-			b.ep.spawn(b.resume)
-		}
+	if used := b.used.Add(int64(n)); n > 0 && used > b.high {
+		b.exhaust()
+	}
+}
+
+// exhaust begins a shortage, if there is none.
+func (b *budget) exhaust() {
+	if !b.short.Load() && !b.short.Swap(true) {
+		b.ep.spawn(b.relieve) // not here: the caller may hold locks
 	}
 }
 
 // exceeded reports whether reading pauses.
-func (b *budget) exceeded() bool { return b != nil && b.over.Load() }
+func (b *budget) exceeded() bool { return b != nil && b.short.Load() }
 
-// resume ends the pause of all sessions.
-func (b *budget) resume() {
-	all := b.ep.snapshot()
-	for _, s := range all {
-		s.clock.resumed()
+// relievePause is how long relieve gives memory to become free, at first.
+const relievePause = time.Millisecond
+
+// relieve ends the shortage. It looks instead of being told: whoever frees memory would have to
+// know in the same moment whether it is short.
+func (b *budget) relieve() {
+	for pause := relievePause; b.used.Load() > b.low; pause = min(2*pause, 64*relievePause) {
+		if b.cut() {
+			pause = relievePause
+		}
+		time.Sleep(pause)
 	}
-	b.over.Store(false)
-	b.resuming.Store(false)
-	for _, s := range all {
+	for _, s := range b.ep.snapshot() {
+		s.clock.resumed() // before they read again: the pause was not theirs
+	}
+	b.short.Store(false)
+	for _, s := range b.ep.snapshot() { // again: a session may have come between
 		s.outbox.wake()
 	}
-	if b.used.Load() > b.limit {
-		b.add(1) // it was exceeded again meanwhile, and nobody has noted it
-		b.add(-1)
+	if b.used.Load() > b.high {
+		b.exhaust() // what was added before the end of the shortage has begun none
 	}
 }
 
@@ -76,30 +82,17 @@ type inputHolder interface{ inputHeld() int64 }
 
 func (t *stream) inputHeld() int64 { return t.noted.Load() }
 
-// cutPause is how long cut waits for the memory of what it has ended.
-const cutPause = 5 * time.Millisecond
-
-// cut ends the sessions that hold most, until reading may go on.
-func (b *budget) cut() {
-	defer b.cutting.Store(false)
-	// The package that was too much is still being queued, and its session might look empty.
-	time.Sleep(time.Millisecond)
-	for b.used.Load() > b.low() && b.cutSome() {
-		time.Sleep(cutPause)
-	}
-}
-
-// cutSome ends as many sessions as it takes now. It reports false if there is none to end: what
-// waits for handlers goes by itself.
-func (b *budget) cutSome() (some bool) {
+// cut ends as many sessions as it takes now. It reports false if there is none to end: what waits
+// for handlers goes by itself.
+func (b *budget) cut() (some bool) {
 	type holder struct {
 		s     *session
 		holds int64
 	}
-	excess := b.used.Load() - b.low()
+	excess := b.used.Load() - b.low
 	var all []holder
 	for _, s := range b.ep.snapshot() {
-		n := int64(s.outbox.tryQueuedBytes())
+		n := s.outbox.held()
 		if t, ok := s.proto.(inputHolder); ok {
 			n += t.inputHeld()
 		}

@@ -131,7 +131,7 @@ func newEndpoint(self EndPoint, kind string, opts *SessionOptions) *endpoint {
 		sessions: make(map[uint64]*session), doneCh: make(chan struct{}),
 	}
 	if opts.MemoryBudget > 0 {
-		e.budget = &budget{ep: e, limit: opts.MemoryBudget}
+		e.budget = newBudget(e, opts.MemoryBudget)
 	}
 	return e
 }

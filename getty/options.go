@@ -135,10 +135,10 @@ type SessionOptions struct {
 	ReadRate ReadRate
 
 	// MemoryBudget bounds the bytes that all sessions of the endpoint hold together: queued for
-	// their peers, in mailboxes, and of packages that are not complete. Above it no session reads;
-	// where queues and incomplete packages use it up, the sessions with the largest ones end with
-	// [ErrMemoryBudget] until an eighth of it is free. What handlers keep is not counted. 0 or
-	// negative: no limit.
+	// their peers, in mailboxes, and of packages that are not complete. From seven eighths of it
+	// until a quarter is free no session reads, and where queues and incomplete packages use it up,
+	// the sessions with the largest ones end with [ErrMemoryBudget]. What handlers keep is not
+	// counted. 0 or negative: no limit.
 	MemoryBudget int64
 
 	// MaxLifetime is after how long a session drains, as in a Shutdown of its own: what was read is

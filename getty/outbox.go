@@ -36,6 +36,7 @@ type outbox struct {
 	encMu    sync.Mutex
 	out      *sendq.Batch  // guarded by encMu: accepted and not taken by a flush
 	appended uint64        // guarded by encMu: bytes ever queued
+	noted    atomic.Uint64 // appended, for the budget of the endpoint; 0 without one
 	largest  int           // guarded by encMu: the largest package ever queued
 	hint     int           // guarded by encMu: the expected size of the next package
 	gone     atomic.Uint64 // bytes ever taken by the kernel, withdrawn or discarded
@@ -344,7 +345,10 @@ func (o *outbox) added(n int) {
 		o.s.setFlag(flagQueued)
 	}
 	o.appended += uint64(n)
-	o.s.ep.budget.add(n)
+	if b := o.s.ep.budget; b != nil {
+		o.noted.Store(o.appended) // before the addition: it may begin a shortage
+		b.add(n)
+	}
 	if !o.s.has(flagBlocked) && o.queuedBytes() >= uint64(o.s.opts.HighWater) {
 		// A flush may have taken these bytes before the flag is set; the flush that follows every
 		// package looks at the flag even if it finds nothing to write.
@@ -361,6 +365,12 @@ func (o *outbox) stall() {
 
 // queuedBytes returns how many bytes are queued or on their way to the kernel. encMu is held.
 func (o *outbox) queuedBytes() uint64 { return o.appended - o.gone.Load() }
+
+// held is queuedBytes for a budget. It needs no lock.
+func (o *outbox) held() int64 {
+	gone := o.gone.Load() // first: bytes are noted before they go
+	return int64(o.noted.Load() - gone)
+}
 
 // tryQueuedBytes returns queuedBytes without holding encMu. While an encoder runs it may miss what
 // was queued since the last flush.
@@ -381,6 +391,9 @@ func (o *outbox) tryQueuedBytes() uint64 {
 // afterEncode decides when a package that was written with timeout 0 goes to the kernel. waiting is
 // how many bytes the queue holds.
 func (o *outbox) afterEncode(waiting int) {
+	if o.s.ep.budget.exceeded() {
+		runtime.Gosched() // memory must become free faster than handlers take it
+	}
 	switch {
 	case !o.queues:
 	case !o.s.turn.inProgress():
