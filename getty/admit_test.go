@@ -219,17 +219,11 @@ func (a textAddr) String() string  { return string(a) }
 // A flood of connects from one address leaves others their rate.
 func TestFloodFromOneAddress(t *testing.T) {
 	skipUnlessLoopbackIsWide(t)
-	l := newEchoListener()
-	go func() {
-		for range l.opened {
-		}
-	}()
-	defer close(l.opened)
-	srv := getty.NewTCPServer(func(o *getty.ServerOptions) {
+	l := newCrowdEcho(t)
+	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
 		o.MaxSessionsPerAddr = 10
 		o.Logger = newLogBook().Logger
 	})
-	require.NoError(t, srv.RunEventLoop(prepare(l)))
 	var flood atomic.Int64
 	var stop atomic.Bool
 	var wg sync.WaitGroup
@@ -395,10 +389,9 @@ func TestEndsWhilePaced(t *testing.T) {
 				l.unordered = d == getty.Unordered
 				var handled atomic.Int64
 				l.message = func(getty.Session, any) { handled.Add(1) }
-				srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
+				srv := serve(t, prepare(l), getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
 					o.ReadRate = getty.ReadRate{Packages: 1} // the second package comes after hours
 				})
-				require.NoError(t, srv.RunEventLoop(prepare(l)))
 				c := dial(t, srv)
 				for i := range 100 {
 					_, err := c.Write(numbered(i))
@@ -458,18 +451,12 @@ func TestMemoryBudget(t *testing.T) {
 	const budget = 16 << 20
 	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered} {
 		t.Run(d.String(), func(t *testing.T) {
-			l := newEchoListener()
-			go func() {
-				for range l.opened {
-				}
-			}()
-			defer close(l.opened)
-			srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
+			l := newCrowdEcho(t)
+			srv := serve(t, prepare(echoMuch{l}), getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
 				o.MemoryBudget, o.WriteTimeout, o.WaitTime = budget, -1, -1
 				o.Socket.WriteBuffer = 16 << 10
 				o.Logger = newLogBook().Logger
 			})
-			require.NoError(t, srv.RunEventLoop(prepare(echoMuch{l})))
 			polite := dial(t, srv)
 			big := frame(strings.Repeat("x", 1000))
 			var conns []net.Conn
@@ -530,18 +517,11 @@ func echoOnceMuch(t testing.TB, c net.Conn) {
 func TestMemoryBudgetComesAndGoes(t *testing.T) {
 	for _, d := range []getty.Dispatch{getty.Inline, getty.Ordered, getty.Unordered} {
 		t.Run(d.String(), func(t *testing.T) {
-			l := newEchoListener()
-			go func() {
-				for range l.opened {
-				}
-			}()
-			defer close(l.opened)
-			srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
+			l := newCrowdEcho(t)
+			srv := serve(t, prepare(l), getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
 				o.MemoryBudget, o.WaitTime = 64<<10, -1
 				o.Logger = newLogBook().Logger
 			})
-			require.NoError(t, srv.RunEventLoop(prepare(l)))
-			defer srv.Close()
 			big := frame(strings.Repeat("x", 7<<10))
 			ask := func(answered *int) error {
 				c, err := net.Dial("tcp", srv.Addr().String())
@@ -549,16 +529,16 @@ func TestMemoryBudgetComesAndGoes(t *testing.T) {
 					return err
 				}
 				defer c.Close()
-				for in := make([]byte, len(big)); *answered < 100 && err == nil; {
+				for in := make([]byte, len(big)); *answered < 100; *answered++ {
 					_ = c.SetDeadline(time.Now().Add(patience))
-					if _, err = c.Write(big); err == nil {
-						_, err = io.ReadFull(c, in)
+					if _, err := c.Write(big); err != nil {
+						return err
 					}
-					if err == nil {
-						*answered++
+					if _, err := io.ReadFull(c, in); err != nil {
+						return err
 					}
 				}
-				return err
+				return nil
 			}
 			var wg sync.WaitGroup
 			for range 16 {

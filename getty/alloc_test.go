@@ -23,6 +23,18 @@ func (l echoListener) OnClose(getty.Session)              {}
 func newEchoListener() echoListener                       { return echoListener{make(chan getty.Session, 10)} }
 func discard(c io.Reader)                                 { _, _ = io.Copy(io.Discard, c) }
 
+// newCrowdEcho is newEchoListener for any number of sessions, which the test does not ask for. It is called
+// before the server is made.
+func newCrowdEcho(t testing.TB) echoListener {
+	l := newEchoListener()
+	go func() {
+		for range l.opened {
+		}
+	}()
+	t.Cleanup(func() { close(l.opened) })
+	return l
+}
+
 // A message costs no allocation inline and at most one through an ordered pool: read, decoded as a pooled
 // frame, handled, encoded and written. The logger is off.
 //

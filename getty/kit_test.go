@@ -3,7 +3,6 @@
 package getty_test
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -108,13 +107,7 @@ func prepare(l getty.EventListener, rw ...getty.ReadWriter) getty.NewSessionCall
 func serve(t testing.TB, newSession getty.NewSessionCallback, opts ...getty.ServerOption) *getty.Server {
 	t.Helper()
 	srv := getty.NewTCPServer(opts...)
-	require.NoError(t, srv.RunEventLoop(newSession))
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		_, err := srv.Shutdown(ctx)
-		require.NoError(t, err, "Shutdown")
-	})
+	run(t, srv, newSession)
 	return srv
 }
 
