@@ -80,7 +80,7 @@ func TestSettersAndOptionsAgree(t *testing.T) {
 				require.NoError(t, err)
 				client := c.client(srv.Addr().String(),
 					func(o *getty.ClientOptions) { o.ReconnectInterval = time.Hour })
-				require.NoError(t, client.RunEventLoop(prepare(newTracer(t))))
+				start(t, client, prepare(newTracer(t)))
 				defer client.Close()
 			}
 			want := within(t, limits, "the limits of the options")
@@ -269,7 +269,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	ln, _ := tlsListener(t)
 	srv := getty.NewTCPServer(getty.WithListener(ln), getty.WithMaxSessions(2),
 		func(o *getty.ServerOptions) { o.HandshakeTimeout = time.Hour })
-	require.NoError(t, srv.RunEventLoop(prepare(newTracer(t))))
+	start(t, srv, prepare(newTracer(t)))
 	silentPeers(t, ln.Addr(), 3)
 	eventually(t, "one is refused", func() bool { return srv.Stats().Refused == 1 })
 	require.EqualValues(t, 3, srv.Stats().Accepts)

@@ -205,7 +205,7 @@ func TestClientNeverExceedsItsPool(t *testing.T) {
 func TestOnCloseDoesNotWaitForTheReconnect(t *testing.T) {
 	sl, cl := newTracer(t), newTracer(t)
 	srv := getty.NewTCPServer()
-	require.NoError(t, srv.RunEventLoop(prepare(sl)))
+	start(t, srv, prepare(sl))
 	client := connect(t, cl, srv.Addr().String(), func(o *getty.ClientOptions) { o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour })
 	s := ready(t, client)
 	_, err := srv.Shutdown(t.Context())
@@ -221,10 +221,10 @@ func TestClientCloseDuringMassDisconnect(t *testing.T) {
 		fleet := 1 + round%3
 		sl := newTracer(t)
 		srv := getty.NewTCPServer()
-		require.NoError(t, srv.RunEventLoop(prepare(sl)))
+		start(t, srv, prepare(sl))
 		client := getty.NewTCPClient(getty.WithServerAddress(srv.Addr().String()), getty.WithConnectionNumber(fleet),
 			getty.WithReconnectInterval(time.Microsecond))
-		require.NoError(t, client.RunEventLoop(prepare(newTracer(t))))
+		start(t, client, prepare(newTracer(t)))
 		var sessions []getty.Session
 		for range fleet {
 			sessions = append(sessions, within(t, sl.opened, "OnOpen"))
@@ -258,7 +258,7 @@ func TestCloseDuringTheDial(t *testing.T) {
 		client := getty.NewWSClient(getty.WithServerAddress("ws://"+ln.Addr().String()+"/"),
 			func(o *getty.ClientOptions) { o.DialTimeout = time.Hour })
 		l := newTracer(t)
-		require.NoError(t, client.RunEventLoop(prepare(l)))
+		start(t, client, prepare(l))
 		defer within(t, accepted, "the dial").Close()
 		client.Close()
 		within(t, client.Done(), "Done")
@@ -269,7 +269,7 @@ func TestCloseDuringTheDial(t *testing.T) {
 		for round := range 50 {
 			l := newTracer(t)
 			client := getty.NewTCPClient(getty.WithServerAddress(srv.Addr().String()), getty.WithConnectionNumber(4))
-			require.NoError(t, client.RunEventLoop(prepare(l)))
+			start(t, client, prepare(l))
 			time.Sleep(time.Duration(round) * 10 * time.Microsecond) // any moment
 			client.Close()
 			within(t, client.Done(), "Done")
@@ -419,7 +419,7 @@ func TestBackOff(t *testing.T) {
 // A client that is told to wait for ever does.
 func TestEndlessReconnectInterval(t *testing.T) {
 	cl := getty.NewTCPClient(getty.WithServerAddress("127.0.0.1:1"), getty.WithReconnectInterval(math.MaxInt64))
-	require.NoError(t, cl.RunEventLoop(prepare(newTracer(t))))
+	start(t, cl, prepare(newTracer(t)))
 	eventually(t, "the first dial fails", func() bool { return cl.Stats().DialErrs == 1 })
 	cl.Close()
 	within(t, cl.Done(), "Done")

@@ -311,7 +311,7 @@ func TestEndpointCallsOutOfOrder(t *testing.T) {
 
 				e = make()
 				require.Error(t, e.RunEventLoop(nil))
-				require.NoError(t, e.RunEventLoop(prepare(newTracer(t))))
+				start(t, e, prepare(newTracer(t)))
 				require.Error(t, e.RunEventLoop(prepare(newTracer(t))), "a second start")
 				var wg sync.WaitGroup
 				for range 4 {

@@ -145,6 +145,28 @@ type reasoner interface{ reason(err error) }
 // A halfCloser is a protocol whose outgoing stream can end alone.
 type halfCloser interface{ halfCloses() bool }
 
+// A goodbyer is a protocol, or a link, whose peer tells the end of the stream from a cut by what
+// was sent last.
+type goodbyer interface {
+	// SaidGoodbye reports whether that was sent.
+	SaidGoodbye() bool
+}
+
+// saidGoodbye reports whether the peer can tell the end of this session from a cut.
+func (s *session) saidGoodbye() bool {
+	t, ok := s.proto.(goodbyer)
+	return !ok || t.SaidGoodbye()
+}
+
+// SaidGoodbye implements goodbyer: TLS has a close_notify, others just end.
+func (t *stream) SaidGoodbye() bool {
+	l, ok := t.link.(goodbyer)
+	return !ok || l.SaidGoodbye()
+}
+
+// SaidGoodbye implements goodbyer, for the close frame.
+func (t *webSocket) SaidGoodbye() bool { return t.s.outbox.hasSentEnd() }
+
 // halfCloses implements halfCloser.
 func (t *stream) halfCloses() bool {
 	_, ok := original(t.conn).(interface{ CloseWrite() error })

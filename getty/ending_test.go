@@ -39,9 +39,9 @@ func TestCloseWith(t *testing.T) {
 				closing <- s
 			}
 			srv := c.server(getty.WithServerDispatch(d), patientClose)
-			require.NoError(t, srv.RunEventLoop(prepare(sl)))
+			start(t, srv, prepare(sl))
 			client := c.client(srv.Addr().String(), func(o *getty.ClientOptions) { o.UDP.NoProbe = c.name == "udp" })
-			require.NoError(t, client.RunEventLoop(prepare(cl)))
+			start(t, client, prepare(cl))
 			_, _, err := ready(t, client).WritePkg("hello", 0)
 			require.NoError(t, err)
 			s := within(t, closing, "OnMessage")
@@ -478,7 +478,7 @@ func TestSlowestOfAShutdown(t *testing.T) {
 		}
 	}
 	srv := getty.NewTCPServer()
-	require.NoError(t, srv.RunEventLoop(prepare(l)))
+	start(t, srv, prepare(l))
 	var slow getty.Session
 	for range 3 {
 		c := dial(t, srv)
@@ -500,7 +500,7 @@ func TestSlowestOfAShutdown(t *testing.T) {
 	require.GreaterOrEqual(t, report.Took, late)
 
 	empty := getty.NewTCPServer()
-	require.NoError(t, empty.RunEventLoop(prepare(l)))
+	start(t, empty, prepare(l))
 	report, err = empty.Shutdown(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, getty.Report{}, report)

@@ -177,7 +177,7 @@ func (p wirePeer) ended(err error) bool {
 }
 
 // patientClose makes nothing of a test depend on a WaitTime.
-func patientClose(o *getty.ServerOptions) { o.WaitTime = patience }
+func patientClose(o *getty.ServerOptions) { o.WaitTime = longClose }
 
 // briefClose is for peers that do not end when the session does.
 func briefClose(o *getty.ServerOptions) { o.WaitTime = 20 * time.Millisecond }
@@ -214,12 +214,12 @@ func TestShutdownJustAfterAPackage(t *testing.T) {
 				var handled atomic.Int64
 				l.message = func(getty.Session, any) { handled.Add(1) }
 				srv := c.server(getty.WithServerDispatch(d))
-				require.NoError(t, srv.RunEventLoop(prepare(l)))
+				start(t, srv, prepare(l))
 				client := c.client(srv.Addr().String(), func(o *getty.ClientOptions) {
 					o.Connections = sessions
 					o.UDP.NoProbe = c.name == "udp"
 				})
-				require.NoError(t, client.RunEventLoop(prepare(newTracer(t))))
+				start(t, client, prepare(newTracer(t)))
 				eventually(t, "all are connected", func() bool {
 					return client.Stats().Open == sessions &&
 						(c.name == "udp" || srv.Stats().Opened == sessions)

@@ -242,7 +242,7 @@ func bringings() []bringing {
 				ln = tls.NewListener(ln, serverTLS())
 			}
 			srv := make(append(opts, getty.WithListener(ln))...)
-			require.NoError(t, srv.RunEventLoop(prepare))
+			start(t, srv, prepare)
 			return srv, inner.Addr()
 		}
 	}

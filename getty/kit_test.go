@@ -21,6 +21,11 @@ import (
 // patience is how long a test waits for what must happen. It is no measure of speed.
 const patience = time.Minute
 
+// longClose is a WaitTime that no graceful end of a test needs, and that a test outlasts. An end may have to
+// wait it out: a peer that closed with its receive window shut, and with nothing unread, neither takes the rest
+// nor resets.
+const longClose = patience / 3
+
 // A tracer is a Recorder whose functions and names are those of these tests.
 type tracer struct {
 	*gettytest.Recorder

@@ -393,13 +393,13 @@ func ledgerRound(t *testing.T, f ledgerFault, d getty.Dispatch, seed uint64) (wr
 	}
 	opts := func(o *getty.SessionOptions) {
 		o.Dispatch, o.HighWater, o.MailboxLen = d, 16<<10, 32
-		o.WaitTime = patience
+		o.WaitTime = longClose
 	}
 	c := &ledgerCase{rnd: rnd, srv: getty.NewTCPServer(func(o *getty.ServerOptions) {
 		opts(&o.SessionOptions)
 		o.Socket.WriteBuffer = 16 << 10
 	})}
-	require.NoError(t, c.srv.RunEventLoop(prepare(sl)))
+	start(t, c.srv, prepare(sl))
 	addr := c.srv.Addr().String()
 	if f.relay {
 		c.relay = newRelay()
@@ -413,7 +413,7 @@ func ledgerRound(t *testing.T, f ledgerFault, d getty.Dispatch, seed uint64) (wr
 		opts(&o.SessionOptions)
 		o.ReconnectMax = time.Hour
 	})
-	require.NoError(t, client.RunEventLoop(prepare(cl)))
+	start(t, client, prepare(cl))
 	c.client, c.server = within(t, cl.opened, "OnOpen of the client"), within(t, sl.opened, "OnOpen of the server")
 	var writers sync.WaitGroup
 	writers.Go(func() { writeLedger(c.client, up, rand.New(rand.NewPCG(seed, 2)), 100_000) })
@@ -489,7 +489,7 @@ func TestLedgerOfAHalfClose(t *testing.T) {
 				}
 			}
 			srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) { o.HighWater = 4 << 10 })
-			require.NoError(t, srv.RunEventLoop(prepare(sl)))
+			start(t, srv, prepare(sl))
 			c := dial(t, srv)
 			s := within(t, sl.opened, "OnOpen")
 			go func() {
@@ -628,16 +628,16 @@ func stallRound(t *testing.T, c carrier, d getty.Dispatch, rnd *rand.Rand) []str
 	srv := c.server(func(o *getty.ServerOptions) {
 		o.Dispatch, o.MailboxLen = d, 32
 		o.Socket.ReadBuffer = 32 << 10
-		o.WaitTime = patience
+		o.WaitTime = longClose
 	})
-	require.NoError(t, srv.RunEventLoop(prepare(sl)))
+	start(t, srv, prepare(sl))
 	client := c.client(srv.Addr().String(), func(o *getty.ClientOptions) {
 		o.WaitTime = 20 * time.Millisecond
 		o.HighWater = 64 << 10
 		o.Socket.WriteBuffer = 64 << 10 << rnd.IntN(4)
 		o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
 	})
-	require.NoError(t, client.RunEventLoop(prepare(cl)))
+	start(t, client, prepare(cl))
 	from := within(t, cl.opened, "OnOpen of the client")
 	to := within(t, sl.opened, "OnOpen of the server")
 	var writer sync.WaitGroup

@@ -159,6 +159,9 @@ func (l *life) settle() error {
 		l.setCause(fmt.Errorf("%w: closed with %d packages unsent", ErrWriteTimeout, unsent))
 	case unacked > 0:
 		l.setCause(fmt.Errorf("%w: %d bytes", ErrUnacknowledged, unacked))
+	case s.has(flagExpired) && !s.saidGoodbye():
+		// The peer got everything, but takes the end for a cut.
+		l.setCause(fmt.Errorf("%w: closed before the end of the stream was sent", ErrWriteTimeout))
 	}
 	// From here on the cause stays as it is: OnError, OnClose and Err tell the same.
 	s.setFlag(flagEnded)

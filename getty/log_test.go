@@ -109,7 +109,7 @@ func TestLogByDefault(t *testing.T) {
 					client := carrier.client(srv.Addr().String(),
 						func(o *getty.ClientOptions) { o.ReconnectInterval = time.Hour })
 					l := newTracer(t)
-					require.NoError(t, client.RunEventLoop(prepare(l)))
+					start(t, client, prepare(l))
 					defer client.Close()
 					local = within(t, l.opened, "the client's OnOpen").LocalAddr()
 				}

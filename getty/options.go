@@ -105,8 +105,10 @@ type SessionOptions struct {
 	WriteTimeout time.Duration
 
 	// WaitTime is how long Close flushes what is queued, and then how long it waits for the peer's
-	// end of stream, before the descriptor is closed anyway. 0: DefaultWaitTime; negative: no wait,
-	// so that even what is on its way to the peer counts as [ErrUnacknowledged].
+	// end of stream, before the descriptor is closed anyway. A peer that vanished while it took
+	// nothing may use up all of it. If the goodbye of TLS or WebSocket has not left by then, the
+	// session ends with [ErrWriteTimeout]. 0: DefaultWaitTime; negative: no wait, so that even what
+	// is on its way to the peer counts as [ErrUnacknowledged].
 	WaitTime time.Duration
 
 	// HalfClose is how long a session stays open for writing after its peer has ended its stream,

@@ -233,7 +233,7 @@ func shutdownForces(t *testing.T) int {
 	const peers = 5
 	l := newTracer(t)
 	srv := getty.NewTCPServer(func(o *getty.ServerOptions) { o.HighWater, o.WaitTime = 64<<10, time.Hour })
-	require.NoError(t, srv.RunEventLoop(prepare(l)))
+	start(t, srv, prepare(l))
 	reads := dial(t, srv)
 	done := make(chan struct{})
 	go func() { discard(reads); _ = reads.Close(); close(done) }()
@@ -282,7 +282,7 @@ func TestShutdownNamesAStuckHandler(t *testing.T) {
 	release, stuck := make(chan struct{}), make(chan struct{})
 	l.message = func(getty.Session, any) { close(stuck); <-release }
 	srv := getty.NewTCPServer(getty.WithServerDispatch(getty.Ordered))
-	require.NoError(t, srv.RunEventLoop(prepare(l)))
+	start(t, srv, prepare(l))
 	_, err := dial(t, srv).Write(frame("x"))
 	require.NoError(t, err)
 	within(t, stuck, "the handler")

@@ -363,7 +363,7 @@ func dialWithFewPorts(t *testing.T, say func(string, ...any)) {
 	l := newTracer(t)
 	client := getty.NewTCPClient(getty.WithServerAddress(fmt.Sprintf("127.0.0.1:%d", first)), getty.WithReconnectInterval(1),
 		func(o *getty.ClientOptions) { o.ReconnectMax = 100 * time.Microsecond })
-	require.NoError(t, client.RunEventLoop(prepare(l)))
+	start(t, client, prepare(l))
 	for client.Stats().Dials < 500 {
 		time.Sleep(time.Millisecond)
 	}
@@ -483,7 +483,7 @@ func TestDialIsDropped(t *testing.T) {
 			o.DialTimeout, o.ReconnectInterval, o.ReconnectMax = limit, time.Hour, time.Hour
 		})
 		l := newTracer(t)
-		require.NoError(t, client.RunEventLoop(prepare(l)))
+		start(t, client, prepare(l))
 		if limit < time.Hour {
 			eventually(t, "the dial fails", func() bool { return client.Stats().DialErrs == 1 })
 			eventually(t, "the cause", func() bool { // it is kept a moment later
@@ -755,9 +755,9 @@ func TestShutdownUnderLoad(t *testing.T) {
 			}
 		}
 		srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) {
-			o.WaitTime, o.HighWater = patience, 1<<30
+			o.WaitTime, o.HighWater = longClose, 1<<30
 		})
-		require.NoError(t, srv.RunEventLoop(prepare(l)))
+		start(t, srv, prepare(l))
 		_, lines := helper(t, "load "+srv.Addr().String())
 		eventually(t, "traffic on all connections", func() bool {
 			mu.Lock()

@@ -615,7 +615,7 @@ func TestShutdownDeliversWhatWasRead(t *testing.T) {
 			echoPkg(s, pkg)
 		}
 		srv := getty.NewTCPServer(getty.WithServerDispatch(d))
-		require.NoError(t, srv.RunEventLoop(prepare(l)))
+		start(t, srv, prepare(l))
 		c := dial(t, srv)
 		_, err := c.Write(bytes.Repeat(frame("x"), n))
 		require.NoError(t, err)
@@ -664,7 +664,7 @@ func TestShutdownUnderAFlood(t *testing.T) {
 			o.Dispatch, o.Pool = d, pool
 			o.MailboxLen = 150 // more than a worker handles at a time, so that it is never empty
 		})
-		require.NoError(t, srv.RunEventLoop(prepare(l)))
+		start(t, srv, prepare(l))
 		begin(srv)
 		s := within(t, l.opened, "OnOpen")
 		eventually(t, "the flood", func() bool { return handled.Load() > 20 })

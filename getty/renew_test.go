@@ -158,7 +158,7 @@ func TestShutdownWhileReadersAreReplaced(t *testing.T) {
 			var handled atomic.Int64
 			l.message = func(getty.Session, any) { handled.Add(1) }
 			srv := getty.NewTCPServer(getty.WithServerDispatch(d))
-			require.NoError(t, srv.RunEventLoop(prepare(l)))
+			start(t, srv, prepare(l))
 			const n = 20
 			for range n {
 				c := dial(t, srv)

@@ -27,7 +27,7 @@ func TestServerCloseEndsItsSessions(t *testing.T) {
 			sl, cl := newTracer(t), newTracer(t)
 			sl.message = echoPkg
 			srv := c.server()
-			require.NoError(t, srv.RunEventLoop(prepare(sl)))
+			start(t, srv, prepare(sl))
 			client := c.client(srv.Addr().String(), getty.WithConnectionNumber(10), getty.WithReconnectInterval(time.Hour))
 			run(t, client, prepare(cl))
 			for range 10 {
@@ -54,7 +54,7 @@ func TestServerCloseDuringAccepts(t *testing.T) {
 	for range 50 {
 		srv := getty.NewTCPServer()
 		l := newTracer(t)
-		require.NoError(t, srv.RunEventLoop(prepare(l)))
+		start(t, srv, prepare(l))
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
@@ -127,7 +127,7 @@ func TestCloseEndsTheAcceptPause(t *testing.T) {
 		ln.errs <- syscall.EMFILE
 	}
 	srv := getty.NewTCPServer(getty.WithListener(ln))
-	require.NoError(t, srv.RunEventLoop(prepare(newTracer(t))))
+	start(t, srv, prepare(newTracer(t)))
 	eventually(t, "the pauses have grown", func() bool { return srv.Stats().Retries >= 4 })
 	srv.Close()
 	within(t, srv.Done(), "Done")
@@ -206,7 +206,7 @@ func TestListenAgain(t *testing.T) {
 	for range 3 {
 		l := newTracer(t)
 		srv := getty.NewTCPServer(getty.WithLocalAddress(addr))
-		require.NoError(t, srv.RunEventLoop(prepare(l)))
+		start(t, srv, prepare(l))
 		addr = srv.Addr().String()
 		var conns []*net.TCPConn
 		for range 50 {

@@ -82,6 +82,20 @@ func run(t testing.TB, e getty.EndPoint, newSession getty.NewSessionCallback) {
 	})
 }
 
+// start starts an endpoint that the test itself ends, and ends it for a test that has failed before: the tests
+// after it may need that no endpoint runs.
+func start(t testing.TB, e getty.EndPoint, newSession getty.NewSessionCallback) {
+	t.Helper()
+	require.NoError(t, e.RunEventLoop(newSession))
+	t.Cleanup(func() {
+		if t.Failed() {
+			now, cancel := context.WithCancel(context.Background())
+			cancel()
+			_, _ = e.Shutdown(now)
+		}
+	})
+}
+
 func ready(t testing.TB, c *getty.Client) getty.Session {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -377,7 +377,7 @@ func TestUDPCloseWhileReceiving(t *testing.T) {
 			l := newPacketTracer(t)
 			l.unordered = d == getty.Unordered
 			srv := getty.NewUDPEndPoint(getty.WithServerDispatch(d))
-			require.NoError(t, srv.RunEventLoop(prepare(l, rawCodec{})))
+			start(t, srv, prepare(l, rawCodec{}))
 			s := within(t, l.opened, "OnOpen")
 			stop := make(chan struct{})
 			var wg sync.WaitGroup

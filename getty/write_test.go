@@ -682,7 +682,7 @@ func TestCloseAtAnyMoment(t *testing.T) {
 	const rounds = 1000
 	l := newTracer(t)
 	srv := serve(t, prepare(l), func(o *getty.ServerOptions) {
-		o.WaitTime, o.HighWater = patience, 16<<10
+		o.WaitTime, o.HighWater = longClose, 16<<10
 		o.Socket.WriteBuffer = 16 << 10
 	})
 	for round := range rounds {

@@ -44,7 +44,8 @@ type tlsLink struct {
 	sent    int        // guarded by writing: encrypted bytes ever gone
 	runs    [][]byte   // guarded by writing: the memory of what Offer returns
 
-	bye atomic.Int32 // the size of close_notify, when it is sent
+	bye  atomic.Int32 // the size of close_notify, when it is sent
+	said atomic.Bool  // close_notify has left
 }
 
 // A mark is the end of an encrypted piece.
@@ -64,6 +65,10 @@ func newTLSLink(c *TLSConn) *tlsLink {
 func (l *tlsLink) Conn() net.Conn { return l.TLSConn }
 func (l *tlsLink) Close() error   { return l.below.Close() }
 func (l *tlsLink) LastWords() int { return int(l.bye.Load()) + l.below.LastWords() }
+
+// SaidGoodbye reports whether CloseWrite has sent the close_notify, without which the peer takes the
+// end of the stream for a cut.
+func (l *tlsLink) SaidGoodbye() bool { return l.said.Load() }
 
 func (l *tlsLink) Run(in *Input, h Handler) error {
 	l.plain, l.h = in, h
@@ -325,6 +330,9 @@ func (l *tlsLink) CloseWrite(how Mode) error {
 	after, _ := l.out.counts()
 	l.bye.Add(int32(after - before))
 	err := l.push(how)
+	if err == nil {
+		l.said.Store(true)
+	}
 	l.unlock(err)
 	if err != nil {
 		return err
