@@ -72,6 +72,7 @@ func TestReadmeSnippets(t *testing.T) {
 func TestSnippetsOfDocs(t *testing.T) {
 	for page, source := range map[string]string{
 		"migrating": "migrating_test.go",
+		"operating": "operating_test.go",
 		"sessions":  "sessions_test.go",
 	} {
 		text, err := os.ReadFile("../docs/" + page + ".md")
