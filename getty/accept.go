@@ -177,7 +177,8 @@ func (s *Server) admit(conn net.Conn, prepare NewSessionCallback) {
 		s.decline(conn, err)
 		return
 	}
-	if _, err := s.ep.openReserved(newStream(conn), at, s.prepareOn(conn, prepare)); err != nil {
+	proto := newStream(conn, s.opts.Compress)
+	if _, err := s.ep.openReserved(proto, at, s.prepareOn(conn, prepare)); err != nil {
 		s.refused(addrText(conn.RemoteAddr()), err)
 		_ = conn.Close()
 	}

@@ -77,5 +77,5 @@ func (s *Server) adopt(conn net.Conn, prepare NewSessionCallback) (*session, err
 			return nil, fmt.Errorf("getty: TLS handshake: %w", tellPlainText(err))
 		}
 	}
-	return s.ep.openReserved(newStream(conn), at, s.prepareOn(conn, prepare))
+	return s.ep.openReserved(newStream(conn, s.opts.Compress), at, s.prepareOn(conn, prepare))
 }

@@ -181,7 +181,7 @@ func dialTCP(ctx context.Context, o *ClientOptions) (protocol, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStream(conn), nil
+	return newStream(conn, o.Compress), nil
 }
 
 // dialConn connects to addr and, with TLS, shakes hands.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang/snappy"
 	"github.com/gorilla/websocket"
 	"github.com/gostkit/kit/getty"
 	"github.com/gostkit/kit/getty/codec"
@@ -80,6 +81,9 @@ var wires = []wire{
 	{"unix", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
 		return getty.NewUnixServer(append(opts, getty.WithLocalAddress(unixPath()))...)
 	}, dialUnix},
+	{"snappy", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		return getty.NewTCPServer(append(opts, compressServer(getty.CompressSnappy))...)
+	}, dialSnappy},
 	{"pipe", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
 		return getty.NewConnServer(opts...)
 	}, adoptPipe},
@@ -105,6 +109,36 @@ func dialUnix(t testing.TB, srv *getty.Server) wirePeer {
 	t.Cleanup(func() { _ = c.Close() })
 	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 	return wirePeer{conn: softPeer{c}}
+}
+
+func compressServer(c getty.CompressType) getty.ServerOption {
+	return func(o *getty.ServerOptions) { o.Compress = c }
+}
+
+func compressClient(c getty.CompressType) getty.ClientOption {
+	return func(o *getty.ClientOptions) { o.Compress = c }
+}
+
+// A snappyPeer is a peer built on golang/snappy.
+type snappyPeer struct {
+	*net.TCPConn
+	r *snappy.Reader
+	w *snappy.Writer
+}
+
+func (p *snappyPeer) Read(b []byte) (int, error) { return p.r.Read(b) }
+
+func (p *snappyPeer) Write(b []byte) (int, error) {
+	n, err := p.w.Write(b)
+	if err == nil {
+		err = p.w.Flush()
+	}
+	return n, err
+}
+
+func dialSnappy(t testing.TB, srv *getty.Server) wirePeer {
+	c := dial(t, srv)
+	return wirePeer{conn: &snappyPeer{c, snappy.NewReader(c), snappy.NewBufferedWriter(c)}}
 }
 
 func adoptPipe(t testing.TB, srv *getty.Server) wirePeer {

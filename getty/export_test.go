@@ -43,7 +43,7 @@ func NewDialedClient(dial func(context.Context) (net.Conn, error), opts ...Clien
 		if err != nil {
 			return nil, err
 		}
-		return newStream(conn), nil
+		return newStream(conn, CompressNone), nil
 	}, tcpClient)
 }
 

@@ -3,6 +3,7 @@ module github.com/gostkit/kit/getty
 go 1.25.0
 
 require (
+	github.com/golang/snappy v1.0.0
 	github.com/gorilla/websocket v1.5.3
 	github.com/gostkit/kit/bytespool v0.0.0
 	github.com/gostkit/kit/netx v0.0.0

@@ -149,6 +149,11 @@ type SessionOptions struct {
 	// eighth of it earlier, by chance. 0 or negative: no limit.
 	MaxLifetime time.Duration
 
+	// Compress compresses a byte stream, before TLS encrypts it. Both ends must be set to the same
+	// method; an end that finds the other one different ends with [ErrCompression]. Limits and Stats
+	// count bytes as they are without compression. WebSocket has an option of its own.
+	Compress CompressType
+
 	// Trace is told of connections and packages on their way. nil: nobody is.
 	Trace *Trace
 
@@ -249,6 +254,8 @@ func (o *SessionOptions) check() error {
 		return fmt.Errorf("getty: SlowConsumer: unknown policy %d", int(o.SlowConsumer))
 	case o.ReadRate.check() != nil:
 		return o.ReadRate.check()
+	case o.Compress.check() != nil:
+		return o.Compress.check()
 	case o.Pool != nil && isNilPointer(o.Pool):
 		return fmt.Errorf("getty: Pool is a nil %T", o.Pool)
 	}

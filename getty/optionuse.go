@@ -81,6 +81,7 @@ var optionUse = map[string]kind{
 	"SlowHandler":      all,
 	"ProfileLabels":    all,
 	"MemoryBudget":     all,
+	"Compress":         streams | tcpClient | unixClient,
 	"MaxLifetime":      all &^ udpEndPoint, // it ends with its one session
 
 	// ServerOptions

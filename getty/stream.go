@@ -29,7 +29,9 @@ type stream struct {
 	noted  atomic.Int64 // bytes of the input that the endpoint's budget knows of
 }
 
-func newStream(conn net.Conn) *stream { return &stream{conn: conn, link: wire.New(conn)} }
+func newStream(conn net.Conn, compress CompressType) *stream {
+	return &stream{conn: conn, link: compress.link(wire.New(conn))}
+}
 
 func (t *stream) attach(s *session)    { t.s = s }
 func (t *stream) queues() bool         { return true }
@@ -243,8 +245,9 @@ func (t *stream) readFailed(err error) {
 	// less than this one.
 	s.life.setCause(err)
 	// A socket that fails to read is broken in both directions. Other connections may not be, nor is
-	// one where only the goodbye of TLS is missing.
-	if wire.Socket(wire.Below(t.conn)) != nil && err != io.ErrUnexpectedEOF {
+	// one where only the goodbye of TLS is missing, or that brings what is no compressed stream.
+	if wire.Socket(wire.Below(t.conn)) != nil && err != io.ErrUnexpectedEOF &&
+		!errors.Is(err, ErrCompression) {
 		s.setFlag(flagRefuse)
 		s.life.endContext()
 	}

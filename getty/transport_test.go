@@ -55,6 +55,19 @@ var carriers = []carrier{
 	}, func(addr string, opts ...getty.ClientOption) *getty.Client {
 		return getty.NewUnixClient(append(opts, getty.WithServerAddress(addr))...)
 	}},
+	{"snappy", func(opts ...getty.ServerOption) *getty.Server {
+		return getty.NewTCPServer(append(opts, compressServer(getty.CompressSnappy))...)
+	}, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		return getty.NewTCPClient(append(opts, getty.WithServerAddress(addr), compressClient(getty.CompressSnappy))...)
+	}},
+	{"tls, deflate", func(opts ...getty.ServerOption) *getty.Server {
+		opts = append(opts, getty.WithServerTLS(localTLS().server), compressServer(getty.CompressBestSpeed))
+		return getty.NewTCPServer(opts...)
+	}, func(addr string, opts ...getty.ClientOption) *getty.Client {
+		opts = append(opts, getty.WithServerAddress(addr), getty.WithClientTLS(localTLS().client),
+			compressClient(getty.CompressZip)) // the levels need not be the same
+		return getty.NewTCPClient(opts...)
+	}},
 }
 
 var unixPaths atomic.Int64

@@ -44,7 +44,7 @@ func dialUnix(ctx context.Context, o *ClientOptions) (protocol, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStream(conn), nil
+	return newStream(conn, o.Compress), nil
 }
 
 // listen opens the socket path.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/deflate"
 	"github.com/gostkit/kit/getty/internal/sendq"
 	"github.com/gostkit/kit/getty/internal/wire"
 	"github.com/gostkit/kit/getty/internal/wsframe"
@@ -535,5 +536,5 @@ func (t *webSocket) message(p []byte, text bool, least int, w *sendq.Waiter) (in
 	}
 	dst := o.batch().Reserve(len(p) + len(p)>>10 + 64) // enough for bytes that do not compress
 	room := wsframe.HeaderSize(len(p), t.client)
-	return o.queue(f.Seal(wsframe.AppendDeflated(dst[:room], p, t.level), room), w), nil
+	return o.queue(f.Seal(deflate.Append(dst[:room], p, t.level), room), w), nil
 }

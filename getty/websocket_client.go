@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gostkit/kit/getty/internal/deflate"
 	"github.com/gostkit/kit/getty/internal/wsframe"
 )
 
@@ -61,7 +62,7 @@ type WebSocketClientOptions struct {
 
 func (o *WebSocketClientOptions) complete() {
 	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, wsMaxHeaderBytes)
-	o.CompressionLevel = cmp.Or(o.CompressionLevel, wsframe.DefaultLevel)
+	o.CompressionLevel = cmp.Or(o.CompressionLevel, deflate.Fastest)
 	o.CompressionThreshold = cmp.Or(o.CompressionThreshold, wsCompressionThreshold)
 	o.Header = o.Header.Clone()
 	o.Subprotocols = slices.Clone(o.Subprotocols)
@@ -221,7 +222,7 @@ func exchange(
 		return nil, fmt.Errorf("getty: websocket: %w", err)
 	}
 	early, _ := br.Peek(br.Buffered())
-	return newWebSocket(newStream(conn), true, agreed, early), nil
+	return newWebSocket(newStream(conn, CompressNone), true, agreed, early), nil
 }
 
 // roundTrip sends req and reads the head of the answer, which may have most bytes. br has what

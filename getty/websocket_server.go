@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gostkit/kit/getty/internal/deflate"
 	"github.com/gostkit/kit/getty/internal/wsframe"
 )
 
@@ -74,7 +75,7 @@ type WebSocketServerOptions struct {
 func (o *WebSocketServerOptions) complete() {
 	o.Path = cmp.Or(o.Path, "/")
 	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, wsMaxHeaderBytes)
-	o.CompressionLevel = cmp.Or(o.CompressionLevel, wsframe.DefaultLevel)
+	o.CompressionLevel = cmp.Or(o.CompressionLevel, deflate.Fastest)
 	o.CompressionThreshold = cmp.Or(o.CompressionThreshold, wsCompressionThreshold)
 	o.AllowedOrigins = slices.Clone(o.AllowedOrigins)
 	o.Subprotocols = slices.Clone(o.Subprotocols)
@@ -423,7 +424,7 @@ func (s *Server) switchProtocols(
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	t := newWebSocket(newStream(conn), false, agreed, nil)
+	t := newWebSocket(newStream(conn, CompressNone), false, agreed, nil)
 	t.text, t.pings = o.TextMessages, o.PingPeriod
 	t.level, t.threshold = o.CompressionLevel, o.CompressionThreshold
 	return t, nil

@@ -43,6 +43,17 @@ func (in *Input) Add(b []byte) {
 	in.accept(buf, len(b))
 }
 
+// Give appends b, which is from bytespool and belongs to the Input from here on.
+func (in *Input) Give(b []byte) {
+	if in.n > 0 {
+		in.Add(b)
+		bytespool.Put(b)
+		return
+	}
+	in.Rest()
+	in.buf, in.n, in.last = b, len(b), len(b)
+}
+
 // Len returns len(Bytes()).
 func (in *Input) Len() int { return in.n }
 

@@ -122,7 +122,7 @@ func TestRecordsThatWereLeft(t *testing.T) {
 	for asked < 2 { // the first time for what came with the handshake, then before the read
 		require.NoError(t, link.Run(&in, handler{mayRead: func() bool {
 			asked++
-			return link.(*tlsLink).in.Len() == 0
+			return a.in.Len() == 0
 		}}))
 		if in.Len() > 0 {
 			break
@@ -140,10 +140,10 @@ func TestTakenMeansGone(t *testing.T) {
 	q := &queue{runs: [][]byte{make([]byte, 64<<20)}}
 	require.Equal(t, ErrWouldBlock, link.Write(q, Try))
 	taken := 64<<20 - len(q.runs[0])
-	require.LessOrEqual(t, taken, link.(*tlsLink).sent)
+	require.LessOrEqual(t, taken, link.(*layer).sent)
 	require.Positive(t, taken)
 	_, left := a.out.counts()
-	require.Less(t, left, sealSize+1024)
+	require.Less(t, left, encodeSize+1024)
 	go func() { _, _ = io.Copy(io.Discard, b) }()
 	require.NoError(t, link.Write(q, Wait))
 	require.Empty(t, q.runs)

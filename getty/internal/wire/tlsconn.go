@@ -222,7 +222,7 @@ func (c *cipher) readFrom(conn net.Conn) error {
 	return err
 }
 
-// A sealed is a queue of encrypted bytes. Its zero value is empty and holds nothing.
+// A sealed is a queue of encoded bytes. Its zero value is empty and holds nothing.
 type sealed struct {
 	mu    sync.Mutex
 	bufs  [][]byte // guarded by mu: from bytespool, each as long as it is filled
@@ -243,6 +243,15 @@ func (q *sealed) append(p []byte) {
 		return
 	}
 	q.bufs = append(q.bufs, append(bytespool.Get(len(p))[:0], p...))
+}
+
+// adopt adds b, which is from bytespool and belongs to the queue from here on.
+func (q *sealed) adopt(b []byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.total += len(b)
+	q.left += len(b)
+	q.bufs = append(q.bufs, b)
 }
 
 // counts returns how many bytes were ever appended, and how many are not gone.

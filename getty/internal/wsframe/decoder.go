@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gostkit/kit/bytespool"
+	"github.com/gostkit/kit/getty/internal/deflate"
 )
 
 // MaxFragments is how many frames a message may consist of.
@@ -143,7 +144,7 @@ func (d *Decoder) check(h *header, have int, whole bool, limit int) error {
 	// Before the payload is there, so that a header that claims too much costs no memory.
 	most := limit
 	if d.compressed || h.first&bitRsv1 != 0 {
-		most = maxDeflated(limit)
+		most = deflate.MaxSize(limit)
 	}
 	switch {
 	case h.length > uint64(max(most-d.heldLen, 0)):
@@ -207,9 +208,15 @@ func (d *Decoder) hold(p []byte) {
 
 // inflate returns p decompressed, in memory that replaces d.lent.
 func (d *Decoder) inflate(p []byte, limit int) ([]byte, error) {
-	out, n, err := inflate(p, limit)
+	out, n, err := deflate.Inflate(p, limit)
 	d.reclaim()
 	d.lent = out
+	switch {
+	case err == deflate.ErrTooBig:
+		err = errTooBig
+	case err != nil:
+		err = &Error{CodeBadPayload, "compressed data: " + err.Error()}
+	}
 	return out[:n], err
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/gostkit/kit/getty/internal/deflate"
 	"github.com/stretchr/testify/require"
 )
 
@@ -81,7 +82,7 @@ func TestConversations(t *testing.T) {
 			p := []byte(text)
 			first := op
 			if deflated && r.IntN(2) == 0 {
-				p = AppendDeflated(nil, p, DefaultLevel)
+				p = deflate.Append(nil, p, deflate.Fastest)
 				first |= bitRsv1
 			}
 			for parts := 1 + r.IntN(4); ; parts-- {
@@ -120,7 +121,7 @@ func TestConversations(t *testing.T) {
 // and never with more than the limit.
 func FuzzDecoder(f *testing.F) {
 	f.Add([]byte("\x81\x85\x00\x00\x00\x00hello"), true, true)
-	f.Add(raw(bitFin|bitRsv1|Text, true, string(AppendDeflated(nil, []byte("hello"), DefaultLevel))), false, true)
+	f.Add(raw(bitFin|bitRsv1|Text, true, string(deflate.Append(nil, []byte("hello"), deflate.Fastest))), false, true)
 	f.Add(append(raw(Text, true, "a\xc3"), raw(bitFin, true, "\xa9")...), false, false)
 	f.Add(raw(bitFin|Close, false, "\x03\xe8bye"), true, false)
 	f.Fuzz(func(t *testing.T, data []byte, client, deflated bool) {
@@ -178,7 +179,7 @@ func TestLimitsNearTheLargestInt(t *testing.T) {
 		require.Zero(t, used)
 		d = Decoder{Deflate: true}
 		m, _, _, err := d.Next(raw(bitFin|bitRsv1|Binary, true,
-			string(AppendDeflated(nil, []byte("abc"), DefaultLevel))), limit)
+			string(deflate.Append(nil, []byte("abc"), deflate.Fastest))), limit)
 		require.NoError(t, err)
 		require.Equal(t, "abc", string(m.Payload))
 	}
@@ -221,47 +222,6 @@ func trailing(s string) []byte {
 		s = s[n:]
 	}
 	return []byte(s)
-}
-
-func TestDeflate(t *testing.T) {
-	r := rand.New(rand.NewPCG(3, 4))
-	noise := make([]byte, 50_000)
-	for i := range noise {
-		noise[i] = byte(r.Uint32())
-	}
-	for _, p := range [][]byte{{}, []byte("x"), bytes.Repeat([]byte("abc"), 100_000), noise} {
-		packed := AppendDeflated([]byte("before"), p, DefaultLevel)[6:]
-		out, n, err := inflate(packed, len(p))
-		require.NoError(t, err)
-		require.Equal(t, p, out[:n])
-		require.LessOrEqual(t, len(packed), maxDeflated(len(p)))
-		if len(p) > 0 {
-			_, _, err = inflate(packed, len(p)-1)
-			require.True(t, TooBig(err))
-		}
-		for _, cut := range []int{1, 2, len(packed) / 2} {
-			if cut < len(packed)-1 && len(p) > 1 {
-				out, n, err := inflate(packed[:len(packed)-cut], len(p))
-				require.False(t, err == nil && bytes.Equal(out[:n], p))
-			}
-		}
-	}
-	// RFC 7692, sections 7.2.3.1 to 7.2.3.5.
-	for packed, want := range map[string]string{
-		"\xf2\x48\xcd\xc9\xc9\x07\x00":                         "Hello",
-		"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00":         "Hello",
-		"\xf3\x48\xcd\xc9\xc9\x07\x00\x00":                     "Hello",
-		"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00": "Hello",
-		"\x00": "",
-	} {
-		out, n, err := inflate([]byte(packed), 100)
-		require.NoError(t, err, "%q", packed)
-		require.Equal(t, want, string(out[:n]))
-	}
-	_, _, err := inflate([]byte("\xf3\x48\xcd\xc9\xc9\x07\x00\x01\x02"), 100)
-	require.Equal(t, CodeBadPayload, codeOf(err), "bytes behind the final block")
-	_, _, err = inflate([]byte("\xff\xff\xff\xff"), 100)
-	require.Equal(t, CodeBadPayload, codeOf(err))
 }
 
 func TestClosePayloads(t *testing.T) {

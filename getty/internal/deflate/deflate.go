@@ -1,21 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package wsframe
+// Package deflate compresses messages (RFC 1951), each by itself: so compressors can be pooled, and
+// an idle connection holds none. The form is that of RFC 7692, section 7.2.1: a message ends behind
+// a flush, whose marker is left out.
+package deflate
 
 import (
 	"bytes"
 	"compress/flate"
+	"errors"
 	"io"
 	"sync"
 
 	"github.com/gostkit/kit/bytespool"
 )
 
-// Compression is without context takeover in both directions (RFC 7692, section 7.1.1): every
-// message is compressed by itself. So compressors can be pooled, and an idle connection holds none.
+// Levels are 1 to 9, and these.
+const (
+	Huffman = flate.HuffmanOnly        // no search for repetitions
+	Zip     = flate.DefaultCompression // 6
+	Fastest = flate.BestSpeed          // costs least
+	Best    = flate.BestCompression
+)
 
-// maxDeflated returns how large a compressed message can be if its content is within limit.
-func maxDeflated(limit int) int {
+// ErrTooBig is the error of a message beyond the limit.
+var ErrTooBig = errors.New("message too big")
+
+// MaxSize returns how large a compressed message can be if its content is within limit.
+func MaxSize(limit int) int {
 	// Bytes that do not compress are stored in blocks of some kilobytes, with a few bytes more for
 	// each block.
 	most := limit + limit>>10 + 64
@@ -78,8 +90,9 @@ var inflaters = sync.Pool{New: func() any {
 	return f
 }}
 
-// inflate decompresses p, the payload of one message, into n bytes of out, which is from bytespool.
-func inflate(p []byte, limit int) (out []byte, n int, err error) {
+// Inflate decompresses p, one message, into n bytes of out, which is from bytespool and the
+// caller's, also after an error. More than limit bytes are ErrTooBig.
+func Inflate(p []byte, limit int) (out []byte, n int, err error) {
 	f := inflaters.Get().(*inflater)
 	defer func() {
 		f.src = source{}
@@ -87,7 +100,7 @@ func inflate(p []byte, limit int) (out []byte, n int, err error) {
 	}()
 	f.src = source{p, endTail}
 	if err := f.r.(flate.Resetter).Reset(&f.src, nil); err != nil {
-		return nil, 0, &Error{CodeBadPayload, err.Error()}
+		return nil, 0, err
 	}
 	// The size is a guess from the compressed size, and then doubles: a few bytes can inflate to a
 	// thousand times as many, and only those that really come may cost memory.
@@ -95,7 +108,7 @@ func inflate(p []byte, limit int) (out []byte, n int, err error) {
 	for {
 		if n == len(out) {
 			if n > limit {
-				return out, 0, errTooBig
+				return out, 0, ErrTooBig
 			}
 			// One byte beyond the limit, to see that there is more than that.
 			more := 2 * n
@@ -111,11 +124,11 @@ func inflate(p []byte, limit int) (out []byte, n int, err error) {
 		n += m
 		switch {
 		case n > limit:
-			return out, 0, errTooBig
+			return out, 0, ErrTooBig
 		case err == io.EOF:
 			return out, n, f.src.ended()
 		case err != nil:
-			return out, 0, &Error{CodeBadPayload, "compressed data: " + err.Error()}
+			return out, 0, err
 		}
 	}
 }
@@ -125,7 +138,7 @@ func (s *source) ended() error {
 	// If the last block is marked as final, one zero byte may follow (section 7.2.3.4): the
 	// beginning of an empty block, of which the tail is the rest.
 	if len(s.b) > 1 || len(s.b) == 1 && s.b[0] != 0 {
-		return &Error{CodeBadPayload, "compressed data: bytes behind the final block"}
+		return errors.New("bytes behind the final block")
 	}
 	return nil
 }
@@ -136,9 +149,6 @@ type deflater struct {
 	w   *flate.Writer
 }
 
-// DefaultLevel is the compression level that costs least.
-const DefaultLevel = flate.BestSpeed
-
 // A sink is an io.Writer that appends.
 type sink struct{ b []byte }
 
@@ -148,11 +158,12 @@ func (s *sink) Write(p []byte) (int, error) {
 }
 
 // deflaters has a pool for each level, of which a process mostly uses one.
-var deflaters [flate.BestCompression + 1]sync.Pool
+var deflaters [Best - Huffman + 1]sync.Pool
 
-// AppendDeflated appends p as the compressed payload of one message. level is 1 to 9.
-func AppendDeflated(dst, p []byte, level int) []byte {
-	f, _ := deflaters[level].Get().(*deflater)
+// Append appends p as one compressed message.
+func Append(dst, p []byte, level int) []byte {
+	pool := &deflaters[level-Huffman]
+	f, _ := pool.Get().(*deflater)
 	if f == nil {
 		f = new(deflater)
 		f.w, _ = flate.NewWriter(&f.dst, level) // fails for an unknown level only
@@ -163,6 +174,6 @@ func AppendDeflated(dst, p []byte, level int) []byte {
 	_ = f.w.Flush()
 	dst = bytes.TrimSuffix(f.dst.b, []byte(flushTail))
 	f.dst.b = nil
-	deflaters[level].Put(f)
+	pool.Put(f)
 	return dst
 }
