@@ -128,7 +128,10 @@ func TestCloseWithNothing(t *testing.T) {
 // heard, until it ends its own.
 func TestCloseWrite(t *testing.T) {
 	const n = 50
-	for _, w := range wires[:2] {
+	for _, w := range wires {
+		if w.name == "websocket" || w.name == "wss" || w.name == "pipe" { // cannot; TestCloseWriteUnsupported
+			continue
+		}
 		t.Run(w.name, func(t *testing.T) {
 			eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 				l := newTracer(t)
@@ -152,7 +155,7 @@ func TestCloseWrite(t *testing.T) {
 					o.WaitTime = time.Millisecond // limits nothing: the session is not closing
 				})
 				run(t, srv, prepare(l))
-				c := dial(t, srv)
+				c := w.dial(t, srv).conn
 				_, err := c.Write(frame("end"))
 				require.NoError(t, err)
 				for range n {
@@ -178,6 +181,17 @@ func TestCloseWrite(t *testing.T) {
 			})
 		})
 	}
+}
+
+// CloseWrite of a session that has nothing to send ends its stream at once.
+func TestCloseWriteOfAnIdleSession(t *testing.T) {
+	l := newTracer(t)
+	srv := serve(t, prepare(l))
+	c := dial(t, srv)
+	s := within(t, l.opened, "OnOpen")
+	require.NoError(t, s.CloseWrite())
+	_, err := c.Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err)
 }
 
 // CloseWrite of a session whose queue is stuck ends the stream when the peer has taken it; Close
@@ -448,10 +462,17 @@ func TestSessionByID(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, c carrier) {
 		l := newTracer(t)
 		srv := c.server()
+		early := make(chan bool, 1)
+		l.open = func(s getty.Session) error {
+			_, found := srv.SessionByID(s.ID())
+			early <- found
+			return nil
+		}
 		run(t, srv, prepare(l))
 		client := c.client(srv.Addr().String())
 		run(t, client, prepare(newTracer(t)))
 		s := ready(t, client)
+		require.False(t, within(t, early, "OnOpen"), "it is not open before OnOpen has returned")
 		found, ok := client.SessionByID(s.ID())
 		require.True(t, ok)
 		require.Equal(t, s, found)

@@ -46,7 +46,7 @@ func ExampleServerOptions() {
 		o.MaxMsgLen = 64 << 10
 		o.IdleTimeout = 2 * time.Minute
 		o.ReadRate = getty.ReadRate{Packages: 1000, Bytes: 1 << 20} // of each session, in a second
-		o.MemoryBudget = 512 << 20                                 // of all sessions together
+		o.MemoryBudget = 512 << 20                                  // of all sessions together
 		o.MaxLifetime = time.Hour
 	})
 	if err := listen(server, getty.Funcs{Message: upper}); err != nil {

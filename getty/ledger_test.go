@@ -399,7 +399,8 @@ func ledgerRound(t *testing.T, f ledgerFault, d getty.Dispatch, seed uint64) (wr
 		opts(&o.SessionOptions)
 		o.Socket.WriteBuffer = 16 << 10
 	})}
-	start(t, c.srv, prepare(sl))
+	require.NoError(t, c.srv.RunEventLoop(prepare(sl)))
+	defer endIfFailed(t, c.srv)
 	addr := c.srv.Addr().String()
 	if f.relay {
 		c.relay = newRelay()
@@ -413,7 +414,8 @@ func ledgerRound(t *testing.T, f ledgerFault, d getty.Dispatch, seed uint64) (wr
 		opts(&o.SessionOptions)
 		o.ReconnectMax = time.Hour
 	})
-	start(t, client, prepare(cl))
+	require.NoError(t, client.RunEventLoop(prepare(cl)))
+	defer endIfFailed(t, client)
 	c.client, c.server = within(t, cl.opened, "OnOpen of the client"), within(t, sl.opened, "OnOpen of the server")
 	var writers sync.WaitGroup
 	writers.Go(func() { writeLedger(c.client, up, rand.New(rand.NewPCG(seed, 2)), 100_000) })
@@ -489,7 +491,8 @@ func TestLedgerOfAHalfClose(t *testing.T) {
 				}
 			}
 			srv := getty.NewTCPServer(getty.WithServerDispatch(d), func(o *getty.ServerOptions) { o.HighWater = 4 << 10 })
-			start(t, srv, prepare(sl))
+			require.NoError(t, srv.RunEventLoop(prepare(sl)))
+			defer endIfFailed(t, srv)
 			c := dial(t, srv)
 			s := within(t, sl.opened, "OnOpen")
 			go func() {
@@ -630,14 +633,16 @@ func stallRound(t *testing.T, c carrier, d getty.Dispatch, rnd *rand.Rand) []str
 		o.Socket.ReadBuffer = 32 << 10
 		o.WaitTime = longClose
 	})
-	start(t, srv, prepare(sl))
+	require.NoError(t, srv.RunEventLoop(prepare(sl)))
+	defer endIfFailed(t, srv)
 	client := c.client(srv.Addr().String(), func(o *getty.ClientOptions) {
 		o.WaitTime = 20 * time.Millisecond
 		o.HighWater = 64 << 10
 		o.Socket.WriteBuffer = 64 << 10 << rnd.IntN(4)
 		o.ReconnectInterval, o.ReconnectMax = time.Hour, time.Hour
 	})
-	start(t, client, prepare(cl))
+	require.NoError(t, client.RunEventLoop(prepare(cl)))
+	defer endIfFailed(t, client)
 	from := within(t, cl.opened, "OnOpen of the client")
 	to := within(t, sl.opened, "OnOpen of the server")
 	var writer sync.WaitGroup

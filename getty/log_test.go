@@ -68,7 +68,7 @@ func (b logbook) find(part string) map[string]string {
 // listener, a callback's error or panic, with the endpoint and the peer, and in a text that is
 // bounded and quoted.
 //
-// case: 38
+// acceptance: L17 case: 38
 func TestLogByDefault(t *testing.T) {
 	bad := errors.New("odd\n\x1b[31m" + strings.Repeat("x", 10_000))
 	open := func(err error) getty.EventListener {

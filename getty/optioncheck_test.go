@@ -286,7 +286,7 @@ func (a *answer) WriteHeader(status int)      { a.status = status }
 // What cannot work is an error of RunEventLoop that names the option: nothing panics, and nothing
 // is dialled for ever.
 //
-// case: 19
+// acceptance: L08 case: 19
 func TestImpossibleOptions(t *testing.T) {
 	type so = getty.ServerOptions
 	type co = getty.ClientOptions

@@ -104,7 +104,7 @@ func TestASlowHandlerDelaysOnlyItsOwnSession(t *testing.T) {
 
 // A panic or Goexit anywhere costs its own session: reported once, with the stack, and nothing after OnClose.
 //
-// fault: 120
+// acceptance: L08 fault: 120
 func TestPanicCostsOneSession(t *testing.T) {
 	places := []string{"NewSessionCallback", "OnOpen", "OnMessage", "OnCron", "OnError", "OnClose", "Reader", "Writer"}
 	for _, kind := range []string{"panic", "goexit"} {

@@ -100,13 +100,16 @@ func run(t testing.TB, e getty.EndPoint, newSession getty.NewSessionCallback) {
 func start(t testing.TB, e getty.EndPoint, newSession getty.NewSessionCallback) {
 	t.Helper()
 	require.NoError(t, e.RunEventLoop(newSession))
-	t.Cleanup(func() {
-		if t.Failed() {
-			now, cancel := context.WithCancel(context.Background())
-			cancel()
-			_, _ = e.Shutdown(now)
-		}
-	})
+	t.Cleanup(func() { endIfFailed(t, e) })
+}
+
+// endIfFailed ends e at once if the test has failed.
+func endIfFailed(t testing.TB, e getty.EndPoint) {
+	if t.Failed() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		_, _ = e.Shutdown(now)
+	}
 }
 
 func ready(t testing.TB, c *getty.Client) getty.Session {

@@ -25,7 +25,7 @@ func freePort(t *testing.T, loopback string) netip.AddrPort {
 }
 
 // A program that dials a dead port of its own host from that same port reaches itself.
-// fault: 20
+// acceptance: S06 fault: 20
 func TestDialerRefusesSelfConnect(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("not every system lets a TCP socket connect to itself")
