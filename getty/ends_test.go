@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -503,7 +502,7 @@ func stalledClose(
 	t *testing.T, w wire, d getty.Dispatch, room, n, size int, wait time.Duration,
 ) (wirePeer, getty.Session, *tracer) {
 	l := newTracer(t)
-	answer := strings.Repeat("a", size)
+	answer := noise(size)
 	var timeout time.Duration
 	if n*size < 100<<10 {
 		timeout = patience // the kernel has room for all
@@ -601,7 +600,7 @@ func TestMessagesBehindTheCloseFrame(t *testing.T) {
 	eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 		l := newTracer(t)
 		l.unordered = d == getty.Unordered
-		answer := strings.Repeat("a", size)
+		answer := noise(size)
 		l.message = func(s getty.Session, _ any) { _, _, _ = s.WritePkg(answer, 0) }
 		w := wires[2]
 		srv := w.server(t, patientClose, func(o *getty.ServerOptions) {
@@ -639,7 +638,7 @@ func TestMessagesBehindTheCloseFrame(t *testing.T) {
 // case: 42
 func TestTheEndOfWaitTimeIsNoReset(t *testing.T) {
 	skipUnlessAcksShow(t)
-	answer := strings.Repeat("a", 100<<10)
+	answer := noise(100 << 10)
 	eachSocket(t, func(t *testing.T, w wire) {
 		eachDispatch(t, func(t *testing.T, d getty.Dispatch) {
 			l := newTracer(t)

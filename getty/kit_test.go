@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"runtime"
 	"sync"
@@ -130,6 +131,13 @@ func dial(t testing.TB, srv *getty.Server) *net.TCPConn {
 	t.Cleanup(func() { _ = c.Close() })
 	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 	return c.(*net.TCPConn)
+}
+
+// noise returns n bytes that no compression makes fewer.
+func noise(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b)
+	return string(b)
 }
 
 // frame returns the wire form of a package for the length-field codec.
