@@ -9,8 +9,10 @@ import (
 	"io"
 	"math"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -366,5 +368,26 @@ func TestIdleSessionHoldsNoMemory(t *testing.T) {
 			require.Equal(t, "incomplete", readFrame(t, c))
 			eventually(t, "completed, it holds nothing", idle)
 		})
+	}
+}
+
+// Done may be asked for the first time at any moment, also while the session announces its end.
+func TestDoneAtAnyMoment(t *testing.T) {
+	const rounds = 20_000
+	var closed atomic.Int64
+	srv := getty.NewConnServer()
+	run(t, srv, prepare(getty.Funcs{Close: func(getty.Session) { closed.Add(1) }}))
+	for round := range int64(rounds) {
+		ours, theirs := net.Pipe()
+		s, err := srv.Adopt(ours, nil)
+		require.NoError(t, err)
+		_ = theirs.Close()
+		for closed.Load() == round {
+			runtime.Gosched()
+		}
+		for range round % 500 {
+			closed.Load() // some nanoseconds
+		}
+		within(t, s.Done(), "Done")
 	}
 }

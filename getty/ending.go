@@ -127,16 +127,21 @@ func (l *life) runEndings(list []*ending) {
 	_ = l.s.turn.guard(&where, func() error { list[0].f(l.s); return nil })
 }
 
-// takeEndings returns what is to run now. over reports that there was nothing left, so that the
-// session is over: what is added later runs at once.
-func (l *life) takeEndings() (list []*ending, over bool) {
+// takeEndings returns what is to run now. If nothing is left the session is over: its end is
+// announced, and what is added later runs at once.
+func (l *life) takeEndings() (list []*ending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if x := l.extras; x != nil {
+	if x := l.extras; x != nil && len(x.endings) > 0 {
 		list, x.endings = x.endings, nil
+		return list
 	}
-	l.over = len(list) == 0
-	return list, l.over
+	// Both under the lock: a first Done that came between would close the channel too.
+	l.over = true
+	if l.done != nil {
+		close(l.done)
+	}
+	return nil
 }
 
 // A reasoner is a protocol that can tell its peer the reason of a graceful end.

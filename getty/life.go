@@ -373,16 +373,9 @@ func (l *life) closedBy() error {
 // finished runs the endings, now that OnClose has returned, and announces the end.
 func (l *life) finished() {
 	// Deferred, so that an ending that ends this goroutine with Goexit keeps nothing from Done.
-	list, over := l.takeEndings()
-	if !over {
+	if list := l.takeEndings(); list != nil {
 		defer l.finished() // perhaps more were added meanwhile
 		l.runEndings(list)
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.done != nil {
-		close(l.done)
 	}
 }
 
