@@ -285,7 +285,7 @@ func TestReadRate(t *testing.T) {
 					})
 					run(t, srv, prepare(l))
 					p := w.dial(t, srv)
-					one := p.encode(frame(strings.Repeat("x", size)))
+					one := p.encode(frame(noise(size)))
 					go func() {
 						for { // as much as the session takes
 							if _, err := p.conn.Write(one); err != nil {
@@ -333,7 +333,7 @@ func TestMemoryBudgetOfIncompletePackages(t *testing.T) {
 	run(t, srv, prepare(l))
 	for range 20 {
 		c := dial(t, srv)
-		_, err := c.Write(frame(strings.Repeat("x", 1<<19))[:1<<18])
+		_, err := c.Write(frame(noise(1 << 19))[:1<<18])
 		require.NoError(t, err)
 	}
 	require.ErrorIs(t, within(t, l.closed, "OnClose").Err(), getty.ErrMemoryBudget)
@@ -458,7 +458,7 @@ func TestMemoryBudget(t *testing.T) {
 				o.Logger = newLogBook().Logger
 			})
 			polite := dial(t, srv)
-			big := frame(strings.Repeat("x", 1000))
+			big := frame(noise(1000))
 			var conns []net.Conn
 			var wg sync.WaitGroup
 			for range peers {
@@ -522,7 +522,7 @@ func TestMemoryBudgetComesAndGoes(t *testing.T) {
 				o.MemoryBudget, o.WaitTime = 64<<10, -1
 				o.Logger = newLogBook().Logger
 			})
-			big := frame(strings.Repeat("x", 7<<10))
+			big := frame(noise(7 << 10))
 			ask := func(answered *int) error {
 				c, err := net.Dial("tcp", srv.Addr().String())
 				if err != nil {

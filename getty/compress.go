@@ -19,6 +19,7 @@ import (
 // identifier is another one.
 type CompressType int
 
+// The types that have names; those of DEFLATE are its levels.
 const (
 	CompressNone            CompressType = 0
 	CompressZip             CompressType = deflate.Zip     // DEFLATE, as most programs use it

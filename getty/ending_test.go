@@ -205,7 +205,7 @@ func TestCloseWriteBehindAQueue(t *testing.T) {
 					o.WriteTimeout = -1
 				}
 			})
-			_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
+			_, _, err := s.WritePkg(noise(16<<20), 0)
 			require.NoError(t, err)
 			require.NoError(t, s.CloseWrite())
 			switch end {
@@ -419,7 +419,7 @@ func TestWriteBytesContext(t *testing.T) {
 			n, err = s.WriteBytesContext(t.Context(), nil)
 			require.NoError(t, err)
 			require.Zero(t, n)
-			fill(t, s, strings.Repeat("x", 30_000))
+			fill(t, s, noise(30_000))
 			ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, io.ErrShortBuffer)
 			defer cancel()
 			n, err = s.WriteBytesContext(ctx, frame("too late"))

@@ -222,6 +222,7 @@ type relay struct {
 	to     string
 	cutAt  int64                        // so many bytes go up, then the stream ends; 0: no limit
 	mangle func(n int, f []byte) []byte // what frame n, on its way up, becomes; nil: frames pass
+	drip   time.Duration                // every byte on its way up takes so long
 	conns  [2]*net.TCPConn              // the client's and the server's, once ready is closed
 	ready  chan struct{}
 	done   sync.WaitGroup
@@ -264,6 +265,17 @@ func (r *relay) up(client, server *net.TCPConn) {
 		_, _ = io.CopyN(server, client, r.cutAt)
 		_ = server.CloseWrite()
 		_, _ = io.Copy(io.Discard, client)
+	case r.drip > 0:
+		var b [1]byte
+		for {
+			if _, err := client.Read(b[:]); err != nil {
+				break
+			}
+			time.Sleep(r.drip)
+			if _, err := server.Write(b[:]); err != nil {
+				break
+			}
+		}
 	case r.mangle != nil:
 		for n := 0; ; n++ {
 			p, err := tryReadFrame(client)

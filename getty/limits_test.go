@@ -12,7 +12,6 @@ import (
 	"math/big"
 	"net"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -97,7 +96,7 @@ func webSocketPeer(t testing.TB, ws *websocket.Conn) peer {
 				head = []byte{0x82, 0x80 | 126, byte((size + 4) >> 8), byte(size + 4)}
 			}
 			head = append(head, 0, 0, 0, 0)
-			head = append(append(head, frame(strings.Repeat("x", size))[:4]...), some...)
+			head = append(append(head, frame(noise(size))[:4]...), some...)
 			_, err := ws.NetConn().Write(head)
 			require.NoError(t, err)
 		},
@@ -123,7 +122,7 @@ func plainPeer(c net.Conn) peer {
 		read:  func() (string, error) { return tryReadFrame(c) },
 		write: func(p string) error { _, err := c.Write(frame(p)); return err },
 		begin: func(size int, some []byte) {
-			_, _ = c.Write(append(frame(strings.Repeat("x", size))[:4], some...))
+			_, _ = c.Write(append(frame(noise(size))[:4], some...))
 		},
 	}
 }
@@ -172,10 +171,10 @@ func TestAPeerThatReadsSlowlyIsAlive(t *testing.T) {
 						}
 					})
 					if buffer > 1<<20 {
-						_, _, err := s.WritePkg(strings.Repeat("x", 2<<20), 0)
+						_, _, err := s.WritePkg(noise(2<<20), 0)
 						require.NoError(t, err)
 					} else {
-						go func() { _, _, _ = s.WritePkg(strings.Repeat("x", 2<<20), -1) }()
+						go func() { _, _, _ = s.WritePkg(noise(2<<20), -1) }()
 					}
 					s.SetIdleTimeout(slowReaderLimit)
 					if readSlowly(t, c, s) {
@@ -374,7 +373,7 @@ func TestLateLimitsLookOnceMore(t *testing.T) {
 				})
 				t.Run("write", func(t *testing.T) {
 					_, s, l, _ := start(func(o *getty.ServerOptions) { o.WriteTimeout, o.HighWater = limit, 64<<20 })
-					_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
+					_, _, err := s.WritePkg(noise(16<<20), 0)
 					require.NoError(t, err)
 					eventually(t, "the write waits", func() bool { return getty.WriteStalled(s) })
 					time.Sleep(20 * time.Millisecond) // and the kernel takes no more, which nothing shows

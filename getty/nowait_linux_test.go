@@ -5,7 +5,6 @@ package getty_test
 import (
 	"net"
 	"os"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -48,7 +47,7 @@ func TestBlockingDescriptor(t *testing.T) {
 					switch how {
 					case "writing": // until no more fits
 						for err == nil {
-							_, _, err = s.WritePkg(strings.Repeat("x", 100_000), 0)
+							_, _, err = s.WritePkg(noise(100_000), 0)
 						}
 					case "one package": // the reader comes by
 						_, _, _ = s.WritePkg("x", 0)

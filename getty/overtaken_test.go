@@ -4,7 +4,6 @@ package getty_test
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"time"
 
@@ -40,7 +39,7 @@ func TestWritersThatTheEndOvertakes(t *testing.T) {
 				p := w.dial(t, srv)
 				require.NoError(t, p.conn.SetReadBuffer(64<<10))
 				s := within(t, l.opened, "OnOpen")
-				_, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0)
+				_, _, err := s.WritePkg(noise(16<<20), 0)
 				require.NoError(t, err)
 				const n = 4
 				errs := make(chan error, 2*n)
@@ -74,7 +73,7 @@ func TestAMarkBehindAFailedWrite(t *testing.T) {
 		result := make(chan error, 1)
 		srv := w.server(t, briefClose)
 		run(t, srv, prepare(getty.Funcs{Open: func(s getty.Session) error {
-			if _, _, err := s.WritePkg(strings.Repeat("x", 16<<20), 0); err != nil {
+			if _, _, err := s.WritePkg(noise(16<<20), 0); err != nil {
 				return err
 			}
 			eventually(t, "a flusher waits for the peer", func() bool { return getty.WriteStalled(s) })

@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -390,7 +389,7 @@ func TestTLSTimeouts(t *testing.T) {
 	require.NoError(t, p.conn.SetReadBuffer(4<<10))
 	s := within(t, l.opened, "OnOpen")
 	for range 8 {
-		if _, _, err := s.WritePkg(strings.Repeat("x", 1<<20), 0); err != nil {
+		if _, _, err := s.WritePkg(noise(1<<20), 0); err != nil {
 			break
 		}
 	}
