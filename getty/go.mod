@@ -9,6 +9,7 @@ require (
 	github.com/gostkit/kit/netx v0.0.0
 	github.com/gostkit/kit/taskpool v0.0.0
 	github.com/gostkit/kit/timerwheel v0.0.0
+	github.com/pires/go-proxyproto v0.12.0
 	github.com/stretchr/testify v1.12.1
 )
 

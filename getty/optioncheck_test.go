@@ -440,7 +440,7 @@ func TestEveryLimitIsDocumented(t *testing.T) {
 		"Addr", "Dispatch", "HalfClose", "KeepStale", "Listener", "Logger", "MultipathTCP", "Pool",
 		"ReadWhileBlocked", "SlowConsumer", "Socket", "TLS", "Trace", "TimeCallbacks", "ProfileLabels", "TLSFiles", "Dial",
 		"Unix.Mode", "Unix.KeepStale", "UDP.IgnoreProbes", "UDP.KeepOnRefused", "UDP.NoProbe", "UDP.ProbePayload",
-		"Compress", "WebSocket.AllowedOrigins", "WebSocket.CheckOrigin", "WebSocket.Compression", "WebSocket.CompressionLevel",
+		"Compress", "Handshake", "WebSocket.AllowedOrigins", "WebSocket.CheckOrigin", "WebSocket.Compression", "WebSocket.CompressionLevel",
 		"WebSocket.Header", "WebSocket.Jar", "WebSocket.OnUpgrade", "WebSocket.Path", "WebSocket.Proxy",
 		"WebSocket.RequireSubprotocol", "WebSocket.Subprotocols", "WebSocket.TextMessages",
 	}

@@ -89,6 +89,7 @@ var optionUse = map[string]kind{
 	"MaxSessions":        streams | wsServers,
 	"MaxSessionsPerAddr": streams | wsServers,
 	"Admit":              listeners,
+	"Handshake":          listeners,
 	"DrainTimeout":       servers &^ wsHandler, // it has no Serve
 	"HandshakeTimeout":   servers,
 	"MultipathTCP":       tcpServer | wsServer,

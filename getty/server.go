@@ -54,12 +54,19 @@ type ServerOptions struct {
 	// nothing.
 	Admit func(addr net.Addr) error
 
+	// Handshake, if set, agrees with the peer on what precedes TLS, an upgrade and the session, such
+	// as a PROXY header (package getty/proxyproto). It returns the connection to go on with, often
+	// one around conn, or an error, which costs that connection. It runs on a goroutine of its own,
+	// for HandshakeTimeout at most; when ctx ends, conn is closed. MaxSessions counts the connection
+	// meanwhile, and MaxSessionsPerAddr afterwards, by what RemoteAddr says then.
+	Handshake func(ctx context.Context, conn net.Conn) (net.Conn, error)
+
 	// DrainTimeout is how long Serve lets sessions drain when its context has ended.
 	// 0: DefaultDrainTimeout; negative: not at all.
 	DrainTimeout time.Duration
 
-	// HandshakeTimeout is how long a peer may take for what precedes a session: the TLS handshake,
-	// the request of a WebSocket upgrade.
+	// HandshakeTimeout is how long a peer may take for what precedes a session: Handshake, that of
+	// TLS, the request of a WebSocket upgrade.
 	// For a UDP endpoint it is how long RunEventLoop waits for OnOpen. 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
@@ -311,7 +318,7 @@ type streamService struct {
 
 func (v *streamService) start(s *Server, prepare NewSessionCallback) (net.Addr, error) {
 	return v.acceptor.start(s, func(conn net.Conn) {
-		v.shakes.admit(s, s.secured(conn), func(conn net.Conn) { s.admit(conn, prepare) })
+		v.shakes.admit(s, conn, func(conn net.Conn) { s.admit(conn, prepare) })
 	})
 }
 

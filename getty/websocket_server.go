@@ -185,7 +185,7 @@ func (v *webService) start(s *Server, prepare NewSessionCallback) (net.Addr, err
 	v.srv = srv
 	v.srvMu.Unlock()
 	addr, err := v.acceptor.start(s, func(conn net.Conn) {
-		v.shakes.admit(s, s.secured(conn), in.give)
+		v.shakes.admit(s, conn, in.give)
 	})
 	if err != nil {
 		return nil, err
