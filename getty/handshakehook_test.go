@@ -62,12 +62,12 @@ func TestHandshakeHook(t *testing.T) {
 // A Handshake that fails, panics, calls Goexit, returns nothing, or takes too long costs its connection, and nobody
 // waits for it.
 func TestHandshakeHookFails(t *testing.T) {
-	for name, fail := range map[string]func(ctx context.Context) (net.Conn, error){
-		"error":   func(context.Context) (net.Conn, error) { return nil, errors.New("no") },
-		"panic":   func(context.Context) (net.Conn, error) { panic("no") },
-		"goexit":  func(context.Context) (net.Conn, error) { runtime.Goexit(); return nil, nil },
-		"nothing": func(context.Context) (net.Conn, error) { return nil, nil },
-		"late":    func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
+	for name, fail := range map[string]func(ctx context.Context, conn net.Conn) (net.Conn, error){
+		"error":   func(_ context.Context, c net.Conn) (net.Conn, error) { return c, errors.New("no") },
+		"panic":   func(context.Context, net.Conn) (net.Conn, error) { panic("no") },
+		"goexit":  func(context.Context, net.Conn) (net.Conn, error) { runtime.Goexit(); return nil, nil },
+		"nothing": func(context.Context, net.Conn) (net.Conn, error) { return nil, nil },
+		"late":    func(ctx context.Context, _ net.Conn) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			book := newLogBook()
@@ -78,14 +78,14 @@ func TestHandshakeHookFails(t *testing.T) {
 				o.Logger, o.HandshakeTimeout = book.Logger, 100*time.Millisecond
 				o.Handshake = func(ctx context.Context, conn net.Conn) (net.Conn, error) {
 					if first.CompareAndSwap(false, true) {
-						return fail(ctx)
+						return fail(ctx, conn)
 					}
 					return conn, nil
 				}
 			})
 			gone(t, dial(t, srv))
 			echoOnce(t, dial(t, srv))
-			require.EqualValues(t, 1, srv.Stats().Refusals.Handshake)
+			eventually(t, "it is counted", func() bool { return srv.Stats().Refusals.Handshake == 1 })
 			require.EqualValues(t, 1, getty.Places(srv))
 		})
 	}
