@@ -8,6 +8,7 @@ import (
 	"github.com/gostkit/kit/bench/internal/family/idle"
 	"github.com/gostkit/kit/bench/internal/family/netx"
 	"github.com/gostkit/kit/bench/internal/family/ringbuffer"
+	"github.com/gostkit/kit/bench/internal/family/streams"
 	"github.com/gostkit/kit/bench/internal/family/taskpool"
 	"github.com/gostkit/kit/bench/internal/family/tcp"
 	"github.com/gostkit/kit/bench/internal/family/timerwheel"
@@ -28,6 +29,7 @@ func All() []harness.Family {
 		tcp.Family(),
 		udp.Family(),
 		ws.Family(),
+		streams.Family(),
 		idle.Family(),
 		timerwheel.Family(),
 		xorlist.Family(),

@@ -4,6 +4,8 @@ package load
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,6 +35,10 @@ type Echo struct {
 	// Narrow makes connections that look like those of a slow network instead of the loopback:
 	// small segments and small buffers, so that the kernel holds little of what is not read.
 	Narrow bool
+	// Network is what to dial, "tcp" if it is empty.
+	Network string
+	// TLS encrypts the connections. The server's certificate is not verified.
+	TLS bool
 	// WebSocket upgrades the connections and sends binary messages instead of frames. Payloads
 	// must be shorter than 126 bytes then.
 	WebSocket bool
@@ -78,9 +84,12 @@ func (e Echo) Dial() (*Client, error) {
 	}
 	err := parallel(e.Conns, width, func(i int) error {
 		time.Sleep(e.Pause)
-		conn, err := dialer.Dial("tcp", e.Addr)
+		conn, err := dialer.Dial(cmp.Or(e.Network, "tcp"), e.Addr)
 		if err != nil {
 			return err
+		}
+		if e.TLS {
+			conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // it shakes hands with the first write
 		}
 		c.conns[i] = &echoConn{Conn: conn, id: uint64(i)}
 		if e.WebSocket {
@@ -105,10 +114,14 @@ func (c *Client) Close() {
 }
 
 func (c *echoConn) reset() {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+	conn := c.Conn
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn() // without a goodbye
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
 	}
-	c.Conn.Close()
+	conn.Close()
 }
 
 // BurstResult is what a burst of connects yielded.

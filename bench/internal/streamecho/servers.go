@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package streamecho holds echo servers over TLS and Unix sockets, each a process of its own, and
+// what a Go programmer writes by hand in their place. All speak the frames of package wire.
+package streamecho
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/gostkit/kit/getty"
+	"github.com/gostkit/kit/getty/codec"
+
+	"github.com/gostkit/kit/bench/internal/proc"
+	"github.com/gostkit/kit/bench/internal/wire"
+)
+
+// Peer is one server.
+type Peer struct {
+	// Name is the subject's name.
+	Name string
+	// Network is what the load dials, and TLS whether it encrypts.
+	Network string
+	TLS     bool
+	serve   func(c *proc.Child) error
+}
+
+// Server is the name of the process that runs this peer.
+func (p Peer) Server() string { return "stream/" + p.Network + "/" + p.Name }
+
+// TLS are the servers over TLS, ours first. "each" answers every frame with a write of its own, as
+// most programs do; "net" answers all frames of a read in one write.
+func TLS() []Peer {
+	return []Peer{
+		{"ours", "tcp", true, serveOurs(func(o *getty.ServerOptions) { o.TLS = serverTLS() })},
+		{"net", "tcp", true, serveLoop("tcp", serverTLS, loop)},
+		{"each", "tcp", true, serveLoop("tcp", serverTLS, loopEach(buffer))},
+	}
+}
+
+// IdleTLS are the servers whose idle sessions are weighed: "bare" has hardly more than the
+// connection and a goroutine that waits in Read.
+func IdleTLS() []Peer {
+	return append(TLS()[:1], Peer{"bare", "tcp", true, serveLoop("tcp", serverTLS, loopEach(wire.Header+64))})
+}
+
+// Unix are the servers over Unix sockets.
+func Unix() []Peer {
+	return []Peer{
+		{"ours", "unix", false, serveUnix},
+		{"net", "unix", false, serveLoop("unix", nil, loop)},
+	}
+}
+
+// Servers are the bodies of the processes, by name.
+func Servers() map[string]proc.Server {
+	servers := map[string]proc.Server{}
+	for _, p := range slices.Concat(TLS(), IdleTLS(), Unix()) {
+		servers[p.Server()] = func(c *proc.Child) error { return p.serve(c) }
+	}
+	return servers
+}
+
+// serverTLS has a new certificate. Tickets are off on all sides: nobody comes back.
+func serverTLS() *tls.Config {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err) // of the system's random numbers
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return &tls.Config{
+		Certificates:           []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		SessionTicketsDisabled: true,
+	}
+}
+
+// Ours is this project's server with its shipping defaults.
+type ours struct{ getty.Funcs }
+
+func (ours) OnMessage(s getty.Session, pkg any) {
+	_, _, err := s.WritePkg(pkg, 0)
+	if errors.Is(err, getty.ErrSessionBlocked) {
+		_, _, err = s.WritePkg(pkg, -1) // the queue is full: wait for room, and read no more
+	}
+	if err != nil {
+		s.CloseNow()
+	}
+}
+
+func serveOurs(opts ...getty.ServerOption) func(c *proc.Child) error {
+	return func(c *proc.Child) error {
+		return begin(c, getty.NewTCPServer(append(opts, getty.WithLocalAddress("127.0.0.1:0"))...))
+	}
+}
+
+func serveUnix(c *proc.Child) error {
+	dir, path, err := socketPath()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	return begin(c, getty.NewUnixServer(getty.WithLocalAddress(path)))
+}
+
+func begin(c *proc.Child, server *getty.Server) error {
+	frames := &codec.LengthField{}
+	err := server.RunEventLoop(func(s getty.Session) error {
+		if err := s.SetEventListener(ours{}); err != nil {
+			return err
+		}
+		return s.SetPkgHandler(frames)
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.Ready(server.Addr().String()); err != nil {
+		return err
+	}
+	return c.Commands(nil)
+}
+
+func socketPath() (dir, path string, err error) {
+	dir, err = os.MkdirTemp("", "stream")
+	return dir, filepath.Join(dir, "echo.sock"), err
+}
+
+// serveLoop is a goroutine for each connection that runs loop.
+func serveLoop(network string, config func() *tls.Config, loop func(net.Conn)) func(c *proc.Child) error {
+	return func(c *proc.Child) error {
+		addr := "127.0.0.1:0"
+		if network == "unix" {
+			dir, path, err := socketPath()
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(dir)
+			addr = path
+		}
+		ln, err := net.Listen(network, addr)
+		if err != nil {
+			return err
+		}
+		addr = ln.Addr().String()
+		if config != nil {
+			ln = tls.NewListener(ln, config())
+		}
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				go loop(conn)
+			}
+		}()
+		if err := c.Ready(addr); err != nil {
+			return err
+		}
+		return c.Commands(nil)
+	}
+}
+
+// buffer is the size of the hand-written loops' buffers, which no frame of these comparisons exceeds.
+const buffer = 16 << 10
+
+// loop parses all frames of a read, and answers them in one write.
+func loop(conn net.Conn) {
+	defer conn.Close()
+	in, out := make([]byte, buffer), make([]byte, 0, buffer)
+	have := 0
+	for {
+		n, err := conn.Read(in[have:])
+		if err != nil {
+			return
+		}
+		have += n
+		var used int
+		if out, used, err = wire.Echo(out[:0], in[:have]); err != nil {
+			return
+		}
+		if len(out) > 0 {
+			if _, err := conn.Write(out); err != nil {
+				return
+			}
+		}
+		have = copy(in, in[used:have])
+	}
+}
+
+// loopEach reads one frame of at most size bytes and answers it, again and again.
+func loopEach(size int) func(net.Conn) {
+	return func(conn net.Conn) { answerEach(conn, make([]byte, size)) }
+}
+
+func answerEach(conn net.Conn, b []byte) {
+	defer conn.Close()
+	for {
+		if _, err := io.ReadFull(conn, b[:wire.Header]); err != nil {
+			return
+		}
+		n, err := wire.Size(b[:wire.Header])
+		if err != nil || n > len(b) {
+			fmt.Fprintln(os.Stderr, "a frame of", n, "bytes:", err)
+			return
+		}
+		if _, err := io.ReadFull(conn, b[wire.Header:n]); err != nil {
+			return
+		}
+		if _, err := conn.Write(b[:n]); err != nil {
+			return
+		}
+	}
+}
