@@ -27,6 +27,7 @@ require (
 	github.com/dubbogo/gost v1.14.4
 	github.com/gammazero/workerpool v1.2.1
 	github.com/gobwas/ws v1.4.0
+	github.com/golang/snappy v1.0.0
 	github.com/gorilla/websocket v1.5.3
 	github.com/gostkit/kit/bytespool v0.0.0
 	github.com/gostkit/kit/getty v0.0.0
@@ -59,7 +60,6 @@ require (
 	github.com/go-ole/go-ole v1.2.6 // indirect
 	github.com/gobwas/httphead v0.1.0 // indirect
 	github.com/gobwas/pool v0.2.1 // indirect
-	github.com/golang/snappy v1.0.0 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/k0kubun/pp v3.0.1+incompatible // indirect
 	github.com/kavu/go_reuseport v1.5.0 // indirect

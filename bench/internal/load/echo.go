@@ -39,6 +39,8 @@ type Echo struct {
 	Network string
 	// TLS encrypts the connections. The server's certificate is not verified.
 	TLS bool
+	// Snappy frames what is sent as a stream of Snappy, and expects the same.
+	Snappy bool
 	// WebSocket upgrades the connections and sends binary messages instead of frames. Payloads
 	// must be shorter than 126 bytes then.
 	WebSocket bool
@@ -91,6 +93,9 @@ func (e Echo) Dial() (*Client, error) {
 		if e.TLS {
 			conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // it shakes hands with the first write
 		}
+		if e.Snappy {
+			conn = &snappyConn{Conn: conn}
+		}
 		c.conns[i] = &echoConn{Conn: conn, id: uint64(i)}
 		if e.WebSocket {
 			return upgrade(conn, e.Addr)
@@ -115,6 +120,9 @@ func (c *Client) Close() {
 
 func (c *echoConn) reset() {
 	conn := c.Conn
+	if s, ok := conn.(*snappyConn); ok {
+		conn = s.Conn
+	}
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn() // without a goodbye
 	}

@@ -34,7 +34,17 @@ type Peer struct {
 	// Network is what the load dials, and TLS whether it encrypts.
 	Network string
 	TLS     bool
-	serve   func(c *proc.Child) error
+	// Snappy is whether both sides compress.
+	Snappy bool
+	serve  func(c *proc.Child) error
+}
+
+// IdleSnappy are a compressed server of ours and a plain one.
+func IdleSnappy() []Peer {
+	return []Peer{
+		{Name: "ours-snappy", Network: "tcp", Snappy: true, serve: serveOurs(func(o *getty.ServerOptions) { o.Compress = getty.CompressSnappy })},
+		{Name: "ours-plain", Network: "tcp", serve: serveOurs()},
+	}
 }
 
 // Server is the name of the process that runs this peer.
@@ -44,30 +54,30 @@ func (p Peer) Server() string { return "stream/" + p.Network + "/" + p.Name }
 // most programs do; "net" answers all frames of a read in one write.
 func TLS() []Peer {
 	return []Peer{
-		{"ours", "tcp", true, serveOurs(func(o *getty.ServerOptions) { o.TLS = serverTLS() })},
-		{"net", "tcp", true, serveLoop("tcp", serverTLS, loop)},
-		{"each", "tcp", true, serveLoop("tcp", serverTLS, loopEach(buffer))},
+		{Name: "ours", Network: "tcp", TLS: true, serve: serveOurs(func(o *getty.ServerOptions) { o.TLS = serverTLS() })},
+		{Name: "net", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, loop)},
+		{Name: "each", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, loopEach(buffer))},
 	}
 }
 
 // IdleTLS are the servers whose idle sessions are weighed: "bare" has hardly more than the
 // connection and a goroutine that waits in Read.
 func IdleTLS() []Peer {
-	return append(TLS()[:1], Peer{"bare", "tcp", true, serveLoop("tcp", serverTLS, loopEach(wire.Header+64))})
+	return append(TLS()[:1], Peer{Name: "bare", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, loopEach(wire.Header+64))})
 }
 
 // Unix are the servers over Unix sockets.
 func Unix() []Peer {
 	return []Peer{
-		{"ours", "unix", false, serveUnix},
-		{"net", "unix", false, serveLoop("unix", nil, loop)},
+		{Name: "ours", Network: "unix", serve: serveUnix},
+		{Name: "net", Network: "unix", serve: serveLoop("unix", nil, loop)},
 	}
 }
 
 // Servers are the bodies of the processes, by name.
 func Servers() map[string]proc.Server {
 	servers := map[string]proc.Server{}
-	for _, p := range slices.Concat(TLS(), IdleTLS(), Unix()) {
+	for _, p := range slices.Concat(TLS(), IdleTLS(), Unix(), IdleSnappy()) {
 		servers[p.Server()] = func(c *proc.Child) error { return p.serve(c) }
 	}
 	return servers

@@ -14,10 +14,7 @@ import (
 	"github.com/gostkit/kit/bench/internal/streamecho"
 )
 
-const (
-	loadServer = "stream-load"
-	sessions   = 5000 // that are weighed
-)
+const loadServer = "stream-load"
 
 // Family returns the comparison.
 func Family() harness.Family {
@@ -32,7 +29,8 @@ func Family() harness.Family {
 			echoCase("tls", 16, streamecho.TLS()),
 			echoCase("unix", 1, streamecho.Unix()),
 			echoCase("unix", 16, streamecho.Unix()),
-			idleCase("tls", streamecho.IdleTLS()),
+			idleCase("tls", 5000, streamecho.IdleTLS()),
+			idleCase("snappy", 9000, streamecho.IdleSnappy()),
 		},
 	}
 }
@@ -48,10 +46,10 @@ func echoCase(name string, inFlight int, peers []streamecho.Peer) harness.Case {
 }
 
 // idleCase weighs sessions that have exchanged one message.
-func idleCase(name string, peers []streamecho.Peer) harness.Case {
+func idleCase(name string, sessions int, peers []streamecho.Peer) harness.Case {
 	return harness.Case{Name: fmt.Sprintf("%s/sessions=%d", name, sessions), Unit: "KiB/session", Sample: time.Second, Brief: true,
 		Subjects: subjects(peers, func(p streamecho.Peer, _ *harness.Run) (harness.Sample, error) {
-			e := load.Echo{Conns: sessions, InFlight: 1, Payload: 64, Network: p.Network, TLS: p.TLS}
+			e := load.Echo{Conns: sessions, InFlight: 1, Payload: 64, Network: p.Network, TLS: p.TLS, Snappy: p.Snappy}
 			return echorun.Resident(p.Server(), loadServer, e)
 		})}
 }
