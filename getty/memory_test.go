@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -214,6 +215,58 @@ func TestSlowCloses(t *testing.T) {
 			close(release)
 			within(t, srv.Done(), "Done")
 			require.Len(t, l.closed, 3)
+		})
+	}
+}
+
+// Peers that never read hold what their queues may hold, the last package included, and what TLS or compression has
+// encoded ahead of the kernel.
+func TestPeersThatNeverReadAreBounded(t *testing.T) {
+	peers := 100
+	if os.Getenv("GOSTKIT_LONG") != "" {
+		peers = 1000
+	}
+	const high, size, ahead = 1 << 20, 60_000, 64 << 10
+	for _, w := range wires {
+		extra := 0
+		switch w.name {
+		case "tls", "snappy":
+			extra = ahead
+		case "tcp":
+		default:
+			continue
+		}
+		t.Run(w.name, func(t *testing.T) {
+			l := newTracer(t)
+			srv := w.server(t, func(o *getty.ServerOptions) {
+				o.HighWater, o.WriteTimeout, o.WaitTime = high, -1, -1
+				o.Socket.WriteBuffer = 4096
+				o.HandshakeTimeout = patience
+			})
+			run(t, srv, prepare(l))
+			var conns []wirePeer
+			for range peers {
+				p := w.dial(t, srv)
+				require.NoError(t, p.conn.SetReadBuffer(4096))
+				conns = append(conns, p)
+			}
+			p := noise(size)
+			eventually(t, "all are open", func() bool { return srv.Stats().Open == peers })
+			before := heap()
+			sessions := fillMany(t, l, peers, p)
+			held := heap() - before
+			queued := uint64(0)
+			for _, s := range sessions {
+				queued += s.Stats().Queued
+			}
+			t.Logf("each holds %d bytes, of which %d are queued", held/int64(peers), queued/uint64(peers))
+			require.LessOrEqual(t, queued, uint64(peers*(high+size)))
+			require.Greater(t, queued, uint64(peers*high/2))
+			// The memory for a package is reserved before its size is known, and is of a size that the pool has.
+			require.Less(t, held/int64(peers), int64((high+size)*7/4+extra))
+			for _, c := range conns {
+				_ = c.conn.Close()
+			}
 		})
 	}
 }
