@@ -63,10 +63,25 @@ func (a *acceptor) stop() {
 	if ln == nil {
 		return
 	}
-	if err := closeListener(ln); err != nil && !errors.Is(err, net.ErrClosed) {
-		a.s.ep.log.Warn("getty: closing the listener", "error", limitText(err))
+	// On a goroutine of its own: if somebody has made the descriptor a blocking one, Close waits for
+	// an Accept that waits in the kernel. Mostly it returns at once, and the port is free.
+	closed := make(chan struct{})
+	a.s.ep.spawn(func() {
+		defer close(closed)
+		if err := closeListener(ln); err != nil && !errors.Is(err, net.ErrClosed) {
+			a.s.ep.log.Warn("getty: closing the listener", "error", limitText(err))
+		}
+	})
+	t := time.NewTimer(listenerPatience)
+	defer t.Stop()
+	select {
+	case <-closed:
+	case <-t.C:
 	}
 }
+
+// listenerPatience is how long a Close or Shutdown waits for the listener's Close.
+const listenerPatience = 100 * time.Millisecond
 
 // loop accepts until the listener is closed. It survives every error that a single Accept reports:
 // no descriptors or memory left, a connection that ended before it was accepted, a panic. The

@@ -3,10 +3,12 @@
 package getty_test
 
 import (
+	"context"
 	"net"
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gostkit/kit/getty"
 	"github.com/stretchr/testify/require"
@@ -85,4 +87,40 @@ func TestBlockingDescriptorUDP(t *testing.T) {
 	go func() { s.CloseNow(); close(done) }()
 	within(t, done, "CloseNow")
 	within(t, cl.closed, "OnClose")
+}
+
+// A listener whose descriptor somebody has made blocking, as exec does with what File of package net returns, keeps
+// neither Close nor Shutdown: they return, and the endpoint has ended with the next connection.
+//
+// case: 21
+func TestBlockingListener(t *testing.T) {
+	for _, c := range carriers[:2] {
+		t.Run(c.name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			f, err := ln.(*net.TCPListener).File()
+			require.NoError(t, err)
+			require.NoError(t, syscall.SetNonblock(int(f.Fd()), false))
+			require.NoError(t, f.Close())
+			l := newTracer(t)
+			srv := c.server(getty.WithListener(ln))
+			require.NoError(t, srv.RunEventLoop(prepare(l)))
+			client := c.client(srv.Addr().String())
+			run(t, client, prepare(newTracer(t)))
+			within(t, l.opened, "OnOpen") // the next Accept waits in the kernel
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			begun := time.Now()
+			report, err := srv.Shutdown(ctx)
+			require.Less(t, time.Since(begun), patience/2)
+			require.Zero(t, report.Forced)
+			t.Log(report, err)
+			srv.Close()
+			client.Close()
+			if conn, err := net.Dial("tcp", ln.Addr().String()); err == nil { // that wakes it
+				_ = conn.Close()
+			}
+			within(t, srv.Done(), "Done")
+		})
+	}
 }

@@ -56,7 +56,7 @@ func runGeneration(t *testing.T, say func(string, ...any)) {
 		return
 	case <-handOver:
 	}
-	file, err := ln.(*net.TCPListener).File()
+	file, err := netx.File(ln)
 	require.NoError(t, err)
 	next := exec.Command(os.Args[0], os.Args[1:]...)
 	next.Env = append(os.Environ(), "GETTY_TEST_HANDED=1")

@@ -123,6 +123,33 @@ func listens(l net.Listener) error {
 	})
 }
 
+// File returns a copy of the descriptor of c, a listener or connection, to hand to another process:
+// in exec.Cmd.ExtraFiles, for example, where [FromFile] takes it up. The caller closes it; c goes
+// on.
+//
+// Not so the method File of package net's types. The descriptor of the file that it returns is made
+// blocking when a process is started with it, and the socket with it, since both are one: an Accept
+// of c then waits in the kernel, and Close of c waits for that Accept, until somebody connects.
+//
+// The error matches [errors.ErrUnsupported] if c has no descriptor, or on a system where
+// descriptors cannot be handed over by number.
+func File(c any) (*os.File, error) {
+	rc, err := rawConn(c)
+	if err != nil {
+		return nil, err
+	}
+	var copied uintptr
+	err = control(rc, func(fd uintptr) (err error) {
+		copied, err = sys.dup(fd)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("netx: copy of the descriptor of %T: %w", c, err)
+	}
+	// Package os makes a descriptor blocking again only if it has made it non-blocking itself.
+	return os.NewFile(copied, "socket"), nil
+}
+
 // FromFile makes a listener or packet connection of a copy of f, a descriptor got from anywhere: a
 // parent process (exec.Cmd.ExtraFiles), a Unix socket. The caller still owns f. A stream socket
 // that does not listen, such as a connection, is an error. Closing a Unix listener made here does

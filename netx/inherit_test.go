@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -213,4 +214,44 @@ func TestFromSystemdClosesAll(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(out), "inherited descriptor 4: not a socket")
 	require.Contains(t, string(out), "sockets left: 0\n")
+}
+
+// A process that is started with a copy of a listener leaves the listener as it is: Close ends an Accept.
+func TestFileDoesNotBlock(t *testing.T) {
+	if !inheritable() {
+		t.Skip("descriptors cannot be inherited by number here")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	f, err := File(ln)
+	require.NoError(t, err)
+	cmd := exec.Command("true")
+	cmd.ExtraFiles = []*os.File{f}
+	if err := cmd.Run(); err != nil {
+		t.Skip("no other process can be started:", err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := ln.Accept()
+		done <- err
+	}()
+	time.Sleep(20 * time.Millisecond) // it waits, in the kernel if the socket blocks
+	require.NoError(t, ln.Close())
+	require.ErrorIs(t, <-done, net.ErrClosed)
+
+	in, err := FromFile(f) // it still listens
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	c, err := net.Dial("tcp", in.Listener.Addr().String())
+	require.NoError(t, err)
+	_ = c.Close()
+	_, err = in.Listener.Accept()
+	require.NoError(t, err)
+	require.NoError(t, in.Listener.Close())
+
+	_, err = File(ln)
+	require.ErrorIs(t, err, net.ErrClosed)
+	pipe, _ := net.Pipe()
+	_, err = File(pipe)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
 }

@@ -33,6 +33,7 @@ type system struct {
 	sameFile    func(path string) (fileID, error)
 	isSocket    func(fd uintptr) (bool, error) // of a descriptor that may be anything
 	listens     func(fd uintptr) (bool, error) // SO_ACCEPTCONN
+	dup         func(fd uintptr) (uintptr, error)
 	maxUnixPath int                            // longest socket path in bytes, 0 if unknown
 	truncated   func(err error) bool
 	sendQueue   func(fd uintptr) (int, error)
@@ -70,6 +71,7 @@ var stubSystem = system{
 	sameFile:    func(string) (fileID, error) { return fileID{}, errors.ErrUnsupported },
 	isSocket:    func(uintptr) (bool, error) { return false, errors.ErrUnsupported },
 	listens:     func(uintptr) (bool, error) { return false, errors.ErrUnsupported },
+	dup:         func(uintptr) (uintptr, error) { return 0, errors.ErrUnsupported },
 	maxUnixPath: 0,
 	truncated:   func(error) bool { return false },
 	sendQueue:   func(uintptr) (int, error) { return 0, errors.ErrUnsupported },

@@ -28,6 +28,7 @@ var hostSystem = system{
 	lockDir:     lockDir,
 	sameFile:    sameFile,
 	isSocket:    isSocket,
+	dup:         dup,
 	listens:     listensUnix,
 	maxUnixPath: 103, // sun_path holds 104 bytes with the closing zero
 	truncated:   notTruncated,

@@ -22,6 +22,7 @@ var hostSystem = system{
 	lockDir:     lockDir,
 	sameFile:    sameFile,
 	isSocket:    isSocket,
+	dup:         dup,
 	listens:     listensUnix,
 	maxUnixPath: 107, // sun_path holds 108 bytes with the closing zero
 	truncated:   notTruncated,

@@ -24,6 +24,11 @@ func isSocket(fd uintptr) (bool, error) {
 	return err == nil, nil
 }
 
+func dup(fd uintptr) (uintptr, error) {
+	n, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	return uintptr(n), os.NewSyscallError("fcntl", err)
+}
+
 func listensUnix(fd uintptr) (bool, error) {
 	n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	return n != 0, err
