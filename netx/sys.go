@@ -34,7 +34,7 @@ type system struct {
 	isSocket    func(fd uintptr) (bool, error) // of a descriptor that may be anything
 	listens     func(fd uintptr) (bool, error) // SO_ACCEPTCONN
 	dup         func(fd uintptr) (uintptr, error)
-	maxUnixPath int                            // longest socket path in bytes, 0 if unknown
+	maxUnixPath int // longest socket path in bytes, 0 if unknown
 	truncated   func(err error) bool
 	sendQueue   func(fd uintptr) (int, error)
 
