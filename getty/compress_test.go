@@ -124,7 +124,7 @@ func TestBrokenChunks(t *testing.T) {
 					require.NoError(t, err)
 				}
 				require.NoError(t, p.w.Flush())
-				_, err := p.TCPConn.Write([]byte(c.more))
+				_, err := p.peerConn.Write([]byte(c.more))
 				require.NoError(t, err)
 				if c.want != getty.ErrCompression {
 					require.NoError(t, p.CloseWrite())
@@ -149,7 +149,7 @@ func TestBrokenChunks(t *testing.T) {
 // fault: 44
 func TestCompressedBomb(t *testing.T) {
 	l := newTracer(t)
-	srv := serve(t, prepare(l), compressServer(getty.CompressSnappy))
+	srv := serve(t, prepare(l), compressServer(getty.CompressSnappy), briefClose)
 	p := dialSnappy(t, srv).conn.(*snappyPeer)
 	before := live()
 	zeros := make([]byte, 64<<10)

@@ -83,6 +83,10 @@ var wires = []wire{
 	{"snappy", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
 		return getty.NewTCPServer(append(opts, compressServer(getty.CompressSnappy))...)
 	}, dialSnappy},
+	{"tls, snappy", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
+		opts = append(opts, getty.WithServerTLS(localTLS().server), compressServer(getty.CompressSnappy))
+		return getty.NewTCPServer(opts...)
+	}, func(t testing.TB, srv *getty.Server) wirePeer { return overSnappy(dialTLS(t, srv).conn) }},
 	{"pipe", func(_ testing.TB, opts ...getty.ServerOption) *getty.Server {
 		return getty.NewConnServer(opts...)
 	}, adoptPipe},
@@ -120,7 +124,7 @@ func compressClient(c getty.CompressType) getty.ClientOption {
 
 // A snappyPeer is a peer built on golang/snappy.
 type snappyPeer struct {
-	*net.TCPConn
+	peerConn
 	r *snappy.Reader
 	w *snappy.Writer
 }
@@ -136,7 +140,10 @@ func (p *snappyPeer) Write(b []byte) (int, error) {
 }
 
 func dialSnappy(t testing.TB, srv *getty.Server) wirePeer {
-	c := dial(t, srv)
+	return overSnappy(dial(t, srv))
+}
+
+func overSnappy(c peerConn) wirePeer {
 	return wirePeer{conn: &snappyPeer{c, snappy.NewReader(c), snappy.NewBufferedWriter(c)}}
 }
 

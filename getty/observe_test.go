@@ -211,10 +211,10 @@ func TestStatsOfWhatWaits(t *testing.T) {
 	c2 := dial(t, serve(t, prepare(l2), func(o *getty.ServerOptions) { o.ReadRate = paced }))
 	s2 := within(t, l2.opened, "OnOpen")
 	for range 3 {
+		n := s2.Stats().PkgsRead
 		_, err := c2.Write(frame("x"))
 		require.NoError(t, err)
-		n := s2.Stats().PkgsRead
-		eventually(t, "it is read", func() bool { return s2.Stats().PkgsRead > n || n == 3 })
+		eventually(t, "it is read", func() bool { return s2.Stats().PkgsRead > n })
 	}
 	eventually(t, "reading has paused", func() bool { return s2.Stats().Paused > 0 })
 }
