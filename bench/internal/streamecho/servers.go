@@ -10,7 +10,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -24,6 +23,7 @@ import (
 	"github.com/gostkit/kit/getty/codec"
 
 	"github.com/gostkit/kit/bench/internal/proc"
+	"github.com/gostkit/kit/bench/internal/tcpecho"
 	"github.com/gostkit/kit/bench/internal/wire"
 )
 
@@ -55,7 +55,7 @@ func (p Peer) Server() string { return "stream/" + p.Network + "/" + p.Name }
 func TLS() []Peer {
 	return []Peer{
 		{Name: "ours", Network: "tcp", TLS: true, serve: serveOurs(func(o *getty.ServerOptions) { o.TLS = serverTLS() })},
-		{Name: "net", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, loop)},
+		{Name: "net", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, tcpecho.Loop)},
 		{Name: "each", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, loopEach(buffer))},
 	}
 }
@@ -70,7 +70,7 @@ func IdleTLS() []Peer {
 func Unix() []Peer {
 	return []Peer{
 		{Name: "ours", Network: "unix", serve: serveUnix},
-		{Name: "net", Network: "unix", serve: serveLoop("unix", nil, loop)},
+		{Name: "net", Network: "unix", serve: serveLoop("unix", nil, tcpecho.Loop)},
 	}
 }
 
@@ -100,19 +100,7 @@ func serverTLS() *tls.Config {
 	}
 }
 
-// Ours is this project's server with its shipping defaults.
-type ours struct{ getty.Funcs }
-
-func (ours) OnMessage(s getty.Session, pkg any) {
-	_, _, err := s.WritePkg(pkg, 0)
-	if errors.Is(err, getty.ErrSessionBlocked) {
-		_, _, err = s.WritePkg(pkg, -1) // the queue is full: wait for room, and read no more
-	}
-	if err != nil {
-		s.CloseNow()
-	}
-}
-
+// serveOurs is this project's server with its shipping defaults.
 func serveOurs(opts ...getty.ServerOption) func(c *proc.Child) error {
 	return func(c *proc.Child) error {
 		return begin(c, getty.NewTCPServer(append(opts, getty.WithLocalAddress("127.0.0.1:0"))...))
@@ -131,7 +119,7 @@ func serveUnix(c *proc.Child) error {
 func begin(c *proc.Child, server *getty.Server) error {
 	frames := &codec.LengthField{}
 	err := server.RunEventLoop(func(s getty.Session) error {
-		if err := s.SetEventListener(ours{}); err != nil {
+		if err := s.SetEventListener(tcpecho.Handler{}); err != nil {
 			return err
 		}
 		return s.SetPkgHandler(frames)
@@ -186,32 +174,8 @@ func serveLoop(network string, config func() *tls.Config, loop func(net.Conn)) f
 	}
 }
 
-// buffer is the size of the hand-written loops' buffers, which no frame of these comparisons exceeds.
+// buffer is the size of a buffer that no frame of these comparisons exceeds.
 const buffer = 16 << 10
-
-// loop parses all frames of a read, and answers them in one write.
-func loop(conn net.Conn) {
-	defer conn.Close()
-	in, out := make([]byte, buffer), make([]byte, 0, buffer)
-	have := 0
-	for {
-		n, err := conn.Read(in[have:])
-		if err != nil {
-			return
-		}
-		have += n
-		var used int
-		if out, used, err = wire.Echo(out[:0], in[:have]); err != nil {
-			return
-		}
-		if len(out) > 0 {
-			if _, err := conn.Write(out); err != nil {
-				return
-			}
-		}
-		have = copy(in, in[used:have])
-	}
-}
 
 // loopEach reads one frame of at most size bytes and answers it, again and again.
 func loopEach(size int) func(net.Conn) {

@@ -15,14 +15,15 @@ import (
 // Ours is this project's server with its shipping defaults: the length-field codec, sessions,
 // callbacks and all limits on.
 
-type ourHandler struct{}
+// Handler is the listener of this project's servers: it echoes.
+type Handler struct{}
 
-func (ourHandler) OnOpen(getty.Session) error   { return nil }
-func (ourHandler) OnClose(getty.Session)        {}
-func (ourHandler) OnError(getty.Session, error) {}
-func (ourHandler) OnCron(getty.Session)         {}
+func (Handler) OnOpen(getty.Session) error   { return nil }
+func (Handler) OnClose(getty.Session)        {}
+func (Handler) OnError(getty.Session, error) {}
+func (Handler) OnCron(getty.Session)         {}
 
-func (ourHandler) OnMessage(s getty.Session, pkg any) {
+func (Handler) OnMessage(s getty.Session, pkg any) {
 	_, _, err := s.WritePkg(pkg, 0)
 	if errors.Is(err, getty.ErrSessionBlocked) {
 		_, _, err = s.WritePkg(pkg, -1) // the queue is full: wait for room, and read no more
@@ -32,10 +33,10 @@ func (ourHandler) OnMessage(s getty.Session, pkg any) {
 	}
 }
 
-func serveInline(_ Config, c *proc.Child) error { return runOurs(c, getty.Inline, ourHandler{}) }
+func serveInline(_ Config, c *proc.Child) error { return runOurs(c, getty.Inline, Handler{}) }
 
 // serveOrdered runs the handlers on the engine's own elastic pool.
-func serveOrdered(_ Config, c *proc.Child) error { return runOurs(c, getty.Ordered, ourHandler{}) }
+func serveOrdered(_ Config, c *proc.Child) error { return runOurs(c, getty.Ordered, Handler{}) }
 
 func runOurs(c *proc.Child, dispatch getty.Dispatch, listener getty.EventListener) error {
 	frames := &codec.LengthField{}
@@ -73,7 +74,7 @@ func held(server *getty.Server) func(command string) (any, error) {
 const HighWater = getty.DefaultHighWater
 
 // ourWriters answers a request by writing from many goroutines.
-type ourWriters struct{ ourHandler }
+type ourWriters struct{ Handler }
 
 func (ourWriters) OnMessage(s getty.Session, pkg any) {
 	n, length := order(pkg.(*codec.Frame).Bytes())

@@ -113,7 +113,7 @@ func serveNet(_ Config, c *proc.Child) error {
 			if err != nil {
 				return
 			}
-			go loopNet(conn)
+			go Loop(conn)
 		}
 	}()
 	if err := c.Ready(ln.Addr().String()); err != nil {
@@ -126,7 +126,8 @@ func serveNet(_ Config, c *proc.Child) error {
 // read buffer grow.
 const netBuffer = 16 << 10
 
-func loopNet(conn net.Conn) {
+// Loop parses all frames of a read, and answers them in one write.
+func Loop(conn net.Conn) {
 	defer conn.Close()
 	in, out := make([]byte, netBuffer), make([]byte, 0, netBuffer)
 	have := 0
