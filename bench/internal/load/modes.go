@@ -14,8 +14,8 @@ import (
 	"github.com/gostkit/kit/bench/internal/wire"
 )
 
-// The modes beside the closed loop: an open loop, a stream that drips, peers that never read, and
-// a server that writes from many goroutines.
+// The modes beside the closed loop: an open loop, a stream that drips, peers that never read, a
+// server that writes from many goroutines, and a proxy.
 
 // Open sends frames at a fixed rate for all connections together, whether or not answers come,
 // and takes the latency of each from the moment at which it was due: a server that stalls pays
@@ -221,4 +221,44 @@ func (c *Client) Writers(n int) (Result, error) {
 		have = copy(in, rest)
 	}
 	return c.collect(start, nil)
+}
+
+// Pass sends n MiB into a proxy that connects the load's two connections with each other, in writes
+// of 64 KiB, and verifies that they come out of it. A message of its result is a MiB.
+func (c *Client) Pass(n int) (Result, error) {
+	const mib, chunk = 1 << 20, 64 << 10
+	in, out := c.conns[0], c.conns[1]
+	start := time.Now()
+	for _, conn := range c.conns {
+		conn.count, conn.hist = 0, nil
+		if err := conn.SetDeadline(start.Add(6 * lossAfter)); err != nil {
+			return Result{}, err
+		}
+	}
+	pattern := make([]byte, chunk)
+	for i := range pattern {
+		pattern[i] = byte(i * 7)
+	}
+	sent := make(chan error, 1)
+	go func() {
+		for range n * mib / chunk {
+			if _, err := in.Write(pattern); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	got := make([]byte, chunk)
+	for range n * mib / chunk {
+		if _, err := io.ReadFull(out, got); err != nil {
+			in.Close() // ends the sender
+			return c.collect(start, errors.Join(err, <-sent))
+		}
+		if !bytes.Equal(got, pattern) {
+			return c.collect(start, errors.New("other bytes came out than went in"))
+		}
+	}
+	in.count = int64(n)
+	return c.collect(start, <-sent)
 }

@@ -11,7 +11,7 @@ import (
 
 // Serve is the body of the load's process. Its configuration is an [Echo]; the commands are
 // "burst" and "dial", and after the latter "run DURATION", "once WIDTH", "open RATE,DURATION",
-// "drip FRAMES", "slow" and "writers FRAMES". Each is answered with what the method of that name
+// "drip FRAMES", "slow", "writers FRAMES" and "pass MIB". Each is answered with what the method of that name
 // returns.
 func Serve(c *proc.Child) error {
 	var e Echo
@@ -47,6 +47,8 @@ func Serve(c *proc.Child) error {
 			return client.Slow()
 		case scan(command, "writers %d", &n):
 			return client.Writers(n)
+		case scan(command, "pass %d", &n):
+			return client.Pass(n)
 		}
 		return nil, fmt.Errorf("unknown command %q", command)
 	})

@@ -77,7 +77,7 @@ func Unix() []Peer {
 // Servers are the bodies of the processes, by name.
 func Servers() map[string]proc.Server {
 	servers := map[string]proc.Server{}
-	for _, p := range slices.Concat(TLS(), IdleTLS(), Unix(), IdleSnappy()) {
+	for _, p := range slices.Concat(TLS(), IdleTLS(), Unix(), IdleSnappy(), Proxies()) {
 		servers[p.Server()] = func(c *proc.Child) error { return p.serve(c) }
 	}
 	return servers

@@ -29,6 +29,7 @@ func Family() harness.Family {
 			echoCase("tls", 16, streamecho.TLS()),
 			echoCase("unix", 1, streamecho.Unix()),
 			echoCase("unix", 16, streamecho.Unix()),
+			proxyCase(),
 			idleCase("tls", 5000, streamecho.IdleTLS()),
 			idleCase("snappy", 9000, streamecho.IdleSnappy()),
 		},
@@ -42,6 +43,31 @@ func echoCase(name string, inFlight int, peers []streamecho.Peer) harness.Case {
 		Subjects: subjects(peers, func(p streamecho.Peer, r *harness.Run) (harness.Sample, error) {
 			e := load.Echo{Conns: 100, InFlight: inFlight, Payload: 64, Network: p.Network, TLS: p.TLS}
 			return echorun.Measure(p.Server(), loadServer, e, fmt.Sprintf("run %d", r.Budget/5), fmt.Sprintf("run %d", r.Budget))
+		})}
+}
+
+// proxyCase sends chunks of 64 KiB through a proxy.
+func proxyCase() harness.Case {
+	return harness.Case{Name: "proxy", Unit: "us/MiB", Sample: time.Second,
+		Subjects: subjects(streamecho.Proxies(), func(p streamecho.Peer, r *harness.Run) (harness.Sample, error) {
+			var s harness.Sample
+			mib := 1000
+			if r.Quick {
+				mib = 300
+			}
+			all, err := echorun.Measure(p.Server(), loadServer, load.Echo{Conns: 2, InFlight: 1, Payload: 64},
+				fmt.Sprintf("pass %d", mib/10), fmt.Sprintf("pass %d", mib))
+			for _, m := range all.Metrics() {
+				switch m.Name {
+				case "us/msg":
+					s = s.Add("us/MiB", m.Value)
+				case "user-us/msg":
+					s = s.Add("user-us/MiB", m.Value)
+				case "msg/s":
+					s = s.Add("MiB/s", m.Value)
+				}
+			}
+			return s, err
 		})}
 }
 
