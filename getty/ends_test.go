@@ -125,13 +125,20 @@ func compressClient(c getty.CompressType) getty.ClientOption {
 // A snappyPeer is a peer built on golang/snappy.
 type snappyPeer struct {
 	peerConn
-	r *snappy.Reader
-	w *snappy.Writer
+	reading, writing sync.Mutex // any goroutine may use a connection
+	r                *snappy.Reader
+	w                *snappy.Writer
 }
 
-func (p *snappyPeer) Read(b []byte) (int, error) { return p.r.Read(b) }
+func (p *snappyPeer) Read(b []byte) (int, error) {
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	return p.r.Read(b)
+}
 
 func (p *snappyPeer) Write(b []byte) (int, error) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	n, err := p.w.Write(b)
 	if err == nil {
 		err = p.w.Flush()
@@ -144,7 +151,7 @@ func dialSnappy(t testing.TB, srv *getty.Server) wirePeer {
 }
 
 func overSnappy(c peerConn) wirePeer {
-	return wirePeer{conn: &snappyPeer{c, snappy.NewReader(c), snappy.NewBufferedWriter(c)}}
+	return wirePeer{conn: &snappyPeer{peerConn: c, r: snappy.NewReader(c), w: snappy.NewBufferedWriter(c)}}
 }
 
 func adoptPipe(t testing.TB, srv *getty.Server) wirePeer {

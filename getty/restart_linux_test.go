@@ -87,15 +87,14 @@ func runGeneration(t *testing.T, say func(string, ...any)) {
 func TestHotRestart(t *testing.T) {
 	cmd, lines := helper(t, "generation")
 	var pid int
-	var addr string
-	ready := func() {
+	ready := func() (addr string) {
 		for {
 			if n, _ := fmt.Sscanf(within(t, lines, "a generation is ready"), "ready %d %s", &pid, &addr); n == 2 {
-				return
+				return addr
 			}
 		}
 	}
-	ready()
+	addr := ready()
 	require.Equal(t, cmd.Process.Pid, pid)
 	var stop atomic.Bool
 	var asked, again, brief atomic.Int64
@@ -160,7 +159,7 @@ func TestHotRestart(t *testing.T) {
 	for range 3 {
 		was := pid
 		require.NoError(t, syscall.Kill(was, syscall.SIGUSR1))
-		ready()
+		require.Equal(t, addr, ready())
 		require.NotEqual(t, was, pid)
 		for {
 			line := within(t, lines, "the old one has drained")
