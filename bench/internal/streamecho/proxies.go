@@ -17,9 +17,9 @@ import (
 // 64 KiB, "splice" the same where package net lets the kernel move the bytes.
 func Proxies() []Peer {
 	return []Peer{
-		{Name: "ours", Network: "tcp", serve: serveProxy},
-		{Name: "copy", Network: "tcp", serve: servePairs(copyBoth)},
-		{Name: "splice", Network: "tcp", serve: servePairs(spliceBoth)},
+		{kind: "proxy", Name: "ours", Network: "tcp", serve: serveProxy},
+		{kind: "proxy", Name: "copy", Network: "tcp", serve: servePairs(copyBoth)},
+		{kind: "proxy", Name: "splice", Network: "tcp", serve: servePairs(spliceBoth)},
 	}
 }
 

@@ -29,6 +29,8 @@ import (
 
 // Peer is one server.
 type Peer struct {
+	// What it is compared in.
+	kind string
 	// Name is the subject's name.
 	Name string
 	// Network is what the load dials, and TLS whether it encrypts.
@@ -42,35 +44,35 @@ type Peer struct {
 // IdleSnappy are a compressed server of ours and a plain one.
 func IdleSnappy() []Peer {
 	return []Peer{
-		{Name: "ours-snappy", Network: "tcp", Snappy: true, serve: serveOurs(func(o *getty.ServerOptions) { o.Compress = getty.CompressSnappy })},
-		{Name: "ours-plain", Network: "tcp", serve: serveOurs()},
+		{kind: "snappy", Name: "ours-snappy", Network: "tcp", Snappy: true, serve: serveOurs(func(o *getty.ServerOptions) { o.Compress = getty.CompressSnappy })},
+		{kind: "snappy", Name: "ours-plain", Network: "tcp", serve: serveOurs()},
 	}
 }
 
 // Server is the name of the process that runs this peer.
-func (p Peer) Server() string { return "stream/" + p.Network + "/" + p.Name }
+func (p Peer) Server() string { return "stream/" + p.kind + "/" + p.Name }
 
 // TLS are the servers over TLS, ours first. "each" answers every frame with a write of its own, as
 // most programs do; "net" answers all frames of a read in one write.
 func TLS() []Peer {
 	return []Peer{
-		{Name: "ours", Network: "tcp", TLS: true, serve: serveOurs(func(o *getty.ServerOptions) { o.TLS = serverTLS() })},
-		{Name: "net", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, tcpecho.Loop)},
-		{Name: "each", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, loopEach(buffer))},
+		{kind: "tls", Name: "ours", Network: "tcp", TLS: true, serve: serveOurs(func(o *getty.ServerOptions) { o.TLS = serverTLS() })},
+		{kind: "tls", Name: "net", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, tcpecho.Loop)},
+		{kind: "tls", Name: "each", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, loopEach(buffer))},
 	}
 }
 
 // IdleTLS are the servers whose idle sessions are weighed: "bare" has hardly more than the
 // connection and a goroutine that waits in Read.
 func IdleTLS() []Peer {
-	return append(TLS()[:1], Peer{Name: "bare", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, loopEach(wire.Header+64))})
+	return append(TLS()[:1], Peer{kind: "tls", Name: "bare", Network: "tcp", TLS: true, serve: serveLoop("tcp", serverTLS, loopEach(wire.Header+64))})
 }
 
 // Unix are the servers over Unix sockets.
 func Unix() []Peer {
 	return []Peer{
-		{Name: "ours", Network: "unix", serve: serveUnix},
-		{Name: "net", Network: "unix", serve: serveLoop("unix", nil, tcpecho.Loop)},
+		{kind: "unix", Name: "ours", Network: "unix", serve: serveUnix},
+		{kind: "unix", Name: "net", Network: "unix", serve: serveLoop("unix", nil, tcpecho.Loop)},
 	}
 }
 
