@@ -4,6 +4,7 @@ package family
 
 import (
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/gostkit/kit/bench/internal/echorun"
 	"github.com/gostkit/kit/bench/internal/load"
 	"github.com/gostkit/kit/bench/internal/proc"
+	"github.com/gostkit/kit/bench/internal/streamecho"
 	"github.com/gostkit/kit/bench/internal/tcpecho"
 	"github.com/gostkit/kit/bench/internal/udpecho"
 	"github.com/gostkit/kit/bench/internal/wsecho"
@@ -51,6 +53,13 @@ func TestServersAnswer(t *testing.T) {
 	}
 	for _, p := range wsecho.Peers() {
 		all = append(all, one{p.Server(), "ws-load", "once 4", load.Echo{Conns: 4, InFlight: 16, Payload: 64, WebSocket: true}, 64})
+	}
+	for _, p := range slices.Concat(streamecho.TLS(), streamecho.IdleTLS(), streamecho.Unix(), streamecho.IdleSnappy()) {
+		e := load.Echo{Conns: 4, InFlight: 16, Payload: 64, Network: p.Network, TLS: p.TLS, Snappy: p.Snappy}
+		all = append(all, one{p.Server(), "stream-load", "once 4", e, 64})
+	}
+	for _, p := range streamecho.Proxies() {
+		all = append(all, one{p.Server(), "stream-load", "pass 2", load.Echo{Conns: 2, InFlight: 1, Payload: 64}, 2})
 	}
 	for _, p := range udpecho.Peers() {
 		all = append(all, one{p.Server(), "udp-load", "run 1", load.Echo{Conns: 2, InFlight: 4, Payload: 64}, 8})

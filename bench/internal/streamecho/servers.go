@@ -5,6 +5,7 @@
 package streamecho
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -79,7 +80,10 @@ func Unix() []Peer {
 // Servers are the bodies of the processes, by name.
 func Servers() map[string]proc.Server {
 	servers := map[string]proc.Server{}
-	for _, p := range slices.Concat(TLS(), IdleTLS(), Unix(), IdleSnappy(), Proxies()) {
+	for _, p := range slices.Concat(TLS(), IdleTLS()[1:], Unix(), IdleSnappy(), Proxies()) {
+		if servers[p.Server()] != nil {
+			panic("two servers have the name " + p.Server())
+		}
 		servers[p.Server()] = func(c *proc.Child) error { return p.serve(c) }
 	}
 	return servers
@@ -152,7 +156,9 @@ func serveLoop(network string, config func() *tls.Config, loop func(net.Conn)) f
 			defer os.RemoveAll(dir)
 			addr = path
 		}
-		ln, err := net.Listen(network, addr)
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false) // as ours
+		ln, err := lc.Listen(context.Background(), network, addr)
 		if err != nil {
 			return err
 		}
