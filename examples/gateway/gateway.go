@@ -69,19 +69,21 @@ func (g *gateway) shutdown(ctx context.Context) error {
 
 // client prepares the session of a client.
 func (g *gateway) client(s getty.Session) error {
-	p := &pair{gateway: g, client: s}
-	return p.prepare(s, &side{pair: p})
+	p := &pair{gateway: g, client: s, opened: make(chan getty.Session, 1)}
+	return p.prepare(s)
 }
 
-// A pair is a client and its backend.
+// A pair is a client and its backend, and the listener of both.
 type pair struct {
 	gateway         *gateway
 	client, backend getty.Session
-	ended           atomic.Int32 // directions whose stream has ended
+	opened          chan getty.Session // tells connect of the backend
+	ended           atomic.Int32       // directions whose stream has ended
 }
 
-func (p *pair) prepare(s getty.Session, l *side) error {
-	if err := s.SetEventListener(l); err != nil {
+// prepare prepares either session.
+func (p *pair) prepare(s getty.Session) error {
+	if err := s.SetEventListener(p); err != nil {
 		return err
 	}
 	return s.SetPkgHandler(raw{})
@@ -105,16 +107,13 @@ func (p *pair) connect() error {
 			return err
 		}
 	}
-	opened := make(chan getty.Session, 1)
-	s, err := p.gateway.back.Adopt(conn, func(s getty.Session) error {
-		return p.prepare(s, &side{pair: p, backend: true, opened: opened})
-	})
+	s, err := p.gateway.back.Adopt(conn, p.prepare)
 	if err != nil {
 		_ = conn.Close()
 		return err
 	}
 	select {
-	case p.backend = <-opened:
+	case p.backend = <-p.opened:
 		return nil
 	case <-ctx.Done():
 		s.CloseNow()
@@ -122,34 +121,27 @@ func (p *pair) connect() error {
 	}
 }
 
-// A side is the listener of one of the two sessions.
-type side struct {
-	*pair
-	backend bool
-	opened  chan getty.Session
-}
-
 // OnOpen implements getty.EventListener.
-func (d *side) OnOpen(s getty.Session) error {
-	if d.backend {
-		d.opened <- s
-		return nil
+func (p *pair) OnOpen(s getty.Session) error {
+	if s == p.client {
+		return p.connect()
 	}
-	return d.connect()
+	p.opened <- s
+	return nil
 }
 
-// other is the session that this one's bytes go to.
-func (d *side) other() getty.Session {
-	if d.backend {
-		return d.client
+// other is the session that the bytes of s go to.
+func (p *pair) other(s getty.Session) getty.Session {
+	if s == p.client {
+		return p.backend
 	}
-	return d.pair.backend
+	return p.client
 }
 
 // OnMessage implements getty.EventListener: it passes on what was read, and returns when the kernel
 // has it. b is the buffer of the read, which is not used again before.
-func (d *side) OnMessage(s getty.Session, pkg any) {
-	to := d.other()
+func (p *pair) OnMessage(s getty.Session, pkg any) {
+	to := p.other(s)
 	if _, err := to.WriteBytesContext(to.Context(), pkg.([]byte)); err != nil {
 		s.CloseWith(fmt.Errorf("gateway: the other side: %w", err))
 	}
@@ -157,29 +149,29 @@ func (d *side) OnMessage(s getty.Session, pkg any) {
 
 // OnReadEnd implements getty.ReadEndListener: the end of one direction is passed on, and the other
 // direction goes on.
-func (d *side) OnReadEnd(s getty.Session) {
-	to := d.other()
+func (p *pair) OnReadEnd(s getty.Session) {
+	to := p.other(s)
 	if err := to.CloseWrite(); err != nil {
 		to.Close()
 	}
-	if d.ended.Add(1) == 2 {
+	if p.ended.Add(1) == 2 {
 		to.Close()
 		s.Close()
 	}
 }
 
 // OnClose implements getty.EventListener.
-func (d *side) OnClose(getty.Session) {
-	if to := d.other(); to != nil { // a client whose backend could not be reached has none
+func (p *pair) OnClose(s getty.Session) {
+	if to := p.other(s); to != nil { // a client whose backend could not be reached has none
 		to.Close()
 	}
 }
 
 // OnCron implements getty.EventListener.
-func (d *side) OnCron(getty.Session) {}
+func (p *pair) OnCron(getty.Session) {}
 
 // OnError implements getty.EventListener. The session that fails logs nothing by itself.
-func (d *side) OnError(getty.Session, error) {}
+func (p *pair) OnError(getty.Session, error) {}
 
 // raw is a codec for which all that was read is one package.
 type raw struct{}

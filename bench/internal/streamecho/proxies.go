@@ -18,33 +18,32 @@ import (
 func Proxies() []Peer {
 	return []Peer{
 		{kind: "proxy", Name: "ours", Network: "tcp", serve: serveProxy},
-		{kind: "proxy", Name: "copy", Network: "tcp", serve: servePairs(copyBoth)},
-		{kind: "proxy", Name: "splice", Network: "tcp", serve: servePairs(spliceBoth)},
+		{kind: "proxy", Name: "copy", Network: "tcp", serve: servePairs(copyOne)},
+		{kind: "proxy", Name: "splice", Network: "tcp", serve: servePairs(spliceOne)},
 	}
 }
 
-// A link is the listener of two sessions that are connected.
+// A link is the listener of a session that is connected with another one.
 type link struct {
 	getty.Funcs
-	waiting chan getty.Session
-	other   chan getty.Session
+	waiting chan *link
+	self    getty.Session
+	found   chan getty.Session
 	peer    getty.Session
 }
 
 // OnOpen finds the other session, or waits to be found.
 func (l *link) OnOpen(s getty.Session) error {
-	s.SetAttribute(linkKey{}, l)
+	l.self = s
 	select {
 	case first := <-l.waiting:
-		l.peer = first
-		first.GetAttribute(linkKey{}).(*link).other <- s
-	case l.waiting <- s:
-		l.peer = <-l.other
+		l.peer = first.self
+		first.found <- s
+	case l.waiting <- l:
+		l.peer = <-l.found
 	}
 	return nil
 }
-
-type linkKey struct{}
 
 func (l *link) OnMessage(s getty.Session, pkg any) {
 	if _, err := l.peer.WriteBytesContext(l.peer.Context(), pkg.([]byte)); err != nil {
@@ -62,50 +61,36 @@ func (raw) Write(_ getty.Session, pkg any) ([]byte, error) {
 }
 
 func serveProxy(c *proc.Child) error {
-	server := getty.NewTCPServer()
-	waiting := make(chan getty.Session)
-	err := server.RunEventLoop(func(s getty.Session) error {
-		err := s.SetEventListener(&link{waiting: waiting, other: make(chan getty.Session, 1)})
+	waiting := make(chan *link)
+	return begin(c, getty.NewTCPServer(), func(s getty.Session) error {
+		err := s.SetEventListener(&link{waiting: waiting, found: make(chan getty.Session, 1)})
 		if err != nil {
 			return err
 		}
 		return s.SetPkgHandler(raw{})
 	})
-	if err != nil {
-		return err
-	}
-	if err := c.Ready(server.Addr().String()); err != nil {
-		return err
-	}
-	return c.Commands(nil)
 }
 
-func servePairs(connect func(a, b net.Conn)) func(c *proc.Child) error {
+// servePairs connects connections by one, which moves bytes in one direction until they end.
+func servePairs(one func(to, from net.Conn)) func(c *proc.Child) error {
 	waiting := make(chan net.Conn, 1)
+	move := func(to, from net.Conn) {
+		defer to.Close()
+		one(to, from)
+	}
 	return serveLoop("tcp", nil, func(conn net.Conn) {
 		select {
 		case first := <-waiting:
-			connect(first, conn)
+			go move(first, conn)
+			move(conn, first)
 		case waiting <- conn:
 		}
 	})
 }
 
-func copyBoth(a, b net.Conn) {
-	one := func(to, from net.Conn) {
-		defer to.Close()
-		// Without these wrappers io.Copy would find the methods that splice.
-		_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 64<<10))
-	}
-	go one(a, b)
-	one(b, a)
+func copyOne(to, from net.Conn) {
+	// Without these wrappers io.Copy would find the methods that splice.
+	_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 64<<10))
 }
 
-func spliceBoth(a, b net.Conn) {
-	one := func(to, from net.Conn) {
-		defer to.Close()
-		_, _ = io.Copy(to, from)
-	}
-	go one(a, b)
-	one(b, a)
-}
+func spliceOne(to, from net.Conn) { _, _ = io.Copy(to, from) }

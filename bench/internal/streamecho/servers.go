@@ -109,7 +109,7 @@ func serverTLS() *tls.Config {
 // serveOurs is this project's server with its shipping defaults.
 func serveOurs(opts ...getty.ServerOption) func(c *proc.Child) error {
 	return func(c *proc.Child) error {
-		return begin(c, getty.NewTCPServer(append(opts, getty.WithLocalAddress("127.0.0.1:0"))...))
+		return begin(c, getty.NewTCPServer(append(opts, getty.WithLocalAddress("127.0.0.1:0"))...), echo)
 	}
 }
 
@@ -119,18 +119,21 @@ func serveUnix(c *proc.Child) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	return begin(c, getty.NewUnixServer(getty.WithLocalAddress(path)))
+	return begin(c, getty.NewUnixServer(getty.WithLocalAddress(path)), echo)
 }
 
-func begin(c *proc.Child, server *getty.Server) error {
-	frames := &codec.LengthField{}
-	err := server.RunEventLoop(func(s getty.Session) error {
-		if err := s.SetEventListener(tcpecho.Handler{}); err != nil {
-			return err
-		}
-		return s.SetPkgHandler(frames)
-	})
-	if err != nil {
+// echo prepares a session that answers every frame with itself.
+func echo(s getty.Session) error {
+	if err := s.SetEventListener(tcpecho.Handler{}); err != nil {
+		return err
+	}
+	return s.SetPkgHandler(frames)
+}
+
+var frames = &codec.LengthField{}
+
+func begin(c *proc.Child, server *getty.Server, newSession getty.NewSessionCallback) error {
+	if err := server.RunEventLoop(newSession); err != nil {
 		return err
 	}
 	if err := c.Ready(server.Addr().String()); err != nil {
