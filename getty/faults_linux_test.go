@@ -98,6 +98,19 @@ func TestHelper(t *testing.T) {
 		return
 	case "few": // one with few descriptors
 		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 60, Max: 60}))
+	case "stranger": // without permission
+		runStranger(t, arg, say)
+		return
+	case "unix": // writes to a Unix socket, and reads nothing
+		c, err := net.Dial("unix", arg)
+		require.NoError(t, err)
+		for i := range unixFrames {
+			_, err = c.Write(numbered(i))
+			require.NoError(t, err)
+		}
+		say("sent")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
 	case "two": // one that answers with two large packages
 		l.message = func(s getty.Session, _ any) {
 			for range 2 {

@@ -41,6 +41,10 @@ type Echo struct {
 	TLS bool
 	// Snappy frames what is sent as a stream of Snappy, and expects the same.
 	Snappy bool
+	// Deflate makes what is sent one stream of DEFLATE, flushed with each write, and expects the same.
+	Deflate bool
+	// Text makes the payloads JSON, which compresses, instead of noise.
+	Text bool
 	// WebSocket upgrades the connections and sends binary messages instead of frames. Payloads
 	// must be shorter than 126 bytes then.
 	WebSocket bool
@@ -96,6 +100,9 @@ func (e Echo) Dial() (*Client, error) {
 		if e.Snappy {
 			conn = &snappyConn{Conn: conn}
 		}
+		if e.Deflate {
+			conn = newDeflateConn(conn)
+		}
 		c.conns[i] = &echoConn{Conn: conn, id: uint64(i)}
 		if e.WebSocket {
 			return upgrade(conn, e.Addr)
@@ -122,6 +129,9 @@ func (c *echoConn) reset() {
 	conn := c.Conn
 	if s, ok := conn.(*snappyConn); ok {
 		conn = s.Conn
+	}
+	if d, ok := conn.(*deflateConn); ok {
+		conn = d.Conn
 	}
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn() // without a goodbye
@@ -245,7 +255,11 @@ func (c *echoConn) round(e Echo) error {
 	first := c.number
 	for i := range e.InFlight {
 		payload := c.want[i*frame+header : (i+1)*frame]
-		wire.Fill(payload, c.id, c.number)
+		if e.Text {
+			wire.FillText(payload, c.id, c.number)
+		} else {
+			wire.Fill(payload, c.id, c.number)
+		}
 		if e.WebSocket {
 			mask(c.out[i*sent+sendHead:(i+1)*sent], payload)
 		}

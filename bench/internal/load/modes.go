@@ -235,27 +235,33 @@ func (c *Client) Pass(n int) (Result, error) {
 			return Result{}, err
 		}
 	}
-	pattern := make([]byte, chunk)
-	for i := range pattern {
-		pattern[i] = byte(i * 7)
+	pattern := func() []byte {
+		b := make([]byte, chunk)
+		for i := range b {
+			b[i] = byte(i * 7)
+		}
+		return b
 	}
 	sent := make(chan error, 1)
 	go func() {
-		for range n * mib / chunk {
-			if _, err := in.Write(pattern); err != nil {
+		out := pattern()
+		for i := range n * mib / chunk {
+			binary.BigEndian.PutUint64(out, uint64(i))
+			if _, err := in.Write(out); err != nil {
 				sent <- err
 				return
 			}
 		}
 		sent <- nil
 	}()
-	got := make([]byte, chunk)
-	for range n * mib / chunk {
+	got, want := make([]byte, chunk), pattern()
+	for i := range n * mib / chunk {
 		if _, err := io.ReadFull(out, got); err != nil {
 			in.Close() // ends the sender
 			return c.collect(start, errors.Join(err, <-sent))
 		}
-		if !bytes.Equal(got, pattern) {
+		binary.BigEndian.PutUint64(want, uint64(i))
+		if !bytes.Equal(got, want) {
 			return c.collect(start, errors.New("other bytes came out than went in"))
 		}
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/golang/snappy"
 )
 
-// A snappyConn speaks the framing format of Snappy in the least memory: what is written is framed
-// and not compressed, and what is read lies in a buffer only until it was read. The reader and the
-// writer of the library hold 144 KiB each.
+// A snappyConn speaks the framing format of Snappy in the least memory: what is written is one chunk
+// for each call, of at most 64 KiB, and what is read lies in a buffer only until it was read. The
+// reader and the writer of the library hold 144 KiB each.
 type snappyConn struct {
 	net.Conn
 	begun bool
@@ -27,6 +27,10 @@ const (
 	snappyBegin = "\xff\x06\x00\x00sNaPpY"
 	chunkHeader = 4
 	chunkSum    = 4
+
+	typeCompressed = 0x00
+	typePlain      = 0x01
+	typeBegin      = 0xff
 )
 
 func (c *snappyConn) Write(p []byte) (int, error) {
@@ -36,9 +40,13 @@ func (c *snappyConn) Write(p []byte) (int, error) {
 		b = append(b, snappyBegin...)
 	}
 	sum := crc32.Checksum(p, castagnoli)
-	b = binary.LittleEndian.AppendUint32(b, uint32(chunkSum+len(p))<<8|1)
+	kind, body := byte(typeCompressed), snappy.Encode(nil, p)
+	if len(body) >= len(p) {
+		kind, body = typePlain, p
+	}
+	b = binary.LittleEndian.AppendUint32(b, uint32(chunkSum+len(body))<<8|uint32(kind))
 	b = binary.LittleEndian.AppendUint32(b, (sum>>15|sum<<17)+0xa282ead8)
-	if _, err := c.Conn.Write(append(b, p...)); err != nil {
+	if _, err := c.Conn.Write(append(b, body...)); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -68,11 +76,11 @@ func (c *snappyConn) readChunk() error {
 		return err
 	}
 	switch kind := byte(word); {
-	case kind == 0xff: // the beginning
+	case kind == typeBegin:
 		return nil
-	case kind > 1 || len(b) < chunkSum:
+	case kind > typePlain || len(b) < chunkSum:
 		return errors.New("load: no chunk of Snappy")
-	case kind == 1:
+	case kind == typePlain:
 		c.rest = b[chunkSum:]
 		return nil
 	}

@@ -37,9 +37,11 @@ type Peer struct {
 	// Network is what the load dials, and TLS whether it encrypts.
 	Network string
 	TLS     bool
-	// Snappy is whether both sides compress.
-	Snappy bool
-	serve  func(c *proc.Child) error
+	// Snappy and Deflate are how both sides compress, if they do.
+	Snappy, Deflate bool
+	// Pause is how long to wait between two connects, for a server that does not survive more.
+	Pause time.Duration
+	serve func(c *proc.Child) error
 }
 
 // IdleSnappy are a compressed server of ours and a plain one.
@@ -47,6 +49,15 @@ func IdleSnappy() []Peer {
 	return []Peer{
 		{kind: "snappy", Name: "ours-snappy", Network: "tcp", Snappy: true, serve: serveOurs(func(o *getty.ServerOptions) { o.Compress = getty.CompressSnappy })},
 		{kind: "snappy", Name: "ours-plain", Network: "tcp", serve: serveOurs()},
+	}
+}
+
+// Compressed are a compressed server of ours, and one of the predecessor with the compression of
+// its that answers.
+func Compressed() []Peer {
+	return []Peer{
+		IdleSnappy()[0],
+		{kind: "deflate", Name: "dubbo-getty", Network: "tcp", Deflate: true, Pause: tcpecho.OldPause, serve: tcpecho.ServeDubboZip},
 	}
 }
 
@@ -80,7 +91,7 @@ func Unix() []Peer {
 // Servers are the bodies of the processes, by name.
 func Servers() map[string]proc.Server {
 	servers := map[string]proc.Server{}
-	for _, p := range slices.Concat(TLS(), IdleTLS()[1:], Unix(), IdleSnappy(), Proxies()) {
+	for _, p := range slices.Concat(TLS(), IdleTLS()[1:], Unix(), IdleSnappy(), Compressed()[1:], Proxies()) {
 		if servers[p.Server()] != nil {
 			panic("two servers have the name " + p.Server())
 		}

@@ -62,8 +62,8 @@ const (
 	oldWriteTimeout = 5 * time.Second
 	oldCronPeriod   = 20000 // milliseconds
 	oldWaitTime     = time.Second
-	// oldPause between connects: without it they panic, because the queue of their timer is full.
-	oldPause = time.Millisecond / 2
+	// OldPause between connects: without it they panic, because the queue of their timer is full.
+	OldPause = time.Millisecond / 2
 )
 
 type dubboHandler struct{}
@@ -85,15 +85,21 @@ func (dubboHandler) Read(_ dubbo.Session, data []byte) (interface{}, int, error)
 
 func (dubboHandler) Write(_ dubbo.Session, pkg interface{}) ([]byte, error) { return oldWrite(pkg) }
 
-func serveDubbo(_ Config, c *proc.Child) error { return runDubbo(c, dubboHandler{}) }
+func serveDubbo(_ Config, c *proc.Child) error {
+	return runDubbo(c, dubboHandler{}, dubbo.CompressNone)
+}
+
+// ServeDubboZip is the body of a dubbo-getty server whose connections are DEFLATE streams. With its
+// CompressSnappy it sends nothing before 64 KiB of answers wait, since it never flushes.
+func ServeDubboZip(c *proc.Child) error { return runDubbo(c, dubboHandler{}, dubbo.CompressZip) }
 
 // serveDubboPool hands messages to a pool, as its documentation advises for handlers that take
 // long. It may reorder the messages of a session.
 func serveDubboPool(_ Config, c *proc.Child) error {
-	return runDubbo(c, dubboHandler{}, dubbo.WithServerTaskPool(gxsync.NewTaskPoolSimple(2000)))
+	return runDubbo(c, dubboHandler{}, dubbo.CompressNone, dubbo.WithServerTaskPool(gxsync.NewTaskPoolSimple(2000)))
 }
 
-func runDubbo(c *proc.Child, listener dubbo.EventListener, options ...dubbo.ServerOption) error {
+func runDubbo(c *proc.Child, listener dubbo.EventListener, compress dubbo.CompressType, options ...dubbo.ServerOption) error {
 	addr, err := freeAddr()
 	if err != nil {
 		return err
@@ -105,6 +111,9 @@ func runDubbo(c *proc.Child, listener dubbo.EventListener, options ...dubbo.Serv
 	server.RunEventLoop(func(s dubbo.Session) error {
 		if err := tune(s.Conn()); err != nil {
 			return err
+		}
+		if compress != dubbo.CompressNone { // with which it speaks DEFLATE of level 0
+			s.SetCompressType(compress)
 		}
 		s.SetMaxMsgLen(oldMaxMsgLen)
 		s.SetReadTimeout(oldReadTimeout)

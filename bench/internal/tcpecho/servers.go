@@ -47,9 +47,9 @@ func Peers() []Peer {
 		{Name: "nbio", Module: "github.com/lesismal/nbio", serve: serveNbio},
 		{Name: "gev", Module: "github.com/Allenxuxu/gev", serve: serveGev},
 		{Name: "evio", Module: "github.com/tidwall/evio", serve: serveEvio},
-		{Name: "dubbo-getty", Module: "github.com/apache/dubbo-getty", Pause: oldPause, serve: serveDubbo},
-		{Name: "dubbo-getty-pool", Module: "github.com/apache/dubbo-getty", Unordered: true, Pause: oldPause, serve: serveDubboPool},
-		{Name: "alex-getty", Module: "github.com/AlexStocks/getty", Pause: oldPause, serve: serveAlex},
+		{Name: "dubbo-getty", Module: "github.com/apache/dubbo-getty", Pause: OldPause, serve: serveDubbo},
+		{Name: "dubbo-getty-pool", Module: "github.com/apache/dubbo-getty", Unordered: true, Pause: OldPause, serve: serveDubboPool},
+		{Name: "alex-getty", Module: "github.com/AlexStocks/getty", Pause: OldPause, serve: serveAlex},
 	}
 }
 

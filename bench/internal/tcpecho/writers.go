@@ -201,4 +201,6 @@ func (dubboWriters) OnMessage(s dubbo.Session, pkg interface{}) {
 	})
 }
 
-func writersDubbo(_ Config, c *proc.Child) error { return runDubbo(c, dubboWriters{}) }
+func writersDubbo(_ Config, c *proc.Child) error {
+	return runDubbo(c, dubboWriters{}, dubbo.CompressNone)
+}

@@ -8,6 +8,7 @@ package wire
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 )
 
 // Sizes in bytes.
@@ -74,4 +75,15 @@ func Fill(payload []byte, conn, number uint64) {
 	for i := range rest {
 		rest[i] = byte(x >> (8 * i))
 	}
+}
+
+// FillText is Fill with JSON behind the first 16 bytes, as compressible as that is.
+func FillText(payload []byte, conn, number uint64) {
+	binary.BigEndian.PutUint64(payload, conn)
+	binary.BigEndian.PutUint64(payload[8:], number)
+	rest := payload[16:16]
+	for i := conn + number; len(rest) < len(payload)-16; i++ {
+		rest = fmt.Appendf(rest[:len(rest):len(payload)-16], `{"id":%d,"user":"user-%d","status":"active","score":%d.5,"tags":["a","b"]},`, i*7919, i%1000, i*31%997)
+	}
+	copy(payload[16:], rest)
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package streams compares echo servers over TLS and Unix sockets with loops written by hand: frames
-// of 64 bytes, the server a process of its own on one CPU, the load another on the next.
+// Package streams compares echo servers and proxies over TLS, Unix sockets and compression with loops
+// written by hand and with the predecessor, and weighs idle sessions: the server is a process of its
+// own on one CPU, the load another on the next.
 package streams
 
 import (
@@ -22,13 +23,14 @@ func Family() harness.Family {
 	servers[loadServer] = load.Serve
 	return harness.Family{
 		Name:    "streams",
-		Doc:     "echo of 64-byte frames over TLS and Unix sockets, 100 connections; server CPU (user and system) per message",
+		Doc:     "echo of frames of 64 bytes over TLS and Unix sockets, and of 915 bytes of JSON over compression, 100 connections; 64 KiB chunks through a proxy; server CPU (user and system); memory of idle sessions",
 		Servers: servers,
 		Cases: []harness.Case{
-			echoCase("tls", 1, streamecho.TLS()),
-			echoCase("tls", 16, streamecho.TLS()),
-			echoCase("unix", 1, streamecho.Unix()),
-			echoCase("unix", 16, streamecho.Unix()),
+			echoCase("tls", 1, 64, streamecho.TLS()),
+			echoCase("tls", 16, 64, streamecho.TLS()),
+			echoCase("unix", 1, 64, streamecho.Unix()),
+			echoCase("unix", 16, 64, streamecho.Unix()),
+			echoCase("compressed", 16, 915, streamecho.Compressed()),
 			proxyCase(),
 			idleCase("tls", 5000, streamecho.IdleTLS()),
 			idleCase("snappy", 9000, streamecho.IdleSnappy()),
@@ -38,10 +40,11 @@ func Family() harness.Family {
 
 // echoCase is the closed loop: every connection sends inFlight frames in one write, waits for all
 // answers, and begins again.
-func echoCase(name string, inFlight int, peers []streamecho.Peer) harness.Case {
+func echoCase(name string, inFlight, payload int, peers []streamecho.Peer) harness.Case {
 	return harness.Case{Name: fmt.Sprintf("%s/inflight=%d", name, inFlight), Unit: "us/msg", Sample: time.Second,
 		Subjects: subjects(peers, func(p streamecho.Peer, r *harness.Run) (harness.Sample, error) {
-			e := load.Echo{Conns: 100, InFlight: inFlight, Payload: 64, Network: p.Network, TLS: p.TLS}
+			e := load.Echo{Conns: 100, InFlight: inFlight, Payload: payload, Network: p.Network, TLS: p.TLS,
+				Snappy: p.Snappy, Deflate: p.Deflate, Text: p.Snappy || p.Deflate, Pause: p.Pause}
 			return echorun.Measure(p.Server(), loadServer, e, fmt.Sprintf("run %d", r.Budget/5), fmt.Sprintf("run %d", r.Budget))
 		})}
 }
