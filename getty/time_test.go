@@ -218,7 +218,7 @@ func TestTicksAndIdleness(t *testing.T) {
 // A package that was begun must be complete in time, however it trickles in; silence between
 // packages is no matter of ReadTimeout.
 //
-// fault: 9
+// fault: 9, 38
 func TestReadTimeout(t *testing.T) {
 	for _, limit := range []time.Duration{0, time.Second} { // 0: the default
 		eachMemoryLine(t, func(t *testing.T, line memoryLine, d getty.Dispatch) {

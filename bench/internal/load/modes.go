@@ -223,11 +223,11 @@ func (c *Client) Writers(n int) (Result, error) {
 	return c.collect(start, nil)
 }
 
-// Pass sends n MiB into a proxy that connects the load's two connections with each other, in writes
-// of 64 KiB, and verifies that they come out of it. A message of its result is a MiB.
+// Pass sends n MiB into a proxy that connects the load's two connections with each other, half of
+// them in each direction at the same time, in writes of 64 KiB, and verifies that they come out of
+// it in order. A message of its result is a MiB.
 func (c *Client) Pass(n int) (Result, error) {
 	const mib, chunk = 1 << 20, 64 << 10
-	in, out := c.conns[0], c.conns[1]
 	start := time.Now()
 	for _, conn := range c.conns {
 		conn.count, conn.hist = 0, nil
@@ -235,36 +235,31 @@ func (c *Client) Pass(n int) (Result, error) {
 			return Result{}, err
 		}
 	}
-	pattern := func() []byte {
-		b := make([]byte, chunk)
+	each := n * mib / chunk / 2
+	// The first two of the four send, the others receive.
+	err := parallel(4, 4, func(i int) error {
+		conn, b := c.conns[i%2], make([]byte, chunk)
 		for i := range b {
 			b[i] = byte(i * 7)
 		}
-		return b
-	}
-	sent := make(chan error, 1)
-	go func() {
-		out := pattern()
-		for i := range n * mib / chunk {
-			binary.BigEndian.PutUint64(out, uint64(i))
-			if _, err := in.Write(out); err != nil {
-				sent <- err
-				return
+		got := make([]byte, chunk)
+		for number := range each {
+			binary.BigEndian.PutUint64(b, uint64(number))
+			var err error
+			if i < 2 {
+				_, err = conn.Write(b)
+			} else if _, err = io.ReadFull(conn, got); err == nil && !bytes.Equal(got, b) {
+				err = errors.New("other bytes came out than went in")
+			}
+			if err != nil {
+				for _, conn := range c.conns { // so that nobody waits for the others
+					conn.Close()
+				}
+				return err
 			}
 		}
-		sent <- nil
-	}()
-	got, want := make([]byte, chunk), pattern()
-	for i := range n * mib / chunk {
-		if _, err := io.ReadFull(out, got); err != nil {
-			in.Close() // ends the sender
-			return c.collect(start, errors.Join(err, <-sent))
-		}
-		binary.BigEndian.PutUint64(want, uint64(i))
-		if !bytes.Equal(got, want) {
-			return c.collect(start, errors.New("other bytes came out than went in"))
-		}
-	}
-	in.count = int64(n)
-	return c.collect(start, <-sent)
+		return nil
+	})
+	c.conns[0].count = int64(n)
+	return c.collect(start, err)
 }

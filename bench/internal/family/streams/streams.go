@@ -49,7 +49,7 @@ func echoCase(name string, inFlight, payload int, peers []streamecho.Peer) harne
 		})}
 }
 
-// proxyCase sends chunks of 64 KiB through a proxy.
+// proxyCase sends chunks of 64 KiB through a proxy, in both directions at once.
 func proxyCase() harness.Case {
 	return harness.Case{Name: "proxy", Unit: "us/MiB", Sample: time.Second,
 		Subjects: subjects(streamecho.Proxies(), func(p streamecho.Peer, r *harness.Run) (harness.Sample, error) {
