@@ -38,6 +38,16 @@ complaints=0
 complain() { echo "$*" >&2; complaints=$((complaints + 1)); }
 verdict() { [ "$complaints" = 0 ]; }
 
+# runs_386 tells whether this kernel executes 32-bit programs. Some are built without.
+runs_386() {
+  local dir yes=false
+  dir=$(mktemp -d)
+  printf 'package main\n\nfunc main() {}\n' >"$dir/main.go"
+  ! GOARCH=386 go build -o "$dir/main" "$dir/main.go" || ! "$dir/main" 2>/dev/null || yes=true
+  rm -r "$dir"
+  $yes
+}
+
 # command_of prints the one line of README.md's shell blocks that begins with $1.
 command_of() {
   local lines
