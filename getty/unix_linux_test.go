@@ -52,13 +52,13 @@ func TestUnixPermission(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	require.NoError(t, os.Chmod(dir, 0o755)) // so that only the file's mode decides
 	for mode, want := range map[fs.FileMode]string{0o666: "connected", 0o600: "permission denied"} {
-		path := filepath.Join(dir, "s")
-		srv := getty.NewUnixServer(getty.WithLocalAddress(path), func(o *getty.ServerOptions) { o.Unix.Mode = mode })
-		start(t, srv, prepare(newTracer(t)))
-		_, lines := helper(t, "stranger "+path)
-		require.Contains(t, within(t, lines, "the stranger"), want)
-		srv.Close()
-		within(t, srv.Done(), "Done")
+		t.Run(want, func(t *testing.T) {
+			path := filepath.Join(dir, "s")
+			srv := getty.NewUnixServer(getty.WithLocalAddress(path), func(o *getty.ServerOptions) { o.Unix.Mode = mode })
+			run(t, srv, prepare(newTracer(t)))
+			_, lines := helper(t, "stranger "+path)
+			require.Contains(t, within(t, lines, "the stranger"), want)
+		})
 	}
 }
 
@@ -78,8 +78,7 @@ func TestUnixKilledPeer(t *testing.T) {
 				}
 				got <- pkg
 			}
-			srv := getty.NewUnixServer(getty.WithLocalAddress(path))
-			start(t, srv, prepare(l))
+			run(t, getty.NewUnixServer(getty.WithLocalAddress(path)), prepare(l))
 			cmd, lines := helper(t, "unix "+path)
 			require.Equal(t, "sent", within(t, lines, "the writer"))
 			if answer {
@@ -94,8 +93,6 @@ func TestUnixKilledPeer(t *testing.T) {
 			} else {
 				require.ErrorIs(t, s.Err(), io.EOF)
 			}
-			srv.Close()
-			within(t, srv.Done(), "Done")
 		})
 	}
 }

@@ -4,7 +4,6 @@ package family
 
 import (
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -54,9 +53,8 @@ func TestServersAnswer(t *testing.T) {
 	for _, p := range wsecho.Peers() {
 		all = append(all, one{p.Server(), "ws-load", "once 4", load.Echo{Conns: 4, InFlight: 16, Payload: 64, WebSocket: true}, 64})
 	}
-	for _, p := range slices.Concat(streamecho.TLS(), streamecho.IdleTLS(), streamecho.Unix(), streamecho.IdleSnappy(), streamecho.Compressed()[1:]) {
-		e := load.Echo{Conns: 4, InFlight: 16, Payload: 64, Network: p.Network, TLS: p.TLS, Snappy: p.Snappy, Deflate: p.Deflate, Text: p.Deflate, Pause: p.Pause}
-		all = append(all, one{p.Server(), "stream-load", "once 4", e, 64})
+	for _, p := range streamecho.Echoes() {
+		all = append(all, one{p.Server(), "stream-load", "once 4", p.Load(4, 16, 64), 64})
 	}
 	for _, p := range streamecho.Proxies() {
 		all = append(all, one{p.Server(), "stream-load", "pass 2", load.Echo{Conns: 2, InFlight: 1, Payload: 64}, 2})

@@ -70,6 +70,7 @@ type Client struct {
 // echoConn is one connection and its buffers.
 type echoConn struct {
 	net.Conn
+	raw        net.Conn // below TLS and compression
 	id, number uint64
 	out, in    []byte
 	want       []byte     // of in; the same memory as out where both directions look alike
@@ -94,6 +95,7 @@ func (e Echo) Dial() (*Client, error) {
 		if err != nil {
 			return err
 		}
+		raw := conn
 		if e.TLS {
 			conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // it shakes hands with the first write
 		}
@@ -103,7 +105,7 @@ func (e Echo) Dial() (*Client, error) {
 		if e.Deflate {
 			conn = newDeflateConn(conn)
 		}
-		c.conns[i] = &echoConn{Conn: conn, id: uint64(i)}
+		c.conns[i] = &echoConn{Conn: conn, raw: raw, id: uint64(i)}
 		if e.WebSocket {
 			return upgrade(conn, e.Addr)
 		}
@@ -125,21 +127,12 @@ func (c *Client) Close() {
 	}
 }
 
+// reset closes without a goodbye of TLS.
 func (c *echoConn) reset() {
-	conn := c.Conn
-	if s, ok := conn.(*snappyConn); ok {
-		conn = s.Conn
-	}
-	if d, ok := conn.(*deflateConn); ok {
-		conn = d.Conn
-	}
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn() // without a goodbye
-	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := c.raw.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
 	}
-	conn.Close()
+	c.raw.Close()
 }
 
 // BurstResult is what a burst of connects yielded.
@@ -163,7 +156,7 @@ func (e Echo) Burst() BurstResult {
 	parallel(e.Conns, e.Conns, func(i int) error {
 		conn, err := dialer.Dial("tcp", e.Addr)
 		if err == nil {
-			conns[i] = &echoConn{Conn: conn, id: uint64(i)}
+			conns[i] = &echoConn{Conn: conn, raw: conn, id: uint64(i)}
 			if err = conn.SetDeadline(time.Now().Add(2 * lossAfter)); err == nil {
 				err = conns[i].round(e)
 			}

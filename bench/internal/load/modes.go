@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/gostkit/kit/bench/internal/wire"
@@ -236,9 +237,11 @@ func (c *Client) Pass(n int) (Result, error) {
 		}
 	}
 	each := n * mib / chunk / 2
+	var once sync.Once
+	var cause error // the first one: those that follow are of the closed connections
 	// The first two of the four send, the others receive.
-	err := parallel(4, 4, func(i int) error {
-		conn, b := c.conns[i%2], make([]byte, chunk)
+	_ = parallel(4, 4, func(worker int) error {
+		conn, b := c.conns[worker%2], make([]byte, chunk)
 		for i := range b {
 			b[i] = byte(i * 7)
 		}
@@ -246,20 +249,23 @@ func (c *Client) Pass(n int) (Result, error) {
 		for number := range each {
 			binary.BigEndian.PutUint64(b, uint64(number))
 			var err error
-			if i < 2 {
+			if worker < 2 {
 				_, err = conn.Write(b)
 			} else if _, err = io.ReadFull(conn, got); err == nil && !bytes.Equal(got, b) {
 				err = errors.New("other bytes came out than went in")
 			}
 			if err != nil {
-				for _, conn := range c.conns { // so that nobody waits for the others
-					conn.Close()
-				}
+				once.Do(func() {
+					cause = err
+					for _, conn := range c.conns { // so that nobody waits for the others
+						conn.Close()
+					}
+				})
 				return err
 			}
 		}
 		return nil
 	})
 	c.conns[0].count = int64(n)
-	return c.collect(start, err)
+	return c.collect(start, cause)
 }

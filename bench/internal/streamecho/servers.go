@@ -23,6 +23,7 @@ import (
 	"github.com/gostkit/kit/getty"
 	"github.com/gostkit/kit/getty/codec"
 
+	"github.com/gostkit/kit/bench/internal/load"
 	"github.com/gostkit/kit/bench/internal/proc"
 	"github.com/gostkit/kit/bench/internal/tcpecho"
 	"github.com/gostkit/kit/bench/internal/wire"
@@ -61,6 +62,17 @@ func Compressed() []Peer {
 	}
 }
 
+// Echoes are all of these, each once.
+func Echoes() []Peer {
+	return slices.Concat(TLS(), IdleTLS()[1:], Unix(), IdleSnappy(), Compressed()[1:])
+}
+
+// Load is what drives p: what is compressed is text.
+func (p Peer) Load(conns, inFlight, payload int) load.Echo {
+	return load.Echo{Conns: conns, InFlight: inFlight, Payload: payload, Network: p.Network, TLS: p.TLS,
+		Snappy: p.Snappy, Deflate: p.Deflate, Text: p.Snappy || p.Deflate, Pause: p.Pause}
+}
+
 // Server is the name of the process that runs this peer.
 func (p Peer) Server() string { return "stream/" + p.kind + "/" + p.Name }
 
@@ -91,7 +103,7 @@ func Unix() []Peer {
 // Servers are the bodies of the processes, by name.
 func Servers() map[string]proc.Server {
 	servers := map[string]proc.Server{}
-	for _, p := range slices.Concat(TLS(), IdleTLS()[1:], Unix(), IdleSnappy(), Compressed()[1:], Proxies()) {
+	for _, p := range append(Echoes(), Proxies()...) {
 		if servers[p.Server()] != nil {
 			panic("two servers have the name " + p.Server())
 		}

@@ -61,10 +61,8 @@ func Echo(out, in []byte) ([]byte, int, error) {
 
 // Fill writes the payload with this number of this connection. Payloads are at least 16 bytes.
 func Fill(payload []byte, conn, number uint64) {
-	binary.BigEndian.PutUint64(payload, conn)
-	binary.BigEndian.PutUint64(payload[8:], number)
+	rest := identify(payload, conn, number)
 	x := conn<<32 ^ number ^ 0x9e3779b97f4a7c15
-	rest := payload[16:]
 	for len(rest) >= 8 {
 		x ^= x << 13
 		x ^= x >> 7
@@ -77,13 +75,19 @@ func Fill(payload []byte, conn, number uint64) {
 	}
 }
 
-// FillText is Fill with JSON behind the first 16 bytes, as compressible as that is.
+// FillText is Fill with JSON behind the names, as compressible as that is.
 func FillText(payload []byte, conn, number uint64) {
+	rest := identify(payload, conn, number)
+	text := make([]byte, 0, len(rest)+128)
+	for i := conn + number; len(text) < len(rest); i++ {
+		text = fmt.Appendf(text, `{"id":%d,"user":"user-%d","status":"active","score":%d.5,"tags":["a","b"]},`, i*7919, i%1000, i*31%997)
+	}
+	copy(rest, text)
+}
+
+// identify writes the names of the connection and the payload, and returns what is behind them.
+func identify(payload []byte, conn, number uint64) (rest []byte) {
 	binary.BigEndian.PutUint64(payload, conn)
 	binary.BigEndian.PutUint64(payload[8:], number)
-	rest := payload[16:16]
-	for i := conn + number; len(rest) < len(payload)-16; i++ {
-		rest = fmt.Appendf(rest[:len(rest):len(payload)-16], `{"id":%d,"user":"user-%d","status":"active","score":%d.5,"tags":["a","b"]},`, i*7919, i%1000, i*31%997)
-	}
-	copy(payload[16:], rest)
+	return payload[16:]
 }

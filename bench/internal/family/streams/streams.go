@@ -43,9 +43,7 @@ func Family() harness.Family {
 func echoCase(name string, inFlight, payload int, peers []streamecho.Peer) harness.Case {
 	return harness.Case{Name: fmt.Sprintf("%s/inflight=%d", name, inFlight), Unit: "us/msg", Sample: time.Second,
 		Subjects: subjects(peers, func(p streamecho.Peer, r *harness.Run) (harness.Sample, error) {
-			e := load.Echo{Conns: 100, InFlight: inFlight, Payload: payload, Network: p.Network, TLS: p.TLS,
-				Snappy: p.Snappy, Deflate: p.Deflate, Text: p.Snappy || p.Deflate, Pause: p.Pause}
-			return echorun.Measure(p.Server(), loadServer, e, fmt.Sprintf("run %d", r.Budget/5), fmt.Sprintf("run %d", r.Budget))
+			return echorun.Measure(p.Server(), loadServer, p.Load(100, inFlight, payload), fmt.Sprintf("run %d", r.Budget/5), fmt.Sprintf("run %d", r.Budget))
 		})}
 }
 
@@ -78,8 +76,7 @@ func proxyCase() harness.Case {
 func idleCase(name string, sessions int, peers []streamecho.Peer) harness.Case {
 	return harness.Case{Name: fmt.Sprintf("%s/sessions=%d", name, sessions), Unit: "KiB/session", Sample: time.Second, Brief: true,
 		Subjects: subjects(peers, func(p streamecho.Peer, _ *harness.Run) (harness.Sample, error) {
-			e := load.Echo{Conns: sessions, InFlight: 1, Payload: 64, Network: p.Network, TLS: p.TLS, Snappy: p.Snappy}
-			return echorun.Resident(p.Server(), loadServer, e)
+			return echorun.Resident(p.Server(), loadServer, p.Load(sessions, 1, 64))
 		})}
 }
 
